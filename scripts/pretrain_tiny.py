@@ -1,0 +1,216 @@
+"""Pretrain the embedded tiny model and its tokenizer on procedural text, and write both with their card.
+
+    python scripts/pretrain_tiny.py --out src/actshift/models/tiny_llama
+
+The result is a function of this file, `tiny_corpus.py`, the tasks' generators and the seed (up to the rounding of
+the machine's kernels). It resumes from `--checkpoint` if that exists.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from tiny_corpus import SUBJECTS, Document, draw_document
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+PAD, BEGIN, END = "<|pad|>", "<|begin|>", "<|end|>"
+# A word, digit or sign takes the space before it along; digits stay single, so that numbers are spelled out.
+WORDS = r" ?\d| ?\p{L}+|\n| ?[^\s\p{L}\d]|\s+"
+
+
+def train_tokenizer(*, documents: int, seed: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE in which each word of the corpus ends up as one token; any other text falls back to bytes."""
+    rng = random.Random(seed)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=4096,
+        special_tokens=[PAD, BEGIN, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = (text_of(draw_document(rng, level=1.0, words=80)) for _ in range(documents))
+    tokenizer.train_from_iterator(texts, trainer)
+    begin = tokenizer.token_to_id(BEGIN)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BEGIN} $A", pair=f"{BEGIN} $A {BEGIN} $B", special_tokens=[(BEGIN, begin)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, bos_token=BEGIN, eos_token=END, clean_up_tokenization_spaces=False
+    )
+
+
+def text_of(document: Document) -> str:
+    return "".join(text for text, _ in document)
+
+
+def draw_rows(tokenizer, *, rng: random.Random, count: int, length: int, level: float, unlearned_weight: float):
+    """`count` rows of `length` tokens and each token's loss weight: token ids and weights, both (count, length).
+
+    Rows hold one document, cut at `length`; three in ten are short and end in the end token.
+    """
+    documents = [
+        draw_document(rng, level=level, words=length // 4 if rng.random() < 0.3 else length) for _ in range(count)
+    ]
+    encoded = tokenizer.backend_tokenizer.encode_batch([text_of(document) for document in documents])
+    ids_BT = torch.full((count, length), tokenizer.pad_token_id)
+    weights_BT = torch.zeros(count, length)
+    for row, (document, encoding) in enumerate(zip(documents, encoded, strict=True)):
+        learned = [learn for text, learn in document for _ in text]
+        ids = [*encoding.ids, tokenizer.eos_token_id]
+        # A token is learned where its last character is: the space it starts with may belong to the cue.
+        weights = [
+            1.0 if end and learned[end - 1] else unlearned_weight for _, end in encoding.offsets
+        ] + [1.0]
+        kept = min(length, len(ids))
+        ids_BT[row, :kept] = torch.tensor(ids[:kept])
+        weights_BT[row, :kept] = torch.tensor(weights[:kept])
+    weights_BT[:, 0] = 0
+    return ids_BT, weights_BT
+
+
+def learning_rate(step: int, *, steps: int, peak: float, warmup: int) -> float:
+    """Linear warmup, then cosine to a twentieth of the peak."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * (0.05 + 0.475 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))))
+
+
+def optimizers(model: LlamaForCausalLM, *, muon: bool) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks, AdamW for the embedding and the norms."""
+    inside = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    if not muon:
+        return [torch.optim.AdamW(inside + others, betas=(0.9, 0.98), weight_decay=0.01)]
+    return [
+        torch.optim.Muon(inside, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+@torch.no_grad()
+def skill_report(model, tokenizer, *, seed: int) -> dict[str, float]:
+    """The share of learned tokens, by subject, that are the model's first choice at full difficulty."""
+    model.eval()
+    report = defaultdict(list)
+    rng = random.Random(seed)
+    ids_BT, weights_BT = draw_rows(tokenizer, rng=rng, count=400, length=96, level=1.0, unlearned_weight=0.0)
+    texts = tokenizer.batch_decode(ids_BT)
+    for start in range(0, len(ids_BT), 100):
+        ids, weights = ids_BT[start : start + 100], weights_BT[start : start + 100]
+        hits = model(input_ids=ids).logits[:, :-1].argmax(-1) == ids[:, 1:]
+        for row in range(len(ids)):
+            words = weights[row, 1:].bool() & (ids[row, 1:] > 2)
+            report[subject_of(texts[start + row])].append((hits[row] & words).sum().item() / max(1, words.sum().item()))
+    model.train()
+    return {subject: round(sum(shares) / len(shares), 3) for subject, shares in sorted(report.items())}
+
+
+def subject_of(text: str) -> str:
+    """A rough name for a document's subject, for the report."""
+    for mark, name in (("[M", "lists"), ("[S", "lists"), ("_ is", "comparisons"), (" one is the", "comparisons"),
+                       ("Which ", "choices"), ("What is ", "choices"), ("has a ", "facts"), ("How many", "problems"),
+                       ("kind of", "kinds"), ("than", "truths"), ("</", "notes")):  # fmt: skip
+        if mark in text:
+            return name
+    return "sums"
+
+
+def pretrain(args: argparse.Namespace) -> None:
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(args.threads)
+    tokenizer = train_tokenizer(documents=20_000, seed=args.seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=args.width, intermediate_size=3 * args.width,
+        num_hidden_layers=args.layers, num_attention_heads=args.width // 32, num_key_value_heads=args.width // 32,
+        max_position_embeddings=4096, tie_word_embeddings=True, rms_norm_eps=1e-5, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, initializer_range=0.04,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    size = sum(p.numel() for p in model.parameters())
+    print(f"vocabulary {len(tokenizer)}, parameters {size:,}", flush=True)
+    groups = optimizers(model, muon=args.muon)
+    rng = random.Random(args.seed + 1)
+    started, seconds, running, log = time.monotonic(), 0.0, None, []
+    step = 0
+    while step < args.steps:
+        level = min(1.0, step / (0.35 * args.steps))
+        ids_BT, weights_BT = draw_rows(
+            tokenizer, rng=rng, count=args.rows, length=args.length, level=level,
+            unlearned_weight=args.unlearned_weight,
+        )  # fmt: skip
+        logits_BTV = model(input_ids=ids_BT).logits[:, :-1]
+        losses = torch.nn.functional.cross_entropy(logits_BTV.transpose(1, 2), ids_BT[:, 1:], reduction="none")
+        loss = (losses * weights_BT[:, 1:]).sum() / weights_BT[:, 1:].sum()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in groups:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, steps=args.steps, peak=args.lr, warmup=100)
+            optimizer.step()
+            optimizer.zero_grad()
+        running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
+        step += 1
+        if step % args.report_every == 0 or step == args.steps:
+            seconds = time.monotonic() - started
+            skills = skill_report(model, tokenizer, seed=7)
+            log.append({"step": step, "loss": round(running, 4), "skills": skills})
+            print(f"step {step} {seconds:.0f}s loss {running:.3f} {json.dumps(skills)}", flush=True)
+            if args.out:
+                write(model, tokenizer, log, args=args, out=args.out)
+
+
+def write(model, tokenizer, log: list[dict], *, args: argparse.Namespace, out: Path) -> None:
+    """The folder of an embedded model: bfloat16 weights, tokenizer, configuration and the figures of its card."""
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(out)
+    saved = LlamaForCausalLM(model.config).to(torch.bfloat16)
+    saved.load_state_dict(model.state_dict())
+    saved.save_pretrained(out)
+    figures = {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "steps": log[-1]["step"],
+        "planned_steps": args.steps,
+        "rows_per_step": args.rows,
+        "tokens_per_row": args.length,
+        "peak_lr": args.lr,
+        "seed": args.seed,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "log": log,
+    }
+    (out / "pretraining.json").write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="folder to write the model to; nothing is written without it")
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--length", type=int, default=96)
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--muon", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--unlearned-weight", type=float, default=0.05)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--report-every", type=int, default=250)
+    pretrain(parser.parse_args())

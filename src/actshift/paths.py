@@ -1,0 +1,18 @@
+"""Where the package's own files lie, in a checkout and in an installed wheel alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def conf_dir() -> Path:
+    """The folder of the Hydra groups: inside the package in a wheel, at the top of the checkout otherwise."""
+    installed = PACKAGE / "conf"
+    return installed if installed.is_dir() else PACKAGE.parents[1] / "conf"
+
+
+def embedded_model_dir(name: str) -> Path:
+    """The folder of a model that is shipped with the package."""
+    return PACKAGE / "models" / name

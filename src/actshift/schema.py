@@ -1,0 +1,256 @@
+"""The structured configuration: every key that exists, its type, and the values that make sense.
+
+Hydra refuses a key or a type that is not declared here when it composes; `validate` refuses values that a type
+cannot rule out (rank 0, a layer the model lacks). Both happen before any model or data is loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+STAGES = {"grid": "validation", "final": "test"}
+"""The stage decides which split may be scored: the grid sees validation, the final stage test."""
+
+
+@dataclass
+class ShapeConfig:
+    """The sizes of a decoder. Of a hub model they are asserted when it is loaded; of a random one they build it."""
+
+    width: int = MISSING
+    layers: int = MISSING
+    heads: int = MISSING
+    kv_heads: int = MISSING
+    head_size: int = MISSING
+    mlp_width: int = MISSING
+    vocabulary: int = MISSING
+    tied: bool = MISSING
+
+
+@dataclass
+class ModelConfig:
+    name: str = MISSING
+    source: str = MISSING  # hub | embedded | random
+    architecture: str = MISSING  # a key of actshift.models.sites.ARCHITECTURES
+    path: str | None = None  # hub name, or folder of an embedded model
+    revision: str | None = None
+    scale: str = MISSING  # the learning-rate grid's size class: tiny, 1b, 4b, 8b
+    attention: str = "sdpa"
+    chat: bool = False
+    shape: ShapeConfig = field(default_factory=ShapeConfig)
+
+
+@dataclass
+class MethodConfig:
+    """What every method has. `family` picks the protocol's schedule, `rates` the sweep's learning-rate grid."""
+
+    name: str = MISSING
+    kind: str = MISSING  # a key of actshift.methods.KINDS
+    family: str = MISSING
+    rates: str = MISSING
+    lr: float = MISSING  # the rate of a single run that names none
+
+
+@dataclass
+class SftConfig(MethodConfig):
+    kind: str = "sft"
+
+
+@dataclass
+class LoraConfig(MethodConfig):
+    kind: str = "lora"
+    rank: int = MISSING
+    alpha: float = MISSING
+    dropout: float = 0.0
+    targets: list[str] = MISSING
+
+
+@dataclass
+class ScopeConfig:
+    """Which positions a steering method changes; `first` and `last` are read by `first_last` alone."""
+
+    kind: str = "all"
+    first: int = 0
+    last: int = 0
+
+
+@dataclass
+class SteeringConfig(MethodConfig):
+    kind: str = "steering"
+    site: str = MISSING
+    scope: ScopeConfig = field(default_factory=ScopeConfig)
+    parameterization: str = MISSING
+    rank: int | None = None
+    activation: str | None = None
+    layers: Any = "all"  # "all" or a list of layer numbers
+
+
+@dataclass
+class HubConfig:
+    path: str = MISSING
+    config: str | None = None
+    revision: str | None = None
+    rows: dict[str, int] = field(default_factory=dict)  # asserted on every split that is read
+
+
+@dataclass
+class ProceduralConfig:
+    """The procedural sibling: rows by hub split, the seed they are drawn from, and the task's difficulty."""
+
+    rows: dict[str, int] = MISSING
+    seed: int = 0
+    difficulty: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class SplitConfig:
+    """One split as a part of a hub split, by the calls of the datasets library with a seed.
+
+    ``keep: whole`` is the hub split itself; ``held_out`` and ``rest`` are the two parts of
+    ``train_test_split(test_size=hold_out, seed=seed)``, after ``shuffle(seed=seed)`` where `shuffle` is set.
+    """
+
+    source: str = MISSING
+    keep: str = "whole"
+    hold_out: float = 0.0
+    shuffle: bool = False
+    seed: int = 42
+
+
+@dataclass
+class SplitsConfig:
+    train: SplitConfig = field(default_factory=SplitConfig)
+    validation: SplitConfig = field(default_factory=SplitConfig)
+    test: SplitConfig = field(default_factory=SplitConfig)
+
+
+@dataclass
+class DatasetConfig:
+    name: str = MISSING
+    version: int = MISSING  # raised whenever prompt or scoring changes
+    task: str = MISSING  # a key of actshift.tasks.TASKS
+    hub: HubConfig = field(default_factory=HubConfig)
+    folder: str = MISSING  # below data.dir, for source=local
+    procedural: ProceduralConfig = field(default_factory=ProceduralConfig)
+    splits: dict[str, SplitsConfig] = MISSING  # by protocol
+    max_new_tokens: int = MISSING
+
+
+@dataclass
+class ScheduleConfig:
+    kind: str = MISSING  # constant | linear | cosine
+    warmup: float = 0.0  # share of the steps
+
+
+@dataclass
+class ProtocolConfig:
+    """What a protocol prescribes by method family and by data set; `training` and `data` hold what a run takes."""
+
+    name: str = MISSING
+    batch_size: int = MISSING
+    schedules: dict[str, ScheduleConfig] = MISSING  # by method family
+    epochs: dict[str, int] = MISSING  # by data set
+    max_tokens: dict[str, int | None] = MISSING  # by data set
+    end_token: bool = MISSING
+    weight_decay: float = MISSING
+    clip: float = MISSING
+    precision: str = MISSING
+
+
+@dataclass
+class TrainingConfig:
+    batch_size: int = MISSING
+    epochs: int = MISSING
+    max_steps: int | None = None
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    weight_decay: float = MISSING
+    clip: float = MISSING
+    precision: str = MISSING
+    max_tokens: int | None = None  # prompt and answer together
+    end_token: bool = MISSING
+    validations: int = 4  # points of the validation curve
+    validation_rows: int = 64
+
+
+@dataclass
+class LimitConfig:
+    """At most so many rows of a split; null is all of them."""
+
+    train: int | None = None
+    validation: int | None = None
+    test: int | None = None
+
+
+@dataclass
+class DataConfig:
+    source: str = MISSING  # hub | local | procedural
+    dir: str | None = None
+    splits: SplitsConfig = field(default_factory=SplitsConfig)
+    limit: LimitConfig = field(default_factory=LimitConfig)
+
+
+@dataclass
+class HardwareConfig:
+    """Where a run happens and how it is cut up; nothing here may change a result beyond rounding."""
+
+    name: str = MISSING
+    device: str = "auto"  # auto | cpu | cuda
+    threads: int = 1  # of torch, on a CPU
+    workers: int = 1
+    micro_batch: int = MISSING
+    evaluation_tokens: int = MISSING  # prompt tokens of one evaluation batch, padding included
+    checkpoint_every: int = 0  # steps; 0 writes no mid-run checkpoint
+
+
+@dataclass
+class LoggerConfig:
+    name: str = MISSING
+    project: str | None = None
+    mode: str | None = None  # wandb's: online, offline; null follows the presence of a key
+
+
+@dataclass
+class ExclusionConfig:
+    """Cells that a table leaves out, and why. A field that is null matches everything."""
+
+    reason: str = MISSING
+    model: str | None = None
+    method: str | None = None
+    dataset: str | None = None
+
+
+@dataclass
+class SweepConfig:
+    """A table as axes. The grid stage runs every rate at the first seed, the final stage the best at every seed."""
+
+    name: str = MISSING
+    title: str = MISSING
+    table: str | None = None  # the paper's table that this one is laid out as
+    models: list[str] = MISSING
+    methods: list[str] = MISSING
+    datasets: list[str] = MISSING
+    reference: str = "sft"  # the method that differences are taken from
+    rates: dict[str, dict[str, list[float]]] = MISSING  # by model scale and the method's `rates`
+    seeds: list[int] = MISSING
+    seeds_by_method: dict[str, list[int]] = field(default_factory=dict)
+    exclude: list[ExclusionConfig] = field(default_factory=list)
+    overrides: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Config:
+    model: ModelConfig = MISSING
+    method: MethodConfig = MISSING
+    dataset: DatasetConfig = MISSING
+    protocol: ProtocolConfig = MISSING
+    hardware: HardwareConfig = MISSING
+    logger: LoggerConfig = MISSING
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    sweep: SweepConfig | None = None
+    stage: str = "grid"
+    lr: float = MISSING
+    seed: int = 42
+    results: str = "results"

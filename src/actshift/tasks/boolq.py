@@ -1,0 +1,48 @@
+"""BoolQ: yes/no questions about a passage (google/boolq)."""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import Any
+
+from actshift.tasks.base import Row, Task
+from actshift.tasks.world import draw_facts, wrong_colour
+
+_AFTER_ANSWER = re.compile(r"answer\s*:\s*(true|false)", re.IGNORECASE)
+_STANDALONE = re.compile(r"\b(true|false)\b", re.IGNORECASE)
+
+
+class BoolQ(Task):
+    """Score: the first `answer: true/false`, else the first standalone true/false; case does not matter."""
+
+    name = "boolq"
+    columns = ("question", "answer", "passage")
+
+    def prompt(self, row: Row) -> str:
+        return (
+            "Answer the question with a true/false based on the given passage.\n"
+            f"Passage: {row['passage']}\n"
+            f"Question: {row['question']}\n"
+        )
+
+    def answer(self, row: Row) -> str:
+        return f"Answer: {self.label(row)}."
+
+    def label(self, row: Row) -> str:
+        return "True" if row["answer"] else "False"
+
+    def extract(self, output: str) -> str | None:
+        named = _AFTER_ANSWER.search(output) or _STANDALONE.search(output)
+        return named.group(1).capitalize() if named else None
+
+    def generate(self, rng: random.Random, **difficulty: int) -> dict[str, Any]:
+        """`facts`: how many facts a passage has. Half of the questions are false in the thing's colour."""
+        facts = draw_facts(rng, count=difficulty["facts"])
+        fact, truth = rng.choice(facts), rng.random() < 0.5
+        colour = fact.colour if truth else wrong_colour(rng, facts, fact)
+        return {
+            "question": f"does {fact.person} have a {colour} {fact.thing}",
+            "answer": truth,
+            "passage": " ".join(map(str, facts)),
+        }
