@@ -96,6 +96,18 @@ def _reduce(tree: Tree) -> Tree:
     return tree[0], [_reduce(child) for child in tree[1]]
 
 
+def _recalls(rng: random.Random, level: float) -> Iterator[Segment]:
+    """Pairs, then each of them asked for: nothing but looking back, which everything else builds on."""
+    keys = rng.sample(rng.choice((PEOPLE, THINGS)), rng.randint(2, 3 + round(4 * level)))
+    values = [rng.choice(rng.choice((COLOURS, THINGS, tuple("0123456789"), PEOPLE))) for _ in keys]
+    pairs = list(zip(keys, values, strict=True))
+    yield ",".join(f" {key} : {value}" for key, value in pairs) + ".\n", False
+    for key, value in rng.sample(pairs, len(pairs)):
+        yield f" {key} ?", False
+        yield f" {value}", True
+    yield ".\n", False
+
+
 def _facts(rng: random.Random, level: float) -> Iterator[Segment]:
     facts = draw_facts(rng, count=rng.randint(1, 2 + round(2 * level)))
     yield " ".join(map(str, facts)) + "\n", False
@@ -241,21 +253,30 @@ def _notes(rng: random.Random, level: float) -> Iterator[Segment]:
 
 
 SUBJECTS: tuple[tuple[Callable[[random.Random, float], Iterator[Segment]], str, float], ...] = (
-    (_lists, "lists", 0.32),
+    (_lists, "lists", 0.26),
+    (_recalls, "notes", 0.10),
     (_facts, "facts", 0.22),
-    (_choices, "choices", 0.15),
-    (_kinds, "choices", 0.05),
-    (_sums, "problems", 0.05),
+    (_choices, "choices", 0.16),
+    (_kinds, "choices", 0.04),
+    (_sums, "problems", 0.04),
     (_problems, "problems", 0.09),
-    (_comparisons, "comparisons", 0.06),
+    (_comparisons, "comparisons", 0.05),
     (_truths, "truths", 0.03),
     (_notes, "notes", 0.03),
 )
 
 
+EARLY = {_recalls: 0.9, _facts: 0.4, _kinds: 0.1}
+
+
 def draw_document(rng: random.Random, *, level: float, words: int) -> Document:
-    """Items of one subject, about `words` words of them. `level` in [0, 1] is the curriculum's difficulty."""
-    subject, header, _ = rng.choices(SUBJECTS, weights=[weight for *_, weight in SUBJECTS])[0]
+    """Items of one subject, about `words` words of them. `level` in [0, 1] is the curriculum's difficulty.
+
+    The curriculum starts with looking back and single kinds; the shares in `SUBJECTS` hold from level 0.5 on.
+    """
+    early = max(0.0, 1 - 2 * level)
+    weights = [weight + early * EARLY.get(subject, 0.0) for subject, _, weight in SUBJECTS]
+    subject, header, _ = rng.choices(SUBJECTS, weights=weights)[0]
     document: Document = []
     if rng.random() < 0.4:
         document.append((rng.choice(HEADERS[header]) + rng.choice(("\n", "\n\n", " ")), False))

@@ -33,7 +33,7 @@ class ShapeConfig:
 class ModelConfig:
     name: str = MISSING
     source: str = MISSING  # hub | embedded | random
-    architecture: str = MISSING  # a key of actshift.models.sites.ARCHITECTURES
+    architecture: str = MISSING  # a key of actshift.models.architectures.ARCHITECTURES
     path: str | None = None  # hub name, or folder of an embedded model
     revision: str | None = None
     scale: str = MISSING  # the learning-rate grid's size class: tiny, 1b, 4b, 8b

@@ -21,6 +21,8 @@ class Task(ABC):
     name: ClassVar[str]
     columns: ClassVar[tuple[str, ...]]
     """The hub's columns that the task reads; rows of any source must have them."""
+    difficulty: ClassVar[tuple[str, ...]] = ()
+    """The settings that `generate` takes; ``dataset.procedural.difficulty`` must give exactly these."""
     first_match: ClassVar[bool] = True
     """True where the rule looks at the first match only, so that later text cannot change a score."""
 
@@ -43,6 +45,10 @@ class Task(ABC):
     def score(self, output: str, label: str) -> bool:
         """Whether the output names the label."""
         return self.extract(output) == label
+
+    def decided(self, output: str) -> bool:
+        """Whether no further text can change what `extract` finds, so that generation may stop here."""
+        return self.first_match and self.extract(output) is not None
 
     @abstractmethod
     def generate(self, rng: random.Random, **difficulty: int) -> dict[str, Any]:

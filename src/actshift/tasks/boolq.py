@@ -18,6 +18,9 @@ class BoolQ(Task):
 
     name = "boolq"
     columns = ("question", "answer", "passage")
+    difficulty = ("facts",)
+    # A standalone true/false yields to an `answer: true/false` that comes later; see `decided`.
+    first_match = False
 
     def prompt(self, row: Row) -> str:
         return (
@@ -35,6 +38,9 @@ class BoolQ(Task):
     def extract(self, output: str) -> str | None:
         named = _AFTER_ANSWER.search(output) or _STANDALONE.search(output)
         return named.group(1).capitalize() if named else None
+
+    def decided(self, output: str) -> bool:
+        return _AFTER_ANSWER.search(output) is not None
 
     def generate(self, rng: random.Random, **difficulty: int) -> dict[str, Any]:
         """`facts`: how many facts a passage has. Half of the questions are false in the thing's colour."""

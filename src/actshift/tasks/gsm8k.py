@@ -10,7 +10,7 @@ from actshift.tasks.base import Row, Task
 from actshift.tasks.world import COUNTABLES, PEOPLE
 
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|[-+]?\.\d+")
-_AFTER_ANSWER = re.compile(r"answer\s*:(.*)", re.IGNORECASE)
+_AFTER_ANSWER = re.compile(r"answer\s*:\s*(\S.*)", re.IGNORECASE)
 TOLERANCE = 1e-4
 
 

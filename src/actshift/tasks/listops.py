@@ -6,6 +6,7 @@ import random
 import re
 from typing import Any
 
+from actshift.errors import ActshiftError
 from actshift.tasks.base import Row, Task
 
 Tree = int | tuple[str, list["Tree"]]
@@ -14,7 +15,10 @@ OPERATORS = ("MIN", "MAX", "MED", "SM")
 OPERATOR_PROBABILITY = 0.25
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
-_INTEGER = re.compile(r"[-+]?\d+")
+# No value is longer than a digit; the bound keeps int() from refusing a number of thousands of digits.
+_INTEGER = re.compile(r"[-+]?\d{1,18}")
+MAX_DRAWS = 100_000
+"""Trees drawn for one row before its limits are taken to be impossible: seconds."""
 
 
 def draw_tree(rng: random.Random, *, max_depth: int, max_args: int, depth: int = 1) -> Tree:
@@ -23,9 +27,7 @@ def draw_tree(rng: random.Random, *, max_depth: int, max_args: int, depth: int =
         return rng.randrange(10)
     arguments = rng.randint(2, max_args)
     operator = rng.choice(OPERATORS)
-    return operator, [
-        draw_tree(rng, max_depth=max_depth, max_args=max_args, depth=depth + 1) for _ in range(arguments)
-    ]
+    return operator, [draw_tree(rng, max_depth=max_depth, max_args=max_args, depth=depth + 1) for _ in range(arguments)]
 
 
 def tree_length(tree: Tree) -> int:
@@ -57,6 +59,7 @@ class ListOps(Task):
 
     name = "listops"
     columns = ("Source", "Target")
+    difficulty = ("max_depth", "max_args", "min_length", "max_length")
 
     def prompt(self, row: Row) -> str:
         return (
@@ -78,7 +81,8 @@ class ListOps(Task):
 
     def generate(self, rng: random.Random, **difficulty: int) -> dict[str, Any]:
         """`max_depth`, `max_args`, and the tree's `min_length` and `max_length`, both inclusive."""
-        while True:
+        for _ in range(MAX_DRAWS):
             tree = draw_tree(rng, max_depth=difficulty["max_depth"], max_args=difficulty["max_args"])
             if difficulty["min_length"] <= tree_length(tree) <= difficulty["max_length"] and not isinstance(tree, int):
                 return {"Source": tree_text(tree), "Target": tree_value(tree)}
+        raise ActshiftError(f"no list expression fits {difficulty} in {MAX_DRAWS:,} draws: widen the limits.")

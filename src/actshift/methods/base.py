@@ -1,0 +1,80 @@
+"""The method contract: what the training loop and the evaluation know of a method, and all they know.
+
+Shapes: A replicas, B rows of one replica, T tokens, D width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import nn
+
+from actshift.errors import ActshiftError
+
+
+class Adaptation(ABC):
+    """A method attached to a base model: its parameters live here, its effect in the model's forward pass.
+
+    Attached over the replica axis, it holds A independent adapters of one kind, and every batch that goes through
+    the model is A blocks of equal size, block a changed by adapter a alone. A = 1 is the ordinary case.
+    """
+
+    replicas: int = 1
+
+    @abstractmethod
+    def named_parameters(self, replica: int = 0) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters that train, of one replica, by a name that is stable between processes."""
+
+    @abstractmethod
+    def detach(self) -> None:
+        """Take the method off: the base model is bit for bit what it was before `attach`."""
+
+    def observe(self, prompt_BT: torch.Tensor | None) -> None:  # noqa: B027 (most methods need not know)
+        """Called before each forward pass: which of its positions are prompt tokens (bool), None for none of them.
+
+        Padding and answer tokens are False. While decoding with a key/value cache, the prompt is not in the pass.
+        """
+
+    def penalty(self, step: int) -> torch.Tensor | None:
+        """A term added to the loss of a step, or None."""
+        return None
+
+    def after_step(self, step: int) -> None:  # noqa: B027
+        """Called after each optimizer step, `step` steps having been done."""
+
+    def parameter_groups(self, *, lrs: tuple[float, ...]) -> list[dict]:
+        """The optimizer's groups: one a replica, each at its own learning rate."""
+        return [
+            {"params": [parameter for _, parameter in self.named_parameters(replica)], "lr": lr}
+            for replica, lr in enumerate(lrs)
+        ]
+
+    def trainable_parameters(self) -> int:
+        """How many numbers one replica trains."""
+        return sum(parameter.numel() for _, parameter in self.named_parameters())
+
+    def state_dict(self, replica: int = 0) -> dict[str, torch.Tensor]:
+        """What training changed, by name: enough to have the adapted model back on the same base."""
+        return {name: parameter.detach().cpu().clone() for name, parameter in self.named_parameters(replica)}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, torch.Tensor], replica: int = 0) -> None:
+        """Take a saved state over; names and shapes must be exactly this method's.
+
+        Errors: what is missing, unexpected or of another shape, by name.
+        """
+        own = dict(self.named_parameters(replica))
+        wrong = [f"missing {name}" for name in own.keys() - state.keys()]
+        wrong += [f"unexpected {name}" for name in state.keys() - own.keys()]
+        wrong += [
+            f"{name} has shape {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
+            for name in own.keys() & state.keys()
+            if state[name].shape != own[name].shape
+        ]
+        if wrong:
+            listed = "; ".join(sorted(wrong)[:5])
+            raise ActshiftError(f"this adapter does not fit the method and base model it is loaded into: {listed}")
+        for name, parameter in own.items():
+            parameter.copy_(state[name])

@@ -1,0 +1,43 @@
+"""LoRA by peft: W <- W + (alpha / r) B A on the targeted projections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from actshift.methods.base import Adaptation
+from actshift.models.loading import Base
+
+
+class Lora(Adaptation):
+    """peft's LoRA in float32 over the frozen base: A Kaiming-uniform, B zero, so a no-op at the start."""
+
+    def __init__(self, base: Base, *, config: Mapping[str, Any], seeds: Sequence[int]) -> None:
+        (seed,) = seeds
+        lora = LoraConfig(
+            r=config["rank"],
+            lora_alpha=config["alpha"],
+            lora_dropout=config["dropout"],
+            target_modules=list(config["targets"]),
+            task_type="CAUSAL_LM",
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._peft = get_peft_model(base.model, lora)
+        self._base = base
+
+    def named_parameters(self, replica: int = 0) -> Iterator[tuple[str, nn.Parameter]]:
+        for name, parameter in self._base.model.named_parameters():
+            if "lora_" in name:
+                yield name.replace(".default", ""), parameter
+
+    def detach(self) -> None:
+        self._peft.unload()
+        # peft marks a model that it has been on, and warns when it comes again.
+        if hasattr(self._base.model, "peft_config"):
+            del self._base.model.peft_config
+        self._base.model.requires_grad_(False)

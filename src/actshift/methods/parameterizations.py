@@ -1,0 +1,82 @@
+"""Parameterizations: how a steering method computes its shift of a hidden state, over a leading replica axis.
+
+Shapes: A replicas, B rows, T tokens, D width, R rank. Each replica has parameters of its own, so that it has its own
+optimizer state and learning rate; they are stacked for the forward pass. All arithmetic is in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "silu": functional.silu,
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "tanh": torch.tanh,
+}
+
+
+class Parameterization(nn.Module):
+    """The shift at one site of one layer; built from the site's width, its options and a generator a replica."""
+
+    @abstractmethod
+    def forward(self, h_ABTD: torch.Tensor) -> torch.Tensor:
+        """The shift of h, in h's shape; row (a, b) depends on replica a's parameters alone."""
+
+
+class Vector(Parameterization):
+    """shift = v. Trains D numbers, initially 0 (Table 2, Ours 1-vec)."""
+
+    def __init__(self, width: int, *, generators: Sequence[torch.Generator]) -> None:
+        super().__init__()
+        self.vector = nn.ParameterList(torch.zeros(width) for _ in generators)
+
+    def forward(self, h_ABTD: torch.Tensor) -> torch.Tensor:
+        return _stack(self.vector)[:, None, None, :].expand_as(h_ABTD)
+
+
+class Linear(Parameterization):
+    """shift = W2 W1 h, W1 (R x D), W2 (D x R). Trains 2DR numbers (Section 3.1, phi the identity).
+
+    Initially W1 ~ U(-1/sqrt(D), 1/sqrt(D)) x 1e-3 (Kaiming with a = sqrt(5), as released) and W2 = 0: a no-op.
+    """
+
+    def __init__(self, width: int, *, rank: int, generators: Sequence[torch.Generator]) -> None:
+        super().__init__()
+        bound = 1e-3 / math.sqrt(width)
+        self.down = nn.ParameterList(
+            torch.empty(rank, width).uniform_(-bound, bound, generator=generator) for generator in generators
+        )
+        self.up = nn.ParameterList(torch.zeros(width, rank) for _ in generators)
+
+    def forward(self, h_ABTD: torch.Tensor) -> torch.Tensor:
+        down_ARD, up_ADR = _stack(self.down), _stack(self.up)
+        code_ANR = torch.bmm(h_ABTD.flatten(1, 2), down_ARD.mT)
+        return torch.bmm(self.activate(code_ANR), up_ADR.mT).view_as(h_ABTD)
+
+    def activate(self, code_ANR: torch.Tensor) -> torch.Tensor:
+        return code_ANR
+
+
+class Nonlinear(Linear):
+    """shift = W2 phi(W1 h). Trains 2DR numbers, initially as `Linear` (Section 3.1; released default: SiLU)."""
+
+    def __init__(self, width: int, *, rank: int, activation: str, generators: Sequence[torch.Generator]) -> None:
+        super().__init__(width, rank=rank, generators=generators)
+        self._activation = ACTIVATIONS[activation]
+
+    def activate(self, code_ANR: torch.Tensor) -> torch.Tensor:
+        return self._activation(code_ANR)
+
+
+PARAMETERIZATIONS: dict[str, type[Parameterization]] = {"vector": Vector, "linear": Linear, "nonlinear": Nonlinear}
+
+
+def _stack(parameters: nn.ParameterList) -> torch.Tensor:
+    return parameters[0][None] if len(parameters) == 1 else torch.stack(list(parameters))

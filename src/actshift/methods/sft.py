@@ -1,0 +1,31 @@
+"""SFT: full fine-tuning, every weight of the base model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from actshift.methods.base import Adaptation
+from actshift.models.loading import Base
+
+
+class Sft(Adaptation):
+    """W <- W + dW for every weight. The original weights are kept aside and put back by `detach`."""
+
+    def __init__(self, base: Base, *, config: Mapping[str, Any], seeds: Sequence[int]) -> None:
+        self._model = base.model
+        self._original = {name: p.detach().to("cpu", copy=True) for name, p in base.model.named_parameters()}
+        self._model.requires_grad_(True)
+
+    def named_parameters(self, replica: int = 0) -> Iterator[tuple[str, nn.Parameter]]:
+        return self._model.named_parameters()
+
+    @torch.no_grad()
+    def detach(self) -> None:
+        for name, parameter in self._model.named_parameters():
+            parameter.copy_(self._original[name])
+            parameter.grad = None
+        self._model.requires_grad_(False)

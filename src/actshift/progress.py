@@ -1,0 +1,69 @@
+"""Progress for people: a live line on a terminal, plain lines now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+
+class Progress:
+    """Says nothing. The base of the others, and what a worker of a sweep uses."""
+
+    def start(self, what: str) -> None:
+        """A phase begins."""
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        """So much of the phase is done."""
+
+    def end(self) -> None:
+        """The phase is over."""
+
+
+class Printed(Progress):
+    """Rate and remaining time: rewritten in place on a terminal, else a line at most every `every` seconds."""
+
+    def __init__(self, stream: TextIO | None = None, *, every: float = 10.0) -> None:
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty()
+        self._every = 0.1 if self._live else every
+        self._last_line = ""
+
+    def start(self, what: str) -> None:
+        self._what, self._started, self._shown, self._first = what, time.monotonic(), time.monotonic(), None
+        self._last_line = ""
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        # The rate counts from the first update, so that resumed work is not taken for fast work.
+        self._first = self._first or (done, now)
+        if now - self._shown < self._every and done < total:
+            return
+        self._shown = now
+        count, seconds = done - self._first[0], now - self._first[1]
+        rate = count / seconds if count and seconds > 0 else 0.0
+        left = f", {duration((total - done) / rate)} left" if rate and done < total else ""
+        self._write(f"{self._what} {done}/{total}{f', {rate:.1f}/s' if rate else ''}{left}{f', {note}' if note else ''}")
+
+    def end(self) -> None:
+        if self._live and self._last_line:
+            self._stream.write("\n")
+            self._stream.flush()
+
+    def _write(self, line: str) -> None:
+        if self._live:
+            self._stream.write("\r" + line.ljust(len(self._last_line)))
+        else:
+            self._stream.write(line + "\n")
+        self._stream.flush()
+        self._last_line = line
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people: 8s, 2m05s, 3h10m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

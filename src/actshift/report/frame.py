@@ -1,0 +1,234 @@
+"""Records to one tidy frame, a row a cell: the only thing that tables and figures are made from.
+
+Accuracies, means, deviations, differences and gaps are percent or percent points.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from actshift.errors import ActshiftError
+from actshift.report import paper
+
+if TYPE_CHECKING:
+    from actshift.manifests import Manifest, PlannedCell, Run
+    from actshift.records import Record
+    from actshift.selection import Selection
+
+NAN = math.nan
+KEYS = ["model", "method", "dataset", "protocol"]
+COUNTS = ["n_finished", "n_planned", "trainable_parameters"]
+TEXT = [*KEYS, "status", "lr_edge", "lr_tied", "lr_incomplete", "excluded", "scale", "source", "identities"]
+COLUMNS = [
+    *KEYS,
+    "status",
+    "n_finished",
+    "n_planned",
+    "mean",
+    "std",
+    "delta",
+    "values",
+    "seeds",
+    "params_pct",
+    "trainable_parameters",
+    "lr",
+    "lr_edge",
+    "lr_tied",
+    "lr_incomplete",
+    "paper_accuracy",
+    "paper_delta",
+    "paper_avg_delta",
+    "gap",
+    "excluded",
+    "scale",
+    "source",
+    "identities",
+]
+CHANGES = ("model.", "method.", "dataset.", "protocol.", "training.", "data.splits", "data.limit")
+"""Overrides of these make a cell another experiment than the one that its names say."""
+WATCHES = "training.validation"
+
+
+def cells(manifest: Manifest, records: Iterable[Record], selection: Selection | None = None) -> pd.DataFrame:
+    """The frame of a sweep, in the order of its axes; text that is absent is "", a number that is absent NaN.
+
+    `status` is done, partial, missing or excluded (`excluded` says why). `mean` and `std` (ddof 1, NaN below two)
+    are over the finished runs; `values` and `seeds` hold them in the order of seeds, `identities` too. `delta` is the
+    mean less that of the reference method in the same model and data set, `gap` less the paper's accuracy: NaN until
+    all runs they need are finished. The paper's figures stand where a cell is the one that the paper printed: table,
+    names, protocol, real data, all rows, nothing overridden. Records that the manifest does not plan are not used.
+    Errors: a record of another split than test.
+    """
+    found = {record.identity: record for record in _only_test(records)}
+    planned = {(plan.cell.model, plan.cell.method, plan.cell.dataset): plan for plan in manifest.cells}
+    runs = _runs_by_cell(manifest)
+    rows = []
+    for names in ((a, b, c) for a in manifest.models for b in manifest.methods for c in manifest.datasets):
+        plan = planned.get(names)
+        if plan is None:
+            rows.append(_excluded(names, manifest))
+        else:
+            own = runs[plan.cell]
+            finished = [found[run.identity] for run in own if run.identity in found]
+            rows.append(_row(plan, own, finished) | _choice(plan, selection) | _printed(plan, manifest))
+    return _completed(_typed(rows), reference=manifest.reference)
+
+
+def averages(cells: pd.DataFrame) -> pd.DataFrame:
+    """One row a (model, method, protocol): `accuracy` and `delta` averaged over data sets, NaN unless all are done.
+
+    `n_done` of `n_datasets` says why an average is absent; `params_pct` is the share of trainable parameters, and
+    `paper_delta` the average that the paper prints over the same data sets.
+    """
+    rows = []
+    for names, group in cells.groupby(["model", "method"], sort=False):
+        done = group["status"].eq("done")
+        rows.append(
+            {
+                "model": names[0],
+                "method": names[1],
+                "protocol": " ".join(sorted(set(group["protocol"]) - {""})),
+                "n_done": int(done.sum()),
+                "n_datasets": len(group),
+                "accuracy": _mean(group["mean"].where(done)),
+                "delta": _mean(group["delta"]),
+                "params_pct": group["params_pct"].dropna().max(),
+                "paper_delta": group["paper_avg_delta"].max(skipna=False),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _only_test(records: Iterable[Record]) -> list[Record]:
+    kept = list(records)
+    for record in kept:
+        if record.split != "test":
+            raise ActshiftError(
+                f"record {record.identity} of {record.cell} is of the {record.split} split; tables are made from test "
+                'records alone. Read them with `read_records(folder, split="test")`.'
+            )
+    return kept
+
+
+def _runs_by_cell(manifest: Manifest) -> dict[Any, list[Run]]:
+    """The runs that score test, by cell and seed: none before the final stage is planned."""
+    runs: dict[Any, list[Run]] = defaultdict(list)
+    for run in sorted(manifest.runs, key=lambda run: run.seed):
+        if run.split == "test":
+            runs[run.cell].append(run)
+    return runs
+
+
+def _row(plan: PlannedCell, runs: Sequence[Run], finished: Sequence[Record]) -> dict[str, Any]:
+    values = [float(record.metrics["accuracy"]) for record in finished]
+    counts = {_parameters(record) for record in finished}
+    if len(counts) > 1:
+        raise ActshiftError(f"the runs of {plan.cell} trained different numbers of parameters: {sorted(counts)}")
+    trainable, total = counts.pop() if counts else (NAN, NAN)
+    return plan.cell.to_json() | {
+        "status": "missing" if not values else "done" if len(values) == len(plan.seeds) else "partial",
+        "n_finished": len(values),
+        "n_planned": len(plan.seeds),
+        # fmean and stdev are correctly rounded: the same digits on every machine.
+        "mean": statistics.fmean(values) if values else NAN,
+        "std": statistics.stdev(values) if len(values) > 1 else NAN,
+        "values": tuple(values),
+        "seeds": tuple(record.seed for record in finished),
+        "params_pct": 100 * trainable / total,
+        "trainable_parameters": trainable,
+        "lr": runs[0].lr if runs else NAN,
+        "scale": " ".join(sorted({str(record.provenance.get("scale", "")) for record in finished})),
+        "source": str(plan.config["data"]["source"]),
+        "identities": " ".join(record.identity for record in finished),
+    }
+
+
+def _parameters(record: Record) -> tuple[float, float]:
+    return record.metrics.get("trainable_parameters", NAN), record.metrics.get("total_parameters", NAN)
+
+
+def _excluded(names: tuple[str, str, str], manifest: Manifest) -> dict[str, Any]:
+    protocols = {plan.cell.protocol for plan in manifest.cells}
+    reasons = [gone.reason for gone in manifest.exclusions if (gone.model, gone.method, gone.dataset) == names]
+    return dict(zip(KEYS, names, strict=False)) | {
+        "protocol": protocols.pop() if len(protocols) == 1 else "",
+        "status": "excluded",
+        "n_finished": 0,
+        "n_planned": 0,
+        "values": (),
+        "seeds": (),
+        "excluded": reasons[0] if reasons else "not planned",
+    }
+
+
+def _choice(plan: PlannedCell, selection: Selection | None) -> dict[str, Any]:
+    """Where the chosen learning rate lies in its grid, which rates were as good, and whether grid runs were missing."""
+    choice = selection.choice(plan.cell) if selection else None
+    if choice is None:
+        return {}
+    return {
+        "lr_edge": choice.edge or "",
+        "lr_tied": " ".join(map(repr, choice.tie)),
+        "lr_incomplete": "yes" if choice.incomplete else "",
+    }
+
+
+def _printed(plan: PlannedCell, manifest: Manifest) -> dict[str, Any]:
+    """The paper's figures beside a cell that is the paper's."""
+    number = paper.table_number(manifest.table)
+    if number is None or not _is_the_papers(plan):
+        return {}
+    table = paper.table(number)
+    if "accuracy" not in table:
+        return {}
+    row = table[table["model"].eq(plan.cell.model) & table["method"].eq(plan.cell.method)]
+    same_average = set(row["dataset"]) == set(manifest.datasets)
+    row = row[row["dataset"].eq(plan.cell.dataset)]
+    if row.empty:
+        return {}
+    figures = {"paper_accuracy": row["accuracy"].iloc[0]}
+    if "delta_vs_sft" in row and manifest.reference == "sft":
+        figures["paper_delta"] = row["delta_vs_sft"].iloc[0]
+        figures["paper_avg_delta"] = row["avg_delta"].iloc[0] if same_average else NAN
+    return figures
+
+
+def _is_the_papers(plan: PlannedCell) -> bool:
+    config = plan.config
+    limits = [*(config["data"].get("limit") or {}).values(), config["training"].get("max_steps")]
+    keys = [override.lstrip("+~") for override in plan.overrides]
+    return (
+        plan.cell.protocol == "paper"
+        and config["data"]["source"] != "procedural"
+        and config["model"]["source"] == "hub"
+        and all(limit is None for limit in limits)
+        and not any(key.startswith(CHANGES) and not key.startswith(WATCHES) for key in keys)
+    )
+
+
+def _typed(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    empty = dict.fromkeys(COLUMNS, NAN) | dict.fromkeys(TEXT, "")
+    frame = pd.DataFrame([empty | row for row in rows], columns=COLUMNS)
+    numbers = [name for name in COLUMNS if name not in [*TEXT, *COUNTS, "values", "seeds"]]
+    return frame.assign(
+        **{name: frame[name].astype("Int64") for name in COUNTS},
+        **{name: frame[name].astype("str") for name in TEXT},
+        **{name: frame[name].astype("float64") for name in numbers},
+    )
+
+
+def _completed(frame: pd.DataFrame, *, reference: str) -> pd.DataFrame:
+    done = frame["mean"].where(frame["status"].eq("done"))
+    index = pd.MultiIndex.from_frame(frame[["model", "dataset", "protocol"]])
+    base = pd.Series(done.to_numpy(), index=index)[frame["method"].eq(reference).to_numpy()]
+    return frame.assign(delta=done - base.reindex(index).to_numpy(), gap=done - frame["paper_accuracy"])
+
+
+def _mean(values: pd.Series) -> float:
+    return NAN if values.isna().any() else statistics.fmean(values)

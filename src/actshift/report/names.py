@@ -1,0 +1,54 @@
+"""Display names. Everywhere else a thing is called by its name in conf/; an unknown name is shown as it is."""
+
+from __future__ import annotations
+
+MODELS = {
+    "llama3.2-1b": "Llama-3.2-1B",
+    "llama3.1-8b": "Llama-3.1-8B",
+    "gemma3-1b": "Gemma-3-1B",
+    "qwen3-0.6b": "Qwen3-0.6B",
+    "qwen3-1.7b": "Qwen3-1.7B",
+    "qwen3-4b": "Qwen3-4B",
+    "qwen3-8b": "Qwen3-8B",
+    "tiny": "Tiny Llama",
+}
+
+METHODS = {
+    "sft": "SFT",
+    "lora_r8": "LoRA",
+    "lora_r16": "LoRA r=16",
+    "reft": "ReFT",
+    "lofit": "LoFIT",
+    "jola": "JoLA",
+    "post_block": "Ours r=8",
+    "post_block_r1": "Ours r=1",
+    "post_block_vector": "Ours 1-vec",
+    "post_block_nonlinear": "Ours r=8 nonlinear",
+    "adapter_r64": "Adapter",
+    "joint": "Joint",
+    "joint_orth": "Joint-Orth",
+}
+
+DATASETS = {
+    "boolq": "BoolQ",
+    "winogrande": "WinoG",
+    "arc_challenge": "ARC-C",
+    "gsm8k": "GSM8K",
+    "aqua": "AQuA",
+    "listops": "ListOps",
+}
+
+
+def model(name: str) -> str:
+    """The name of a model as a table shows it."""
+    return MODELS.get(name, name)
+
+
+def method(name: str) -> str:
+    """The name of a method as a table shows it."""
+    return METHODS.get(name, name)
+
+
+def dataset(name: str) -> str:
+    """The name of a data set as a table shows it."""
+    return DATASETS.get(name, name)

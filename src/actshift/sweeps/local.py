@@ -1,0 +1,145 @@
+"""The local engine: warm workers on this machine, from a plan to its records."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
+
+from actshift.planning import Manifest, Run
+from actshift.progress import duration
+from actshift.store import Store
+from actshift.sweeps.worker import Event, serve
+
+POLL_SECONDS = 1.0
+"""How often the launcher looks at runs that are in other launchers' hands."""
+
+
+@dataclass
+class _Hand:
+    """One worker process as its launcher sees it."""
+
+    process: SpawnProcess
+    pipe: Connection
+    run: Run | None = None
+    idle: bool = True
+
+
+class LocalEngine:
+    """A pool of warm workers; a context manager. Workers start with the first manifest that has work to do."""
+
+    def __init__(
+        self, store: Store, *, workers: int, overrides: Sequence[str], stream: TextIO | None = None
+    ) -> None:
+        self._store = store
+        self._workers = workers
+        self._overrides = list(overrides)
+        self._stream = stream or sys.stdout
+        self._hands: list[_Hand] = []
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for hand in self._hands:
+            if kind is None and hand.idle:
+                hand.pipe.send(None)
+            else:
+                hand.process.terminate()
+        for hand in self._hands:
+            hand.process.join(timeout=10)
+
+    def do(self, manifest: Manifest) -> Counter[str]:
+        """Do the missing runs of a manifest and return how many of its runs are in which state in the end.
+
+        Runs that other launchers hold are waited for. A worker that dies takes down the run it was at, which is noted
+        as failed, and is replaced.
+        """
+        self._progress = _Progress(manifest, states=self._states(manifest), stream=self._stream)
+        path = self._store.manifest_path(manifest.sweep, manifest.stage)
+        while True:
+            states = Counter(self._states(manifest))
+            if states["missing"]:
+                self._round(path, count=min(self._workers, states["missing"]))
+            elif states["running"]:
+                time.sleep(POLL_SECONDS)
+            else:
+                return states
+
+    def _states(self, manifest: Manifest) -> list[str]:
+        return [self._store.state(run.identity, run.split) for run in manifest.runs]
+
+    def _round(self, path: Path, *, count: int) -> None:
+        """Set the workers to work and listen to them until all are idle again."""
+        while len(self._hands) < count:
+            self._hands.append(self._start())
+        for hand in self._hands:
+            hand.idle = False
+            hand.pipe.send(str(path))
+        while not all(hand.idle for hand in self._hands):
+            for ready in wait([hand.pipe for hand in self._hands if not hand.idle]):
+                hand = next(hand for hand in self._hands if hand.pipe is ready)
+                try:
+                    self._hear(hand, hand.pipe.recv())
+                except EOFError:
+                    self._bury(hand)
+
+    def _start(self) -> _Hand:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=serve, args=(theirs, str(self._store.root), self._overrides), daemon=True)
+        process.start()
+        theirs.close()
+        return _Hand(process, ours)
+
+    def _hear(self, hand: _Hand, event: Event) -> None:
+        hand.run, hand.idle = event.run if event.kind == "started" else None, event.kind == "idle"
+        self._progress.hear(event)
+
+    def _bury(self, hand: _Hand) -> None:
+        """A worker died: its run failed, and the next round starts another in its place."""
+        hand.process.join()
+        self._hands.remove(hand)
+        if hand.run is not None:
+            error = f"the worker process died with exit code {hand.process.exitcode} (out of memory, or killed)"
+            self._store.fail(hand.run.identity, hand.run.split, error)
+            self._progress.hear(Event("failed", hand.run, error=error))
+
+
+class _Progress:
+    """A line for each run that ends, with the rate and the remaining time of the whole manifest."""
+
+    def __init__(self, manifest: Manifest, *, states: list[str], stream: TextIO) -> None:
+        self._total = len(manifest.runs)
+        self._ended = sum(state in ("done", "failed") for state in states)
+        self._here, self._started = 0, time.monotonic()
+        self._stream = stream
+        if self._ended < self._total:
+            self._say(f"{manifest.sweep} {manifest.stage}: {self._ended} of {self._total} runs are done")
+
+    def hear(self, event: Event) -> None:
+        if event.kind not in ("done", "failed") or event.run is None:
+            return
+        self._ended += 1
+        self._here += 1
+        left = (time.monotonic() - self._started) / self._here * (self._total - self._ended)
+        run = event.run
+        what = f"{run.cell.model} {run.cell.method} {run.cell.dataset} lr={run.lr:g} seed={run.seed}"
+        if event.kind == "done":
+            outcome = f"{run.split} {event.accuracy:.1f} in {event.seconds:.1f}s"
+        else:
+            outcome = f"FAILED: {event.error.splitlines()[0] if event.error else 'unknown'}"
+        ahead = f", {duration(left)} left" if self._ended < self._total else ""
+        self._say(f"[{self._ended}/{self._total}] {what}: {outcome}{ahead}")
+
+    def _say(self, line: str) -> None:
+        self._stream.write(line + "\n")
+        self._stream.flush()

@@ -1,0 +1,91 @@
+"""A warm worker: one process that does run after run of a manifest, its base model loaded once."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from actshift.planning import Manifest, Run, read_manifest, verify
+from actshift.store import Store
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a worker tells its launcher. `kind`: started, done, failed, idle."""
+
+    kind: str
+    run: Run | None = None
+    accuracy: float | None = None
+    seconds: float = 0.0
+    error: str = ""
+
+
+def serve(commands: Connection, results: str, overrides: Sequence[str]) -> None:
+    """Work on each manifest whose path comes in, tell what happens, end on None or when the launcher is gone."""
+    threading.Thread(target=_end_with_launcher, daemon=True).start()
+    worker = Worker(Path(results), overrides=overrides, commands=commands)
+    while (path := commands.recv()) is not None:
+        worker.work(read_manifest(Path(path)))
+        commands.send(Event("idle"))
+
+
+class Worker:
+    """Does the runs of a manifest that nobody else has done or is doing."""
+
+    def __init__(self, results: Path, *, overrides: Sequence[str], commands: Connection) -> None:
+        from actshift.run import Session
+
+        self._store = Store(results)
+        self._overrides = [*overrides, f"results={_quoted(str(results))}"]
+        self._commands = commands
+        self._session = Session()
+
+    def work(self, manifest: Manifest) -> None:
+        """Pass over the manifest until each of its runs is done, failed, or in other hands."""
+        while any([self._attempt(run, manifest) for run in manifest.runs]):  # a list: all of them, not up to the first
+            pass
+
+    def _attempt(self, run: Run, manifest: Manifest) -> bool:
+        """Do one run if it is there to be done; whether it was."""
+        from actshift.composition import compose
+        from actshift.run import Busy
+        from actshift.run import run as do
+
+        if self._store.state(run.identity, run.split) != "missing":
+            return False
+        started = time.monotonic()
+        self._commands.send(Event("started", run))
+        try:
+            config = compose([*run.overrides, *self._overrides])
+            verify(run, config, manifest)
+            record = do(config, session=self._session)
+        except Busy:
+            return False
+        except Exception as error:
+            if self._store.failure(run.identity, run.split) is None:
+                self._store.fail(run.identity, run.split, traceback.format_exc())
+            self._commands.send(Event("failed", run, error=f"{type(error).__name__}: {error}"))
+            return True
+        seconds = time.monotonic() - started
+        self._commands.send(Event("done", run, accuracy=record.metrics["accuracy"], seconds=seconds))
+        return True
+
+
+def _end_with_launcher() -> None:
+    """A worker whose launcher was killed has nobody to tell and must not go on by itself."""
+    launcher = parent_process()
+    if launcher is not None:
+        launcher.join()
+        os._exit(1)
+
+
+def _quoted(text: str) -> str:
+    """A string as a Hydra override value, whatever characters a path has."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

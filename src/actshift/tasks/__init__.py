@@ -1,0 +1,19 @@
+"""The tasks: what each data set asks, what is trained as the answer, how an output is scored; and their rows."""
+
+from __future__ import annotations
+
+from actshift.errors import unknown
+from actshift.tasks.arc_challenge import ArcChallenge
+from actshift.tasks.base import Task
+from actshift.tasks.boolq import BoolQ
+from actshift.tasks.gsm8k import Gsm8k
+from actshift.tasks.listops import ListOps
+
+TASKS: dict[str, Task] = {task.name: task for task in (ArcChallenge(), BoolQ(), Gsm8k(), ListOps())}
+
+
+def get_task(name: str) -> Task:
+    """The task that a data set's config names; an unknown name is an error with the nearest one that exists."""
+    if name not in TASKS:
+        raise unknown("task", name, TASKS, where="dataset.task (conf/dataset/)")
+    return TASKS[name]

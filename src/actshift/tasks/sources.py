@@ -1,0 +1,219 @@
+"""Where rows come from: the hub, a local folder in the hub's schema, or the task's own generator.
+
+Every source gives the same thing, one hub split as a `datasets.Dataset` with the columns that the task reads, so
+that everything after it is the same code. Only ``source=hub`` touches the network.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actshift.errors import ActshiftError, unknown
+from actshift.tasks import get_task
+from actshift.tasks.base import Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SOURCES = ("hub", "local", "procedural")
+SUFFIXES = (".jsonl", ".jsonl.gz")
+PATIENCE = 10_000
+"""Repeated prompts in a row after which a difficulty is taken to be exhausted."""
+
+_ORDER = ("train", "validation", "test")
+
+
+def hub_split(dataset: Mapping[str, Any], split: str, *, source: str, directory: str | None) -> Dataset:
+    """All rows of one hub split of a resolved `DatasetConfig`, in the source's own order.
+
+    Rows of the hub and of a folder are counted against ``dataset.hub.rows`` where it names the split. Raises
+    `ActshiftError` for an unknown source or split, a file or column that is missing, and a wrong row count.
+    """
+    task = get_task(dataset["task"])
+    if source == "procedural":
+        return _to_dataset(procedural_rows(dataset, split), where=f"the generator of {dataset['name']}")
+    if source == "local":
+        path = local_file(dataset, split, directory=directory)
+        rows = read_rows(path, columns=task.columns)
+        found = _to_dataset(rows, where=str(path))
+    elif source == "hub":
+        found = _from_hub(dataset["hub"], split)
+        _check_columns(found.column_names, task.columns, where=f"{dataset['hub']['path']} ({split})")
+    else:
+        raise unknown("data source", source, SOURCES, where="data.source")
+    _check_count(dataset, split, len(found), source=source)
+    return found
+
+
+def procedural_rows(dataset: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
+    """The split's part of one seeded stream of rows with distinct prompts: train first, then validation, then test.
+
+    One stream for all splits is what keeps a test prompt from ever being a train prompt. It also means that
+    another number of train rows draws other test rows.
+    """
+    settings = dataset["procedural"]
+    if split not in settings["rows"]:
+        raise unknown(
+            f"procedural split of {dataset['name']}", split, settings["rows"], where="dataset.procedural.rows"
+        )
+    rows = _draw_distinct(dataset, count=_end(settings["rows"], split))
+    return rows[-settings["rows"][split] :]
+
+
+def _end(counts: Mapping[str, int], split: str) -> int:
+    """How many rows the stream must give until the split is complete."""
+    bad = {name: rows for name, rows in counts.items() if rows < 1}
+    if bad:
+        raise ActshiftError(f"dataset.procedural.rows must be 1 or more, got {bad}.")
+    order = sorted(counts, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name))
+    return sum(counts[name] for name in order[: order.index(split) + 1])
+
+
+def _draw_distinct(dataset: Mapping[str, Any], *, count: int) -> list[dict[str, Any]]:
+    task, settings = get_task(dataset["task"]), dataset["procedural"]
+    rng = random.Random(f"{task.name} {settings['seed']}")
+    rows: dict[str, dict[str, Any]] = {}
+    misses = 0
+    while len(rows) < count:
+        row = _draw(task, rng, settings["difficulty"])
+        prompt = task.prompt(row)
+        misses = misses + 1 if prompt in rows else 0
+        rows.setdefault(prompt, row)
+        if misses >= PATIENCE:
+            raise ActshiftError(
+                f"{dataset['name']}: the difficulty {dict(settings['difficulty'])} gives about {len(rows)} distinct "
+                f"rows, but {count} are asked for. Raise the difficulty or lower dataset.procedural.rows."
+            )
+    return list(rows.values())
+
+
+def _draw(task: Task, rng: random.Random, difficulty: Mapping[str, int]) -> dict[str, Any]:
+    where = "dataset.procedural.difficulty"
+    for name in difficulty:
+        if name not in task.difficulty:
+            raise unknown(f"difficulty of {task.name}", name, task.difficulty, where=where)
+    missing = [name for name in task.difficulty if name not in difficulty]
+    if missing:
+        raise ActshiftError(f"{where} of {task.name} lacks {', '.join(missing)}.")
+    try:
+        return task.generate(rng, **difficulty)
+    except ActshiftError:
+        raise
+    except (ValueError, IndexError) as error:
+        raise ActshiftError(f"{where}={dict(difficulty)} is impossible for {task.name}: {error}.") from error
+
+
+def local_file(dataset: Mapping[str, Any], split: str, *, directory: str | None) -> Path:
+    """``<directory>/<folder>/<split>.jsonl``, or that with ``.gz``; where neither exists, the error says what does."""
+    if directory is None:
+        raise ActshiftError("data.source=local needs the folder that holds the data sets: set data.dir=<folder>.")
+    folder = Path(directory).expanduser() / dataset["folder"]
+    for suffix in SUFFIXES:
+        path = folder / f"{split}{suffix}"
+        if path.is_file():
+            return path
+    if not folder.is_dir():
+        raise ActshiftError(f"there is no folder {folder}. Set data.dir (got {directory}) or dataset.folder.")
+    present = sorted(path.name for path in folder.iterdir())
+    looked = " and ".join(f"{split}{suffix}" for suffix in SUFFIXES)
+    raise ActshiftError(
+        f"{dataset['name']} has no split '{split}' in {folder}: looked for {looked}, found "
+        f"{', '.join(present) or 'nothing'}. Add the file, or set data.splits.<split>.source to one that is there."
+    )
+
+
+def read_rows(path: Path, *, columns: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The rows of a JSON Lines file, plain or gzip; blank lines are skipped. Errors name the file and the line."""
+    rows = []
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    rows.append(_parse(line, columns, where=f"{path}, line {number}"))
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise ActshiftError(f"{path} cannot be read: {error}.") from error
+    if not rows:
+        raise ActshiftError(f"{path} holds no rows.")
+    return rows
+
+
+def _parse(line: str, columns: tuple[str, ...], *, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ActshiftError(f"{where}: not JSON ({error}).") from error
+    if not isinstance(row, dict):
+        raise ActshiftError(f"{where}: a row is a JSON object, got {type(row).__name__}.")
+    _check_columns([name for name, value in row.items() if value is not None], columns, where=where)
+    return row
+
+
+def _check_columns(present: list[str], columns: tuple[str, ...], *, where: str) -> None:
+    missing = [column for column in columns if column not in present]
+    if missing:
+        raise ActshiftError(f"{where}: no column {', '.join(missing)}; there is {', '.join(present) or 'none'}.")
+
+
+def _to_dataset(rows: list[dict[str, Any]], *, where: str) -> Dataset:
+    """In memory: nothing is written to the datasets cache."""
+    from datasets import Dataset
+
+    try:
+        return Dataset.from_list(rows)
+    except (ValueError, TypeError) as error:
+        raise ActshiftError(f"{where}: a column holds values of different types ({error}).") from error
+
+
+def _from_hub(hub: Mapping[str, Any], split: str) -> Dataset:
+    import httpx
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    if hub["rows"] and split not in hub["rows"]:
+        raise unknown(f"split of {hub['path']}", split, hub["rows"], where="data.splits.<split>.source")
+    try:
+        with _quiet():
+            return load_dataset(hub["path"], hub["config"], revision=hub["revision"], split=split)
+    except (OSError, ValueError, DatasetsError, httpx.HTTPError) as error:
+        raise ActshiftError(
+            f"{hub['path']} (config {hub['config']}, revision {hub['revision']}, split {split}) could not be loaded "
+            f"from the hub: {error}. Without network: data.source=local data.dir=<folder>, or data.source=procedural."
+        ) from error
+
+
+def _check_count(dataset: Mapping[str, Any], split: str, found: int, *, source: str) -> None:
+    expected = dataset["hub"]["rows"].get(split)
+    if expected is None or expected == found:
+        return
+    message = f"{dataset['name']}: split '{split}' has {found:,} rows, but {expected:,} are expected."
+    setting = f"dataset.hub.rows.{split}={found}"
+    if source == "local":
+        raise ActshiftError(f"{message} If the folder rightly holds another number, set {setting}.")
+    raise ActshiftError(f"{message} The hub's data has changed: pin dataset.hub.revision, or set {setting}.")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars and no warnings of the hub's libraries while they load; their settings are put back."""
+    import datasets
+    import huggingface_hub
+
+    modules = (datasets.utils, huggingface_hub.utils)
+    disabled = [module.are_progress_bars_disabled() for module in modules]
+    levels = [module.logging.get_verbosity() for module in modules]
+    for module in modules:
+        module.disable_progress_bars()
+        module.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        for module, was_disabled, level in zip(modules, disabled, levels, strict=True):
+            if not was_disabled:
+                module.enable_progress_bars()
+            module.logging.set_verbosity(level)

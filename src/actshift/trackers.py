@@ -1,0 +1,92 @@
+"""Trackers: mirrors of a run for people to watch. Records never depend on them."""
+
+from __future__ import annotations
+
+import logging
+import netrc
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger("actshift")
+
+
+class Tracker:
+    """`logger=none`: nothing is mirrored. The other trackers have its methods."""
+
+    def step(self, step: int, *, loss: float, lr: float) -> None:
+        """A training step was done."""
+
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        """The run ended with these metrics."""
+
+
+class Wandb(Tracker):
+    """Weights & Biases, offline where it has no key. The run's id is its identity, so a resumed run continues there."""
+
+    def __init__(self, config: Mapping[str, Any], *, identity: str, folder: Path) -> None:
+        import wandb
+
+        logger = config["logger"]
+        folder.mkdir(parents=True, exist_ok=True)
+        self._run = wandb.init(
+            project=logger["project"],
+            id=identity,
+            resume="allow",
+            mode=logger["mode"] or ("online" if _has_key() else "offline"),
+            dir=str(folder),
+            name=f"{config['model']['name']}/{config['method']['name']}/{config['dataset']['name']}",
+            group=f"{config['model']['name']}/{config['method']['name']}/{config['dataset']['name']}",
+            job_type=config["stage"],
+            config={key: value for key, value in config.items() if key not in ("results", "hardware", "sweep")},
+            settings=wandb.Settings(silent=True, console="off", disable_git=True),
+        )
+
+    def step(self, step: int, *, loss: float, lr: float) -> None:
+        self._run.log({"loss": loss, "lr": lr}, step=step)
+
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        self._run.summary.update(dict(metrics))
+        self._run.finish()
+
+
+class Guarded(Tracker):
+    """Another tracker whose faults are logged once and then stay without effect: a mirror never stops a run."""
+
+    def __init__(self, start: Any) -> None:
+        self._tracker: Tracker | None = None
+        self._call(lambda: setattr(self, "_tracker", start()))
+
+    def step(self, step: int, *, loss: float, lr: float) -> None:
+        tracker = self._tracker
+        if tracker is not None:
+            self._call(lambda: tracker.step(step, loss=loss, lr=lr))
+
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        tracker = self._tracker
+        if tracker is not None:
+            self._call(lambda: tracker.finish(metrics))
+
+    def _call(self, action: Any) -> None:
+        try:
+            action()
+        except Exception as error:
+            log.warning("the tracker failed and is off for this run: %s", error)
+            self._tracker = None
+
+
+def start_tracker(config: Mapping[str, Any], *, identity: str, folder: Path) -> Tracker:
+    """The tracker that a resolved config asks for."""
+    if config["logger"]["name"] == "none":
+        return Tracker()
+    return Guarded(lambda: Wandb(config, identity=identity, folder=folder))
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return any("wandb" in host for host in netrc.netrc().hosts)
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,125 @@
+"""Folders that are complete or do not exist: mid-run checkpoints and trained adapters.
+
+Everything is safetensors and JSON. A folder is filled under a temporary name, flushed to disk, then renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from actshift.methods.base import Adaptation
+
+
+def write_folder(path: Path, *, tensors: Mapping[str, Mapping[str, torch.Tensor]], facts: Mapping[str, Any]) -> None:
+    """Write `<name>.safetensors` for each group of tensors and `facts.json` as one new folder, replacing an old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.parent / f".{path.name}.{uuid4().hex}"
+    partial.mkdir()
+    for name, group in tensors.items():
+        save_file({key: tensor.contiguous() for key, tensor in group.items()}, partial / f"{name}.safetensors")
+    (partial / "facts.json").write_text(json.dumps(facts))
+    for file in [*partial.iterdir(), partial]:
+        _flush(file)
+    if path.exists():
+        # A reader that comes now sees no folder, which is a state it knows.
+        shutil.rmtree(path)
+    partial.rename(path)
+    _flush(path.parent)
+
+
+def read_facts(path: Path) -> dict[str, Any] | None:
+    """The facts of a folder, or None where there is no complete one."""
+    try:
+        facts: dict[str, Any] = json.loads((path / "facts.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return facts
+
+
+def read_tensors(path: Path, name: str) -> dict[str, torch.Tensor]:
+    """One group of tensors of a folder."""
+    tensors: dict[str, torch.Tensor] = load_file(path / f"{name}.safetensors")
+    return tensors
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Checkpoints:
+    """The mid-run checkpoints of one run: ``checkpoint-<step>`` folders, of which the newest complete one counts."""
+
+    def __init__(self, folder: Path, *, every: int) -> None:
+        self._folder = folder
+        self._every = every
+
+    def due(self, step: int) -> bool:
+        """Whether the schedule asks for a checkpoint after `step` steps."""
+        return self._every > 0 and step % self._every == 0
+
+    def save(
+        self, step: int, *, adaptation: Adaptation, optimizer: torch.optim.Optimizer, facts: Mapping[str, Any]
+    ) -> None:
+        """Everything that the steps after `step` depend on; older checkpoints go once this one is complete."""
+        state = optimizer.state_dict()
+        moments = {f"{i}.{key}": tensor for i, group in state["state"].items() for key, tensor in group.items()}
+        random = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            random["cuda"] = torch.cuda.get_rng_state()
+        write_folder(
+            self._folder / f"checkpoint-{step:08d}",
+            tensors={"adapter": adaptation.state_dict(), "optimizer": moments, "random": random},
+            facts={"step": step, **facts},
+        )
+        for older in self._complete()[:-1]:
+            shutil.rmtree(older, ignore_errors=True)
+
+    def restore(self, *, adaptation: Adaptation, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+        """Take over the newest readable checkpoint and return its facts; None where there is none."""
+        for folder in reversed(self._complete()):
+            facts = read_facts(folder)
+            if facts is None or not all(map(_readable, folder.glob("*.safetensors"))):
+                continue
+            adaptation.load_state_dict(read_tensors(folder, "adapter"))
+            state = optimizer.state_dict()
+            state["state"] = {}
+            for key, tensor in read_tensors(folder, "optimizer").items():
+                parameter, name = key.split(".", 1)
+                state["state"].setdefault(int(parameter), {})[name] = tensor
+            optimizer.load_state_dict(state)
+            random = read_tensors(folder, "random")
+            torch.set_rng_state(random["cpu"])
+            if "cuda" in random and torch.cuda.is_available():
+                torch.cuda.set_rng_state(random["cuda"])
+            return facts
+        return None
+
+    def clear(self) -> None:
+        """Remove them all: the run is done."""
+        for folder in self._complete():
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _complete(self) -> list[Path]:
+        return sorted(self._folder.glob("checkpoint-*"))
+
+
+def _readable(file: Path) -> bool:
+    try:
+        with safe_open(file, "pt") as tensors:
+            return len(tensors.keys()) >= 0
+    except (SafetensorError, OSError):
+        return False

@@ -1,0 +1,160 @@
+"""The values that a configuration can have, checked before any model or data is loaded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from actshift.errors import ActshiftError, unknown
+from actshift.methods import KINDS
+from actshift.methods.options import ACTIVATIONS, PARAMETERIZATIONS, SCOPES
+from actshift.models.architectures import ARCHITECTURES, site_names
+from actshift.schema import STAGES
+from actshift.tasks import TASKS
+from actshift.tasks.splits import check_rules
+
+Config = Mapping[str, Any]
+
+CHOICES: dict[str, Collection[str]] = {
+    "stage": STAGES,
+    "model.source": ("hub", "embedded", "random"),
+    "model.architecture": ARCHITECTURES,
+    "model.attention": ("sdpa", "eager"),
+    "method.kind": KINDS,
+    "dataset.task": TASKS,
+    "data.source": ("hub", "local", "procedural"),
+    "training.schedule.kind": ("constant", "linear", "cosine"),
+    "training.precision": ("float32", "bfloat16"),
+    "hardware.device": ("auto", "cpu", "cuda"),
+}
+
+AT_LEAST = {
+    "seed": 0,
+    "training.batch_size": 1,
+    "training.epochs": 1,
+    "training.max_steps": 1,
+    "training.max_tokens": 1,
+    "training.weight_decay": 0,
+    "training.clip": 0,
+    "training.validations": 0,
+    "training.validation_rows": 0,
+    "data.limit.train": 1,
+    "data.limit.validation": 1,
+    "data.limit.test": 1,
+    "dataset.version": 1,
+    "dataset.max_new_tokens": 1,
+    "hardware.threads": 1,
+    "hardware.workers": 1,
+    "hardware.micro_batch": 1,
+    "hardware.evaluation_tokens": 1,
+    "hardware.checkpoint_every": 0,
+}
+
+
+def validate(config: Config) -> None:
+    """Refuse a resolved configuration that cannot be run, naming the key, the value and what is allowed."""
+    for key, allowed in CHOICES.items():
+        if _get(config, key) not in allowed:
+            raise unknown(key, _get(config, key), allowed, where=f"{key}=...")
+    for key, least in AT_LEAST.items():
+        value = _get(config, key)
+        if value is not None and not value >= least:
+            raise _impossible(key, value, f"at least {least}")
+    if not (math.isfinite(config["lr"]) and config["lr"] > 0):
+        raise _impossible("lr", config["lr"], "a positive number")
+    if not 0 <= _get(config, "training.schedule.warmup") < 1:
+        raise _impossible("training.schedule.warmup", _get(config, "training.schedule.warmup"), "a share in [0, 1)")
+    _validate_data(config)
+    METHODS.get(config["method"]["kind"], lambda _: None)(config)
+    if config["sweep"] is not None:
+        _validate_sweep(config["sweep"])
+
+
+def _validate_data(config: Config) -> None:
+    data = config["data"]
+    if data["source"] == "local" and not (data["dir"] and Path(data["dir"]).is_dir()):
+        raise _impossible("data.dir", data["dir"], "an existing folder of data sets, since data.source=local")
+    check_rules(data["splits"])
+
+
+def _validate_lora(config: Config) -> None:
+    method = config["method"]
+    if method["rank"] < 1:
+        raise _impossible("method.rank", method["rank"], "at least 1")
+    if not method["targets"]:
+        raise _impossible("method.targets", method["targets"], "a list of at least one projection")
+    if not 0 <= method["dropout"] < 1:
+        raise _impossible("method.dropout", method["dropout"], "a share in [0, 1)")
+
+
+def _validate_steering(config: Config) -> None:
+    method, shape = config["method"], config["model"]["shape"]
+    sites = site_names(config["model"]["architecture"])
+    if method["site"] not in sites:
+        raise unknown("site", method["site"], sites, where="method.site")
+    if method["scope"]["kind"] not in SCOPES:
+        raise unknown("scope", method["scope"]["kind"], SCOPES, where="method.scope.kind")
+    if method["scope"]["kind"] == "first_last" and method["scope"]["first"] + method["scope"]["last"] < 1:
+        raise _impossible("method.scope", method["scope"], "at least one position, first + last >= 1")
+    if method["parameterization"] not in PARAMETERIZATIONS:
+        raise unknown(
+            "parameterization", method["parameterization"], PARAMETERIZATIONS, where="method.parameterization"
+        )
+    takes = PARAMETERIZATIONS[method["parameterization"]]
+    for option in ("rank", "activation"):
+        if (method[option] is not None) != (option in takes):
+            needs = "needs" if option in takes else "takes no"
+            raise ActshiftError(
+                f"parameterization '{method['parameterization']}' {needs} method.{option}; got {method[option]}"
+            )
+    if method["rank"] is not None and not 1 <= method["rank"] <= shape["width"]:
+        raise _impossible("method.rank", method["rank"], f"1 to {shape['width']}, the model's width")
+    if method["activation"] is not None and method["activation"] not in ACTIVATIONS:
+        raise unknown("activation", method["activation"], ACTIVATIONS, where="method.activation")
+    _validate_layers(method["layers"], count=shape["layers"], model=config["model"]["name"])
+
+
+def _validate_layers(layers: Any, *, count: int, model: str) -> None:
+    if layers == "all":
+        return
+    allowed = f"'all' or a list of different layers from 0 to {count - 1}, which '{model}' has"
+    if not isinstance(layers, list) or not layers or len(set(map(str, layers))) < len(layers):
+        raise _impossible("method.layers", layers, allowed)
+    for layer in layers:
+        if not isinstance(layer, int) or not 0 <= layer < count:
+            raise _impossible("method.layers", layers, allowed)
+
+
+def _validate_sweep(sweep: Config) -> None:
+    for axis in ("models", "methods", "datasets", "seeds"):
+        if not sweep[axis] or len(set(sweep[axis])) < len(sweep[axis]):
+            raise _impossible(f"sweep.{axis}", sweep[axis], "a list of at least one value, none of them twice")
+    if sweep["reference"] not in sweep["methods"]:
+        raise unknown("reference method", sweep["reference"], sweep["methods"], where="sweep.reference")
+    for method in sweep["seeds_by_method"]:
+        if method not in sweep["methods"]:
+            raise unknown("method", method, sweep["methods"], where="sweep.seeds_by_method")
+    for scale, grids in sweep["rates"].items():
+        for family, rates in grids.items():
+            if not rates:
+                raise _impossible(f"sweep.rates.{scale}.{family}", rates, "a grid of at least one learning rate")
+            for rate in rates:
+                if not (math.isfinite(rate) and rate > 0):
+                    raise _impossible(f"sweep.rates.{scale}.{family}", rates, "positive learning rates")
+
+
+METHODS: dict[str, Callable[[Config], None]] = {"lora": _validate_lora, "steering": _validate_steering}
+"""The checks that a kind of method adds to those that all have."""
+
+
+def _get(config: Config, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def _impossible(key: str, value: object, allowed: str) -> ActshiftError:
+    return ActshiftError(f"{key} = {value} is impossible: it must be {allowed}. Set it with {key}=... or in conf/.")

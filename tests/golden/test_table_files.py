@@ -1,0 +1,42 @@
+"""The files of a table, byte for byte: whoever changes a format sees what readers will see."""
+
+from __future__ import annotations
+
+import pytest
+from pytest_regressions.file_regression import FileRegressionFixture
+from synthetic_sweep import finished, planned
+
+from actshift.report import frame, tables
+
+MODELS = ["llama3.2-1b", "qwen3-4b"]
+DATASETS = ["boolq", "winogrande", "arc_challenge", "gsm8k", "aqua", "listops"]
+TITLE = "Table 1: comparison against SFT"
+
+
+def scores(model: str) -> dict[tuple[str, ...], list[int]]:
+    """Llama's block is finished, Qwen's is at work."""
+    counts: dict[tuple[str, ...], list[int]] = {}
+    for place, dataset in enumerate(DATASETS):
+        base = 300 + 97 * place
+        counts[model, "sft", dataset] = [base]
+        counts[model, "lora_r8", dataset] = [base + step for step in (4, -7, 12, 0, 3)]
+        counts[model, "post_block", dataset] = [base + step for step in (-20, -11, -13, -30, -22)]
+    if model == "qwen3-4b":
+        counts[model, "lora_r8", "gsm8k"] = [600, 610]
+        counts[model, "post_block", "boolq"] = []
+    return counts
+
+
+@pytest.mark.parametrize("suffix", ["md", "tex", "csv"])
+@pytest.mark.parametrize("name", ["paper_scale", "small_scale"])
+def test_table_files(name: str, suffix: str, file_regression: FileRegressionFixture) -> None:
+    if name == "paper_scale":
+        rule = {"reason": "does not fit on one A100-40GB", "model": "qwen3-4b", "method": "sft", "dataset": "listops"}
+        manifest, selection = planned(title=TITLE, models=MODELS, datasets=DATASETS, exclude=[rule])
+        counts = scores(MODELS[0]) | scores(MODELS[1])
+    else:
+        manifest, selection = planned(title=f"{TITLE}, small scale", datasets=DATASETS[:3])
+        counts = scores("tiny")
+    cells = frame.cells(manifest, finished(manifest, counts), selection)
+    text = {"md": tables.markdown, "tex": tables.latex}.get(suffix, lambda cells, _: tables.csv(cells))(cells, manifest)
+    file_regression.check(text, extension=f".{suffix}", encoding="utf-8", newline="")

@@ -1,0 +1,41 @@
+"""The parts of a resolved run config that the data code reads, from the files in conf/dataset/ and the schema."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from actshift.paths import conf_dir
+from actshift.schema import DatasetConfig
+
+DATASETS = tuple(sorted(path.stem for path in (conf_dir() / "dataset").glob("*.yaml")))
+
+
+@cache
+def _loaded(name: str) -> Any:
+    raw = OmegaConf.load(conf_dir() / "dataset" / f"{name}.yaml")
+    del raw["defaults"]
+    return OmegaConf.merge(OmegaConf.structured(DatasetConfig), raw)
+
+
+def dataset_config(name: str) -> dict[str, Any]:
+    """A fresh, resolved `DatasetConfig`."""
+    return OmegaConf.to_container(_loaded(name), resolve=True)  # type: ignore[return-value]
+
+
+def run_config(
+    name: str, *, protocol: str = "paper", source: str = "procedural", directory: Path | None = None
+) -> dict[str, Any]:
+    dataset = dataset_config(name)
+    return {
+        "dataset": dataset,
+        "data": {
+            "source": source,
+            "dir": None if directory is None else str(directory),
+            "splits": dataset["splits"][protocol],
+            "limit": {"train": None, "validation": None, "test": None},
+        },
+    }

@@ -1,0 +1,187 @@
+"""Scoring: gold answers score, garbage does not, and no text whatever is too odd for a scorer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from dataset_configs import DATASETS, dataset_config
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actshift.tasks import get_task
+from actshift.tasks.sources import procedural_rows, read_rows
+
+REAL_FILES = {
+    "boolq/train.jsonl.gz": ("boolq", 9427),
+    "boolq/validation.jsonl": ("boolq", 3270),
+    "gsm8k/train.jsonl.gz": ("gsm8k", 7473),
+    "gsm8k/test.jsonl": ("gsm8k", 1319),
+    "arc_challenge/train.jsonl": ("arc_challenge", 1119),
+    "arc_challenge/validation.jsonl": ("arc_challenge", 299),
+    "arc_challenge/test.jsonl": ("arc_challenge", 1172),
+    "listops_nyu/d20s_test.jsonl.gz": ("listops", 10_000),
+}
+GARBAGE = (
+    "",
+    " \n",
+    "I do not know.",
+    "answer:",
+    "<answer></answer>",
+    "Answer: ?",
+    "###",
+    "ответ — нет",
+    "\ud800",
+    "🤖" * 50,
+)
+
+LABELS = {"boolq": "True", "arc_challenge": "A", "gsm8k": "1", "listops": "1"}
+
+# Text that looks like answers, so that the rules' branches are reached, mixed with anything at all.
+PIECES = [
+    "answer",
+    "Answer:",
+    "ANSWER -",
+    "<answer>",
+    "</answer>",
+    "true",
+    "False",
+    "(A)",
+    "b",
+    " ",
+    "\n",
+    ":",
+    "1,234",
+]
+PIECES += [
+    "-7",
+    "3.5",
+    ".5",
+    "9" * 5000,
+    "٣",
+    "²",
+    "Ⅷ",
+    "−4",
+    "ſ",
+    "İ",
+    "\x00",
+    "####",
+    "1e9",
+    "00",
+    "+",
+    ",",
+    ".",
+    "5",
+]
+TEXTS = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=8)), max_size=12).map("".join)
+
+
+@pytest.mark.parametrize("file", list(REAL_FILES))
+def test_gold_answers_of_the_real_data_score_100_percent(file: str, shared: Path) -> None:
+    name, count = REAL_FILES[file]
+    task = get_task(name)
+    rows = read_rows(shared / "data" / file, columns=task.columns)
+    assert len(rows) == count
+    assert [row for row in rows if not task.score(task.answer(row), task.label(row))] == []
+    assert not any(task.score(text, task.label(row)) for row in rows for text in GARBAGE)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_gold_answers_of_procedural_rows_score_100_percent(name: str) -> None:
+    config = dataset_config(name)
+    task = get_task(config["task"])
+    for split in config["procedural"]["rows"]:
+        for row in procedural_rows(config, split):
+            assert task.score(task.answer(row), task.label(row))
+            assert not any(task.score(text, task.label(row)) for text in GARBAGE)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_an_answer_still_scores_with_a_following_line(name: str) -> None:
+    config = dataset_config(name)
+    task = get_task(config["task"])
+    for row in procedural_rows(config, "train")[:200]:
+        assert task.score(f" \n{task.answer(row)}\n\nand so on.", task.label(row))
+
+
+@pytest.mark.parametrize("name", DATASETS)
+@given(output=TEXTS)
+def test_no_text_breaks_a_scorer(name: str, output: str) -> None:
+    task = get_task(name)
+    label = task.extract(output)
+    assert label is None or label.isprintable()
+    assert task.score(output, LABELS[name]) in (True, False)
+    assert label is not None or not task.score(output, LABELS[name])
+
+
+@pytest.mark.parametrize("name", DATASETS)
+@given(output=TEXTS, more=TEXTS)
+def test_a_decided_output_cannot_change(name: str, output: str, more: str) -> None:
+    task = get_task(name)
+    if task.decided(output) or (task.first_match and task.extract(output) is not None):
+        assert task.extract(output + more) == task.extract(output)
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "label"),
+    [
+        # the first `answer: true/false`, else the first standalone true/false
+        ("boolq", "Answer: True.", "True"),
+        ("boolq", "ANSWER :\tfalse", "False"),
+        ("boolq", "True, because it is so. Answer: False. Answer: True.", "False"),
+        ("boolq", "It is false, not true.", "False"),
+        ("boolq", "untrue truth falsehood", None),
+        ("boolq", "", None),
+        # `answer (X)`, the first one; else a lone standalone label
+        ("arc_challenge", "Answer: (C) a lamp.", "C"),
+        ("arc_challenge", "answer - b", "B"),
+        ("arc_challenge", "Answer (3) ice. Answer: (4) fire.", "3"),
+        ("arc_challenge", "The answer is (D) of A, B, C, D", None),
+        ("arc_challenge", "It must be B!", "B"),
+        ("arc_challenge", "Answer: Eis, or rather C", "C"),
+        ("arc_challenge", "Answer: Été, so D", "D"),
+        ("arc_challenge", "Answer: (F)", None),
+        ("arc_challenge", "", None),
+        # the number after the last `answer:`, else the last number
+        ("gsm8k", "Answer: 5\nAnswer: 7", "7"),
+        ("gsm8k", "12 apples and 3 pears", "3"),
+        ("gsm8k", "Answer: $1,234,567.50.", "1234567.50"),
+        ("gsm8k", "Answer: 1234", "1234"),
+        ("gsm8k", "Answer: -3 degrees", "-3"),
+        ("gsm8k", "Answer: .5", ".5"),
+        ("gsm8k", "Answer: 18.", "18"),
+        ("gsm8k", "1 + 2 = 3.\nAnswer:\n42 of 99", "42"),
+        ("gsm8k", "Answer: 5 of 6\nAnswer:", "5"),
+        ("gsm8k", "Answer: six, that is 6\nAnswer: seven", "6"),
+        ("gsm8k", "10, 11", "11"),
+        ("gsm8k", "Answer: none", None),
+        ("gsm8k", "", None),
+        # the integer inside the first answer tags
+        ("listops", "<answer>7</answer>", "7"),
+        ("listops", "so <ANSWER> 7\n</ANSWER> <answer>8</answer>", "7"),
+        ("listops", "<answer>07</answer>", "7"),
+        ("listops", "<answer>seven</answer><answer>7</answer>", None),
+        ("listops", "<answer>7.0</answer>", None),
+        ("listops", "<answer>7", None),
+        ("listops", f"<answer>{'9' * 5000}</answer>", None),
+        ("listops", "", None),
+    ],
+)
+def test_the_rules_by_example(name: str, output: str, label: str | None) -> None:
+    assert get_task(name).extract(output) == label
+
+
+@pytest.mark.parametrize(
+    ("output", "label", "right"),
+    [
+        ("Answer: 1,000", "1000", True),
+        ("Answer: 1000.00", "1000", True),
+        ("Answer: 0.33333", "0.3333", True),
+        ("Answer: 0.3335", "0.3333", False),
+        ("Answer: -5", "5", False),
+        ("Answer: 10", "100", False),
+        (f"Answer: {'9' * 5000}", "9", False),
+    ],
+)
+def test_numbers_are_equal_by_value(output: str, label: str, right: bool) -> None:
+    assert get_task("gsm8k").score(output, label) is right
