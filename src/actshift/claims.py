@@ -7,6 +7,7 @@ listing a network file system shows; the highest is the current one. Exclusive c
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from types import TracebackType
 
+NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 GENERATION = re.compile(r"(\d{6})\.json")
 BEATS = 6  # heartbeats within one expiry
 WATCH = 3  # a claim that looks stale is watched for expiry / WATCH: two heartbeats
@@ -121,7 +123,7 @@ class Claim:
         self._ended.set()
         self._thread.join()
         with contextlib.suppress(FileExistsError, FileNotFoundError):
-            _create(self._path.with_suffix(".released"), "")
+            _write_new(self._path.with_suffix(".released"), "")
 
     def _beat(self, interval: float) -> None:
         while not self._ended.wait(interval):
@@ -217,7 +219,28 @@ class Claims:
 
 
 def _create(path: Path, text: str) -> None:
-    """Create a file that must not exist. A kill can leave it empty: then only its heartbeat says who has it."""
+    """Create a file that must not exist, with all of its text from the first moment.
+
+    A hard link to a finished file is exclusive and atomic at once. Where links are not to be had, exclusive creation
+    decides as well, but a kill can leave the file empty: then only its heartbeat says whether someone has it.
+    """
+    finished = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        _write_new(finished, text)
+        os.link(finished, path)
+    except FileExistsError:
+        # A network file system may repeat a request whose answer got lost: the link is ours if there are two.
+        if finished.stat().st_nlink != 2:
+            raise
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        _write_new(path, text)
+    finally:
+        finished.unlink(missing_ok=True)
+
+
+def _write_new(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     try:
         os.write(descriptor, text.encode())

@@ -183,7 +183,7 @@ class _Run:
 
     @property
     def _folder(self) -> Path:
-        return self.store.run_dir(self.identity)
+        return self.store.run_folder(self.identity)
 
     def _take_over(self, adaptation: Adaptation) -> Trained | None:
         """The adapter that an earlier stage trained, where there is one."""

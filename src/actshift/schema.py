@@ -164,7 +164,7 @@ class TrainingConfig:
     batch_size: int = MISSING
     epochs: int = MISSING
     max_steps: int | None = None
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    schedule: ScheduleConfig = MISSING
     weight_decay: float = MISSING
     clip: float = MISSING
     precision: str = MISSING
@@ -187,7 +187,7 @@ class LimitConfig:
 class DataConfig:
     source: str = MISSING  # hub | local | procedural
     dir: str | None = None
-    splits: SplitsConfig = field(default_factory=SplitsConfig)
+    splits: SplitsConfig = MISSING
     limit: LimitConfig = field(default_factory=LimitConfig)
 
 

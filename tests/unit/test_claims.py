@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -317,6 +318,37 @@ def test_where_no_file_can_be_written_nothing_is_judged_stale(tmp_path: Path) ->
     clock = Clock(tmp_path)
     first = clock.now()
     assert first is not None and list(tmp_path.iterdir()) == []
+
+
+KILLED_WHILE_CLAIMING = """
+import os, signal
+from actshift.store import Store
+sys.addaudithook(lambda event, _: event == "os.link" and os.kill(os.getpid(), signal.SIGKILL))
+Store(sys.argv[1]).claim(sys.argv[2])
+"""
+
+
+def test_a_process_killed_while_it_claims_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+    with child(KILLED_WHILE_CLAIMING, tmp_path, RUN) as claimer:
+        assert claimer.wait(timeout=60) == -signal.SIGKILL
+    store = Store(tmp_path)
+    assert store.state(RUN, "test") == "missing"
+    with taken(store) as claim:
+        assert claim.generation == 1
+
+
+def test_where_the_file_system_has_no_hard_links_one_still_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refused)
+    with taken(Store(tmp_path)):
+        assert Store(tmp_path).claim(RUN) is None
+    with taken(Store(tmp_path)) as claim:
+        assert claim.generation == 2
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_a_process_of_the_same_number_is_not_the_same_process() -> None:

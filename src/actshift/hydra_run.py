@@ -1,0 +1,89 @@
+"""`actshift run` as Hydra users expect it: overrides, --cfg, multirun."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from actshift.composition import check_names, compose, register_schemas
+from actshift.errors import ActshiftError
+from actshift.paths import conf_dir
+
+HELP = """usage: actshift run [override ...] [--cfg job [--resolve]] [-m]
+
+One run: train, evaluate the stage's split, record. Overrides are Hydra's:
+
+  actshift run model=tiny method=sft dataset=boolq lr=1e-3 seed=1
+  actshift run --cfg job method=lora_r8          print the composed configuration and stop
+  actshift run -m method=sft,lora_r8 seed=1,2    a Hydra multirun, one job after the other
+  actshift run stage=final                       score the test split (grid, the default, scores validation)
+
+`actshift list` shows every group and its options. A whole table, with selection and seeds: actshift sweep."""
+
+
+def overrides_of(arguments: Sequence[str]) -> list[str]:
+    """The overrides among the arguments: what is neither a flag nor the value of one."""
+    with_value = ("--cfg", "-c", "--package", "-p", "--info", "-i")
+    return [
+        argument
+        for place, argument in enumerate(arguments)
+        if not argument.startswith("-") and not (place and arguments[place - 1] in with_value)
+    ]
+
+
+def single(overrides: Sequence[str]) -> int:
+    """Compose, run, and print what came out."""
+    _do(compose(overrides))
+    return 0
+
+
+def multirun(arguments: Sequence[str], *, overrides: Sequence[str]) -> int:
+    """Hydra's own multirun, after every one of its jobs was composed and validated."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    check_names(overrides)
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
+        for job in batch:
+            compose(job)
+    return through_hydra(arguments, overrides=overrides)
+
+
+def through_hydra(arguments: Sequence[str], *, overrides: Sequence[str]) -> int:
+    """Hand over to `hydra.main`, which knows its flags."""
+    import hydra
+    from omegaconf import DictConfig
+
+    check_names(overrides)
+    register_schemas()
+    sys.argv = ["actshift run", *arguments]
+
+    @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+    def job(_: DictConfig) -> float:
+        from hydra.core.hydra_config import HydraConfig
+
+        try:
+            return _do(compose(list(HydraConfig.get().overrides.task)))
+        except ActshiftError as error:
+            print(f"actshift: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+
+    job()
+    return 0
+
+
+def _do(config: dict[str, Any]) -> float:
+    """Run a resolved configuration, print the result, and return the accuracy (percent)."""
+    from actshift.progress import Printed
+    from actshift.run import run
+
+    record = run(config, progress=Printed())
+    metrics = record.metrics
+    print(
+        f"{record.cell} lr={record.lr:g} seed={record.seed}: {record.split} accuracy {metrics['accuracy']:.2f} "
+        f"({metrics['correct']}/{metrics['rows']}), trainable {metrics['trainable_parameters']:,} of "
+        f"{metrics['total_parameters']:,}\n{config['results']}/records/{record.file_name}"
+    )
+    return float(metrics["accuracy"])
