@@ -60,6 +60,9 @@ HEADERS = {
 }  # fmt: skip
 
 
+REPEATED = (PEOPLE, THINGS, COLOURS, COUNTABLES, tuple("0123456789"), *KINDS.values())
+
+
 def _lists(rng: random.Random, level: float) -> Iterator[Segment]:
     tree = _draw_list(rng, level)
     text, value = tree_text(tree), tree_value(tree)
@@ -94,6 +97,17 @@ def _reduce(tree: Tree) -> Tree:
     if isinstance(tree, int) or all(isinstance(child, int) for child in tree[1]):
         return tree_value(tree)
     return tree[0], [_reduce(child) for child in tree[1]]
+
+
+def _repeats(rng: random.Random, level: float) -> Iterator[Segment]:
+    """Words in no order, then the same words again: the second time each follows from the first."""
+    words = [rng.choice(rng.choice(REPEATED)) for _ in range(rng.randint(4, 8 + round(16 * level)))]
+    text = "".join(f" {word}" for word in words)
+    yield text, False
+    for _ in range(2):
+        yield f" ; {words[0]}", False
+        yield text.removeprefix(f" {words[0]}"), True
+    yield ".\n", False
 
 
 def _recalls(rng: random.Random, level: float) -> Iterator[Segment]:
@@ -254,7 +268,8 @@ def _notes(rng: random.Random, level: float) -> Iterator[Segment]:
 
 SUBJECTS: tuple[tuple[Callable[[random.Random, float], Iterator[Segment]], str, float], ...] = (
     (_lists, "lists", 0.26),
-    (_recalls, "notes", 0.10),
+    (_repeats, "notes", 0.04),
+    (_recalls, "notes", 0.08),
     (_facts, "facts", 0.22),
     (_choices, "choices", 0.16),
     (_kinds, "choices", 0.04),
@@ -266,7 +281,7 @@ SUBJECTS: tuple[tuple[Callable[[random.Random, float], Iterator[Segment]], str, 
 )
 
 
-EARLY = {_recalls: 0.9, _facts: 0.4, _kinds: 0.1}
+EARLY: dict[Callable[[random.Random, float], Iterator[Segment]], float] = {_repeats: 0.8, _recalls: 0.5, _facts: 0.4}
 
 
 def draw_document(rng: random.Random, *, level: float, words: int) -> Document:

@@ -130,12 +130,14 @@ def _request(request: Namespace) -> tuple[dict[str, Any], list[str], list[str]]:
     """
     config = compose([f"sweep={request.sweep}", *request.overrides])
     ignored = tuple(ignored_keys())
-    launch, frozen = [], []
+    launch: list[str] = []
+    frozen: list[str] = []
     for override in request.overrides:
         key = override.lstrip("+~").split("=")[0]
         counts = not any(key == name or key.startswith(f"{name}.") for name in ignored)
         (frozen if counts else launch).append(override)
-    return config, [override for override in launch if not override.startswith("results=")], frozen
+    own = ("results=", "sweep.")  # said to the workers by path, and used up by the expansion
+    return config, [override for override in launch if not override.startswith(own)], frozen
 
 
 def _planned(request: Namespace) -> tuple[Store, Manifest]:

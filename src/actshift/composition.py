@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from actshift import schema
 from actshift.errors import ActshiftError, unknown
@@ -56,6 +57,7 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     register_schemas()
     check_names(overrides)
@@ -63,12 +65,14 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             composed = hydra_compose("config", overrides=list(overrides))
-        config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ActshiftError(f"this configuration does not compose: {_first_lines(error)}") from error
-    assert isinstance(config, dict)
+        _check_keys(composed)
+        config = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True, throw_on_missing=True))
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise _explained(error) from error
+    if config["sweep"] is not None:
+        _check_axes(config["sweep"])
     validate(config)
-    return config  # type: ignore[return-value]
+    return config
 
 
 def check_names(overrides: Sequence[str]) -> None:
@@ -79,25 +83,92 @@ def check_names(overrides: Sequence[str]) -> None:
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except OverrideParseException as error:
-        raise ActshiftError(f"override '{error.override}' cannot be read: {_first_lines(error)}") from error
-    options, keys = groups(), known_keys()
+        raise ActshiftError(f"override '{error.override}' cannot be read: {_lines(error)}") from error
+    options = groups()
     for override in parsed:
         name = override.key_or_group
-        if name.startswith("hydra"):
+        if re.match(r"hydra([./]|$)", name):
             continue
-        if name in options:
-            for value in _values(override.value()):
-                if value not in (*options[name], None):
-                    raise unknown(name, value, options[name], where=f"the override {name}=... (files in conf/{name}/)")
-        elif not override.is_delete() and not any(_matches(name, key) for key in keys):
-            near = difflib.get_close_matches(name, [*keys, *options], n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
+        if override.is_delete():
             raise ActshiftError(
-                f"unknown config key '{name}' in override '{override.input_line}'.{hint} "
-                "`actshift run --cfg job` prints every key, `actshift list` every group."
+                f"override '{override.input_line}' deletes a key, and every key is needed: give '{name}' another value"
             )
+        if name in options:
+            for value in _values(override.value(), options[name]):
+                if value not in options[name]:
+                    raise unknown(name, value, options[name], where=f"the override {name}=... (files in conf/{name}/)")
+        elif not any(_matches(name, key) for key in known_keys()):
+            raise _unknown_key(name, *_known_below(name), candidates=[*known_keys(), *options])
 
 
+def _check_keys(node: Any, path: str = "") -> None:
+    """Refuse a key that the schema does not declare: Hydra lets `+key=value` add one to a structured config."""
+    from omegaconf import DictConfig, OmegaConf
+
+    kind = OmegaConf.get_type(node)
+    declared = [entry.name for entry in fields(kind)] if is_dataclass(kind) else list(node)
+    for key in node:
+        if key not in declared:
+            raise _unknown_key(f"{path}{key}", path.rstrip("."), declared)
+        held = not (OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key))
+        if held and isinstance(node[key], DictConfig):
+            _check_keys(node[key], f"{path}{key}.")
+
+
+def _check_axes(sweep: Mapping[str, Any]) -> None:
+    """Refuse a sweep over options that do not exist."""
+    options = groups()
+    for group in ("model", "method", "dataset"):
+        for name in sweep[f"{group}s"]:
+            if name not in options[group]:
+                raise unknown(group, name, options[group], where=f"sweep.{group}s (conf/sweep/{sweep['name']}.yaml)")
+
+
+def _explained(error: Exception) -> ActshiftError:
+    """What Hydra or OmegaConf refuse, in our words where it is a key that the chosen options do not have."""
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+
+    absent = (ConfigAttributeError, ConfigKeyError)
+    causes = [error]
+    while isinstance(cause := causes[-1].__cause__ or causes[-1].__context__, Exception):
+        causes.append(cause)
+    for cause in causes:
+        if isinstance(cause, absent) and cause.full_key and cause.parent_node is not None:
+            file = re.match(r"In '([\w./-]+)'", str(error))
+            where = f" in conf/{file[1]}.yaml" if file else ""
+            parent = cause.full_key.rpartition(".")[0]
+            return _unknown_key(cause.full_key, parent, map(str, cause.parent_node), where=where)
+    said, why = _lines(error), _lines(causes[min(1, len(causes) - 1)])
+    return ActshiftError(f"this configuration does not compose: {said if why in said else f'{said}: {why}'}")
+
+
+def _unknown_key(
+    name: str, parent: str, siblings: Iterable[str], *, candidates: Iterable[str] = (), where: str = ""
+) -> ActshiftError:
+    """The error for a key that does not exist, though `siblings` do below `parent`."""
+    there = sorted(siblings)
+    near = difflib.get_close_matches(name, [*(f"{parent}.{key}".lstrip(".") for key in there), *candidates], n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    place = f"below '{parent}'" if parent else "at the top"
+    return ActshiftError(
+        f"unknown config key '{name}'{where}.{hint} Allowed {place}: {', '.join(there) or 'nothing'}. "
+        "`actshift run --cfg job` prints every key, `actshift list` every group."
+    )
+
+
+def _known_below(name: str) -> tuple[str, list[str]]:
+    """The longest part of a dotted key that is known, and the keys that there are below it."""
+    parts = name.split(".")
+    for known in range(len(parts) - 1, -1, -1):
+        parent = ".".join(parts[:known])
+        below = [key.split(".") for key in known_keys() if key.count(".") == known]
+        names = {key[known] for key in below if not known or _matches(parent, ".".join(key[:known]))}
+        if names:
+            return parent, sorted(names)
+    return "", []
+
+
+@cache
 def known_keys() -> list[str]:
     """Every dotted key that the schema declares; `*` stands for a free name (of a data set, a family)."""
     return sorted(set(_keys(schema.Config)) | {key for node in SCHEMAS.values() for key in _group_keys(node)})
@@ -133,17 +204,22 @@ def _matches(name: str, key: str) -> bool:
     return len(parts) == len(wanted) and all(w in ("*", part) for part, w in zip(parts, wanted, strict=True))
 
 
-def _values(value: Any) -> Iterable[Any]:
-    """The options that an override names: one, or each of a sweep `a,b`."""
-    if hasattr(value, "list"):
-        return [getattr(item, "text", item) for item in value.list]
-    return [None] if value in (None, "null") else [getattr(value, "text", value)]
+def _values(value: Any, options: Sequence[str]) -> Iterable[str]:
+    """The options that an override names: one, or each of a sweep such as `a,b` or `glob(a*)`."""
+    from hydra.core.override_parser.types import Glob
+
+    if isinstance(value, Glob):
+        return value.filter(list(options)) or [f"glob({', '.join(value.include)})"]
+    return ["null" if item is None else str(getattr(item, "text", item)) for item in getattr(value, "list", [value])]
 
 
-def _first_lines(error: BaseException) -> str:
-    return " ".join(line.strip() for line in str(error).splitlines()[:4] if line.strip())
+def _lines(error: Exception) -> str:
+    """A message on one line, without OmegaConf's lines about its own types and Hydra's advice to go around them."""
+    noise = ("reference_type=", "object_type=", "To append to your config", "See https://hydra.cc")
+    lines = (line.strip() for line in str(error).splitlines())
+    return " ".join(line for line in lines if line and not line.startswith(noise))
 
 
 def cell_of(config: Mapping[str, Any]) -> tuple[str, str, str, str]:
     """(model, method, dataset, protocol): the table cell that a run belongs to."""
-    return tuple(config[group]["name"] for group in ("model", "method", "dataset", "protocol"))  # type: ignore[return-value]
+    return config["model"]["name"], config["method"]["name"], config["dataset"]["name"], config["protocol"]["name"]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from actshift.composition import check_names, compose, register_schemas
 from actshift.errors import ActshiftError
 from actshift.paths import conf_dir
+
+if TYPE_CHECKING:
+    from actshift.run import Session
 
 HELP = """usage: actshift run [override ...] [--cfg job [--resolve]] [-m]
 
@@ -40,23 +44,42 @@ def single(overrides: Sequence[str]) -> int:
 
 def multirun(arguments: Sequence[str], *, overrides: Sequence[str]) -> int:
     """Hydra's own multirun, after every one of its jobs was composed and validated."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     check_names(overrides)
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
-        for job in batch:
-            compose(job)
-    return through_hydra(arguments, overrides=overrides)
+    for job in _jobs(overrides):
+        compose(job)
+    return _hand_over(arguments)
 
 
 def through_hydra(arguments: Sequence[str], *, overrides: Sequence[str]) -> int:
-    """Hand over to `hydra.main`, which knows its flags."""
+    """Hydra's flags, such as --cfg, for a configuration that composes and is valid."""
+    compose(overrides)
+    return _hand_over(arguments)
+
+
+def _jobs(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of each job of a multirun, as Hydra's sweeper takes them apart."""
+    from hydra import initialize_config_dir
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            # The loader knows which options a glob stands for.
+            parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+            (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(list(overrides)), max_batch_size=None)
+    except HydraException as error:
+        raise ActshiftError(f"this multirun cannot be taken apart: {error}") from error
+    return [[override for override in job if not override.startswith("hydra")] for job in jobs]
+
+
+def _hand_over(arguments: Sequence[str]) -> int:
+    """Give `hydra.main` the command line."""
     import hydra
     from omegaconf import DictConfig
 
-    check_names(overrides)
     register_schemas()
     sys.argv = ["actshift run", *arguments]
 
@@ -65,7 +88,7 @@ def through_hydra(arguments: Sequence[str], *, overrides: Sequence[str]) -> int:
         from hydra.core.hydra_config import HydraConfig
 
         try:
-            return _do(compose(list(HydraConfig.get().overrides.task)))
+            return _do(compose(list(HydraConfig.get().overrides.task)), session=_warm_session())
         except ActshiftError as error:
             print(f"actshift: {error}", file=sys.stderr)
             raise SystemExit(2) from None
@@ -74,12 +97,20 @@ def through_hydra(arguments: Sequence[str], *, overrides: Sequence[str]) -> int:
     return 0
 
 
-def _do(config: dict[str, Any]) -> float:
+@cache
+def _warm_session() -> Session:
+    """One for all jobs of a multirun, so that the base model is loaded once."""
+    from actshift.run import Session
+
+    return Session()
+
+
+def _do(config: dict[str, Any], *, session: Session | None = None) -> float:
     """Run a resolved configuration, print the result, and return the accuracy (percent)."""
     from actshift.progress import Printed
     from actshift.run import run
 
-    record = run(config, progress=Printed())
+    record = run(config, session=session, progress=Printed())
     metrics = record.metrics
     print(
         f"{record.cell} lr={record.lr:g} seed={record.seed}: {record.split} accuracy {metrics['accuracy']:.2f} "

@@ -27,10 +27,11 @@ class Printed(Progress):
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty()
         self._every = 0.1 if self._live else every
-        self._last_line = ""
+        self.start("")
 
     def start(self, what: str) -> None:
-        self._what, self._started, self._shown, self._first = what, time.monotonic(), time.monotonic(), None
+        self._what, self._shown = what, time.monotonic()
+        self._first: tuple[int, float] | None = None
         self._last_line = ""
 
     def update(self, done: int, total: int, note: str = "") -> None:
@@ -42,8 +43,12 @@ class Printed(Progress):
         self._shown = now
         count, seconds = done - self._first[0], now - self._first[1]
         rate = count / seconds if count and seconds > 0 else 0.0
-        left = f", {duration((total - done) / rate)} left" if rate and done < total else ""
-        self._write(f"{self._what} {done}/{total}{f', {rate:.1f}/s' if rate else ''}{left}{f', {note}' if note else ''}")
+        parts = [f"{self._what} {done}/{total}"]
+        if rate:
+            parts.append(f"{rate:.1f}/s")
+        if rate and done < total:
+            parts.append(f"{duration((total - done) / rate)} left")
+        self._write(", ".join([*parts, note] if note else parts))
 
     def end(self) -> None:
         if self._live and self._last_line:

@@ -20,8 +20,10 @@ LIBRARIES = ("torch", "transformers", "peft", "datasets", "tokenizers")
 @cache
 def code_provenance() -> dict[str, Any]:
     """The versions at work, and the commit of the checkout where there is one (`dirty`: it was changed since)."""
-    commit = _git("rev-parse", "HEAD")
-    status = None if commit is None else _git("status", "--porcelain", "--", "src", "conf")
+    # An installed package can lie inside somebody else's checkout, whose commit says nothing about it.
+    ours = _git("ls-files", "--error-unmatch", "schema.py") is not None
+    commit = _git("rev-parse", "HEAD") if ours else None
+    status = None if commit is None else _git("status", "--porcelain", "--", ":/src", ":/conf")
     return {
         "actshift": version("actshift"),
         "commit": commit,

@@ -146,7 +146,7 @@ class _Run:
         scored = self.session.split(config, split)  # before the model: a missing file should cost seconds
         base = self.session.base(config)
         adaptation = attach(base, config=config["method"], seeds=(config["seed"],))
-        tracker = start_tracker(config, identity=self.identity, folder=self._folder / "wandb")
+        tracker = start_tracker(config, identity=self.identity, folder=self._folder)
         try:
             trained = self._take_over(adaptation) or self._train(base, adaptation, task=task, tracker=tracker)
             started = time.monotonic()

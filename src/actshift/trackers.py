@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 log = logging.getLogger("actshift")
 
@@ -26,18 +27,24 @@ class Wandb(Tracker):
     """Weights & Biases, offline where it has no key. The run's id is its identity, so a resumed run continues there."""
 
     def __init__(self, config: Mapping[str, Any], *, identity: str, folder: Path) -> None:
+        logger = config["logger"]
+        mode: Any = logger["mode"] or ("online" if _has_key() else "offline")
+        if mode == "offline":
+            # wandb reports on itself over the network even then, unless it is told not to.
+            os.environ["WANDB_ERROR_REPORTING"] = "false"
         import wandb
 
-        logger = config["logger"]
+        cell = f"{config['model']['name']}/{config['method']['name']}/{config['dataset']['name']}"
         folder.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
             project=logger["project"],
             id=identity,
             resume="allow",
-            mode=logger["mode"] or ("online" if _has_key() else "offline"),
+            reinit="finish_previous",  # one that failed before its end would go on in this one's name
+            mode=mode,
             dir=str(folder),
-            name=f"{config['model']['name']}/{config['method']['name']}/{config['dataset']['name']}",
-            group=f"{config['model']['name']}/{config['method']['name']}/{config['dataset']['name']}",
+            name=f"{cell}/lr={config['lr']:g}/seed={config['seed']}",
+            group=cell,
             job_type=config["stage"],
             config={key: value for key, value in config.items() if key not in ("results", "hardware", "sweep")},
             settings=wandb.Settings(silent=True, console="off", disable_git=True),
@@ -84,9 +91,13 @@ def start_tracker(config: Mapping[str, Any], *, identity: str, folder: Path) -> 
 
 
 def _has_key() -> bool:
+    """Whether wandb will find a key, in the variable or in the file where `wandb login` puts it."""
     if os.environ.get("WANDB_API_KEY"):
         return True
+    own = urlsplit(os.environ.get("WANDB_BASE_URL", "")).hostname
     try:
-        return any("wandb" in host for host in netrc.netrc().hosts)
+        hosts = netrc.netrc(os.environ.get("NETRC") or Path.home() / ".netrc").hosts
     except (OSError, netrc.NetrcParseError):
         return False
+    # The public service answers at api.wandb.ai and, for newer versions of wandb, below coreweave.com.
+    return any(host == own or "wandb" in host or "coreweave" in host for host in hosts)

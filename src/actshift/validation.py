@@ -11,13 +11,14 @@ from actshift.errors import ActshiftError, unknown
 from actshift.methods import KINDS
 from actshift.methods.options import ACTIVATIONS, PARAMETERIZATIONS, SCOPES
 from actshift.models.architectures import ARCHITECTURES, site_names
+from actshift.paths import embedded_model_dir
 from actshift.schema import STAGES
 from actshift.tasks import TASKS
 from actshift.tasks.splits import check_rules
 
 Config = Mapping[str, Any]
 
-CHOICES: dict[str, Collection[str]] = {
+CHOICES: dict[str, Collection[str | None]] = {
     "stage": STAGES,
     "model.source": ("hub", "embedded", "random"),
     "model.architecture": ARCHITECTURES,
@@ -28,10 +29,21 @@ CHOICES: dict[str, Collection[str]] = {
     "training.schedule.kind": ("constant", "linear", "cosine"),
     "training.precision": ("float32", "bfloat16"),
     "hardware.device": ("auto", "cpu", "cuda"),
+    "logger.mode": (None, "online", "offline"),
 }
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The linear maps of a decoder layer, which every architecture that we know calls alike."""
 
 AT_LEAST = {
     "seed": 0,
+    "model.shape.width": 1,
+    "model.shape.layers": 1,
+    "model.shape.heads": 1,
+    "model.shape.kv_heads": 1,
+    "model.shape.head_size": 1,
+    "model.shape.mlp_width": 1,
+    "model.shape.vocabulary": 1,
     "training.batch_size": 1,
     "training.epochs": 1,
     "training.max_steps": 1,
@@ -57,47 +69,89 @@ def validate(config: Config) -> None:
     """Refuse a resolved configuration that cannot be run, naming the key, the value and what is allowed."""
     for key, allowed in CHOICES.items():
         if _get(config, key) not in allowed:
-            raise unknown(key, _get(config, key), allowed, where=f"{key}=...")
+            names = ["null" if name is None else name for name in allowed]
+            raise unknown(key, _get(config, key), names, where=f"{key}=<name> or conf/")
     for key, least in AT_LEAST.items():
         value = _get(config, key)
-        if value is not None and not value >= least:
+        if value is not None and not least <= value < math.inf:
             raise _impossible(key, value, f"at least {least}")
-    if not (math.isfinite(config["lr"]) and config["lr"] > 0):
+    if not 0 < config["lr"] < math.inf:
         raise _impossible("lr", config["lr"], "a positive number")
     if not 0 <= _get(config, "training.schedule.warmup") < 1:
         raise _impossible("training.schedule.warmup", _get(config, "training.schedule.warmup"), "a share in [0, 1)")
+    if not config["results"]:
+        raise _impossible("results", "''", "a folder")
+    _validate_model(config["model"])
     _validate_data(config)
     METHODS.get(config["method"]["kind"], lambda _: None)(config)
     if config["sweep"] is not None:
         _validate_sweep(config["sweep"])
 
 
+def _validate_model(model: Config) -> None:
+    shape = model["shape"]
+    if shape["heads"] % shape["kv_heads"]:
+        raise _impossible("model.shape.kv_heads", shape["kv_heads"], f"a divisor of the {shape['heads']} heads")
+    if not model["path"]:
+        raise _impossible("model.path", model["path"], "a name on the hub or the folder of an embedded model")
+    if model["source"] != "hub" and not embedded_model_dir(model["path"]).is_dir():
+        there = [folder.name for folder in embedded_model_dir("").iterdir() if (folder / "config.json").is_file()]
+        raise unknown("embedded model", model["path"], there, where="model.path")
+
+
 def _validate_data(config: Config) -> None:
-    data = config["data"]
-    if data["source"] == "local" and not (data["dir"] and Path(data["dir"]).is_dir()):
+    data, dataset = config["data"], config["dataset"]
+    if data["source"] == "local" and not (data["dir"] and Path(data["dir"]).expanduser().is_dir()):
         raise _impossible("data.dir", data["dir"], "an existing folder of data sets, since data.source=local")
     check_rules(data["splits"])
+    rows = {"procedural": dataset["procedural"]["rows"], "hub": dataset["hub"]["rows"]}.get(data["source"])
+    for split, rule in data["splits"].items():
+        if rows and rule["source"] not in rows:
+            raise unknown(f"split of {dataset['name']}", rule["source"], rows, where=f"data.splits.{split}.source")
+    if data["source"] == "procedural":
+        _validate_procedural(dataset)
+
+
+def _validate_procedural(dataset: Config) -> None:
+    where = "dataset.procedural"
+    for split, rows in dataset["procedural"]["rows"].items():
+        if rows < 1:
+            raise _impossible(f"{where}.rows.{split}", rows, "at least 1")
+    given, taken = dataset["procedural"]["difficulty"], TASKS[dataset["task"]].difficulty
+    for name in given:
+        if name not in taken:
+            raise unknown(f"difficulty of {dataset['task']}", name, taken, where=f"{where}.difficulty")
+    if missing := sorted(set(taken) - set(given)):
+        raise ActshiftError(f"{where}.difficulty of {dataset['task']} lacks {', '.join(missing)}. Set them in conf/.")
 
 
 def _validate_lora(config: Config) -> None:
     method = config["method"]
     if method["rank"] < 1:
         raise _impossible("method.rank", method["rank"], "at least 1")
+    if not 0 < method["alpha"] < math.inf:
+        raise _impossible("method.alpha", method["alpha"], "a positive number")
     if not method["targets"]:
         raise _impossible("method.targets", method["targets"], "a list of at least one projection")
+    for target in method["targets"]:
+        if target not in PROJECTIONS:
+            raise unknown("projection", target, PROJECTIONS, where="method.targets")
     if not 0 <= method["dropout"] < 1:
         raise _impossible("method.dropout", method["dropout"], "a share in [0, 1)")
 
 
 def _validate_steering(config: Config) -> None:
-    method, shape = config["method"], config["model"]["shape"]
+    method, scope, shape = config["method"], config["method"]["scope"], config["model"]["shape"]
     sites = site_names(config["model"]["architecture"])
     if method["site"] not in sites:
         raise unknown("site", method["site"], sites, where="method.site")
-    if method["scope"]["kind"] not in SCOPES:
-        raise unknown("scope", method["scope"]["kind"], SCOPES, where="method.scope.kind")
-    if method["scope"]["kind"] == "first_last" and method["scope"]["first"] + method["scope"]["last"] < 1:
-        raise _impossible("method.scope", method["scope"], "at least one position, first + last >= 1")
+    if scope["kind"] not in SCOPES:
+        raise unknown("scope", scope["kind"], SCOPES, where="method.scope.kind")
+    for end in ("first", "last"):
+        if scope[end] < 0:
+            raise _impossible(f"method.scope.{end}", scope[end], "at least 0")
+    if scope["kind"] == "first_last" and scope["first"] + scope["last"] < 1:
+        raise _impossible("method.scope", scope, "at least one position, first + last >= 1")
     if method["parameterization"] not in PARAMETERIZATIONS:
         raise unknown(
             "parameterization", method["parameterization"], PARAMETERIZATIONS, where="method.parameterization"
@@ -107,10 +161,12 @@ def _validate_steering(config: Config) -> None:
         if (method[option] is not None) != (option in takes):
             needs = "needs" if option in takes else "takes no"
             raise ActshiftError(
-                f"parameterization '{method['parameterization']}' {needs} method.{option}; got {method[option]}"
+                f"parameterization '{method['parameterization']}' {needs} method.{option}; "
+                f"got {_shown(method[option])}. It takes: {', '.join(takes) or 'no options'}."
             )
-    if method["rank"] is not None and not 1 <= method["rank"] <= shape["width"]:
-        raise _impossible("method.rank", method["rank"], f"1 to {shape['width']}, the model's width")
+    width = shape["heads"] * shape["head_size"] if method["site"] == "heads" else shape["width"]
+    if method["rank"] is not None and not 1 <= method["rank"] <= width:
+        raise _impossible("method.rank", method["rank"], f"1 to {width}, the width of {method['site']}")
     if method["activation"] is not None and method["activation"] not in ACTIVATIONS:
         raise unknown("activation", method["activation"], ACTIVATIONS, where="method.activation")
     _validate_layers(method["layers"], count=shape["layers"], model=config["model"]["name"])
@@ -123,7 +179,7 @@ def _validate_layers(layers: Any, *, count: int, model: str) -> None:
     if not isinstance(layers, list) or not layers or len(set(map(str, layers))) < len(layers):
         raise _impossible("method.layers", layers, allowed)
     for layer in layers:
-        if not isinstance(layer, int) or not 0 <= layer < count:
+        if type(layer) is not int or not 0 <= layer < count:
             raise _impossible("method.layers", layers, allowed)
 
 
@@ -141,7 +197,7 @@ def _validate_sweep(sweep: Config) -> None:
             if not rates:
                 raise _impossible(f"sweep.rates.{scale}.{family}", rates, "a grid of at least one learning rate")
             for rate in rates:
-                if not (math.isfinite(rate) and rate > 0):
+                if not 0 < rate < math.inf:
                     raise _impossible(f"sweep.rates.{scale}.{family}", rates, "positive learning rates")
 
 
@@ -157,4 +213,11 @@ def _get(config: Config, key: str) -> Any:
 
 
 def _impossible(key: str, value: object, allowed: str) -> ActshiftError:
-    return ActshiftError(f"{key} = {value} is impossible: it must be {allowed}. Set it with {key}=... or in conf/.")
+    return ActshiftError(
+        f"{key} = {_shown(value)} is impossible: it must be {allowed}. Set it with {key}=... or in conf/."
+    )
+
+
+def _shown(value: object) -> str:
+    """A value as it is written in a config."""
+    return "null" if value is None else str(value)

@@ -19,6 +19,8 @@ class Adaptation(ABC):
 
     Attached over the replica axis, it holds A independent adapters of one kind, and every batch that goes through
     the model is A blocks of equal size, block a changed by adapter a alone. A = 1 is the ordinary case.
+
+    The base model is in training mode during the forward pass of a training step, and in evaluation mode otherwise.
     """
 
     replicas: int = 1

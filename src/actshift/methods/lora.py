@@ -31,6 +31,7 @@ class Lora(Adaptation):
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
             torch.manual_seed(seed)
             self._peft = get_peft_model(base.model, lora)
+        base.model.eval()  # peft's modules start in training mode: dropout would act at evaluation
         self._base = base
 
     def named_parameters(self, replica: int = 0) -> Iterator[tuple[str, nn.Parameter]]:

@@ -13,6 +13,7 @@ from actshift.methods.base import Adaptation
 from actshift.methods.parameterizations import PARAMETERIZATIONS, Parameterization
 from actshift.methods.scopes import get_scope
 from actshift.models.loading import Base
+from actshift.models.sites import Change
 
 
 class Steering(Adaptation):
@@ -37,7 +38,7 @@ class Steering(Adaptation):
             self._shifts[layer] = shift
             self._hooks.append(base.sites.hook(self._site, layer, self._change(shift)))
 
-    def _change(self, shift: Parameterization):
+    def _change(self, shift: Parameterization) -> Change:
         def change(h_BTD: torch.Tensor) -> torch.Tensor:
             if self._scope is not None and self._scope_BT1 is None:
                 return h_BTD

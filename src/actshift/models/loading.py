@@ -55,7 +55,7 @@ class Base:
     def pad_id(self) -> int:
         """The tokenizer's pad token, or its end token where it has none: padding is masked in any case."""
         pad = self.tokenizer.pad_token_id
-        return int(self.tokenizer.eos_token_id if pad is None else pad)  # type: ignore[arg-type]
+        return int(self.tokenizer.eos_token_id if pad is None else pad)
 
 
 def load_base(model: Mapping[str, Any], *, precision: str, device: torch.device) -> Base:
@@ -81,7 +81,8 @@ def load_base(model: Mapping[str, Any], *, precision: str, device: torch.device)
             "A gated model needs its licence accepted on the hub and a login; without a network, a filled cache."
         ) from error
     _assert_as_declared(network, model=model, dtype=dtype)
-    network.to(device).eval().requires_grad_(False)
+    network.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides the signature
+    network.eval().requires_grad_(False)
     size = sum(parameter.numel() for parameter in network.parameters())
     return Base(network, tokenizer, Sites(network, architecture=model["architecture"]), size)
 

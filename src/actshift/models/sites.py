@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
 
 from actshift.errors import ActshiftError, unknown
 from actshift.models.architectures import ARCHITECTURES
@@ -20,7 +21,7 @@ Change = Callable[[torch.Tensor], torch.Tensor]
 class Sites:
     """The sites of one loaded model."""
 
-    def __init__(self, model: nn.Module, *, architecture: str) -> None:
+    def __init__(self, model: PreTrainedModel, *, architecture: str) -> None:
         if architecture not in ARCHITECTURES:
             raise unknown("architecture", architecture, ARCHITECTURES, where="conf/model/*.yaml")
         self._map = ARCHITECTURES[architecture]

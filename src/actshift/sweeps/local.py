@@ -119,26 +119,28 @@ class _Progress:
 
     def __init__(self, manifest: Manifest, *, states: list[str], stream: TextIO) -> None:
         self._total = len(manifest.runs)
-        self._ended = sum(state in ("done", "failed") for state in states)
+        pairs = zip(manifest.runs, states, strict=True)
+        self._ended = {run.identity for run, state in pairs if state in ("done", "failed")}
         self._here, self._started = 0, time.monotonic()
         self._stream = stream
-        if self._ended < self._total:
-            self._say(f"{manifest.sweep} {manifest.stage}: {self._ended} of {self._total} runs are done")
+        if len(self._ended) < self._total:
+            self._say(f"{manifest.sweep} {manifest.stage}: {len(self._ended)} of {self._total} runs are done")
 
     def hear(self, event: Event) -> None:
-        if event.kind not in ("done", "failed") or event.run is None:
-            return
-        self._ended += 1
-        self._here += 1
-        left = (time.monotonic() - self._started) / self._here * (self._total - self._ended)
         run = event.run
+        # Two workers may have looked at a run at once: the second one finds its record and says done as well.
+        if event.kind not in ("done", "failed") or run is None or run.identity in self._ended:
+            return
+        self._ended.add(run.identity)
+        self._here += 1
+        ahead = self._total - len(self._ended)
+        left = f", {duration((time.monotonic() - self._started) / self._here * ahead)} left" if ahead else ""
         what = f"{run.cell.model} {run.cell.method} {run.cell.dataset} lr={run.lr:g} seed={run.seed}"
         if event.kind == "done":
             outcome = f"{run.split} {event.accuracy:.1f} in {event.seconds:.1f}s"
         else:
             outcome = f"FAILED: {event.error.splitlines()[0] if event.error else 'unknown'}"
-        ahead = f", {duration(left)} left" if self._ended < self._total else ""
-        self._say(f"[{self._ended}/{self._total}] {what}: {outcome}{ahead}")
+        self._say(f"[{len(self._ended)}/{self._total}] {what}: {outcome}{left}")
 
     def _say(self, line: str) -> None:
         self._stream.write(line + "\n")

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from actshift.planning import Manifest, Run, read_manifest, verify
+from actshift.records import Cell
 from actshift.store import Store
 
 
@@ -46,15 +48,16 @@ class Worker:
         self._overrides = [*overrides, f"results={_quoted(str(results))}"]
         self._commands = commands
         self._session = Session()
+        self._composed: dict[Cell, dict[str, Any]] = {}
 
     def work(self, manifest: Manifest) -> None:
         """Pass over the manifest until each of its runs is done, failed, or in other hands."""
+        self._composed.clear()
         while any([self._attempt(run, manifest) for run in manifest.runs]):  # a list: all of them, not up to the first
             pass
 
     def _attempt(self, run: Run, manifest: Manifest) -> bool:
         """Do one run if it is there to be done; whether it was."""
-        from actshift.composition import compose
         from actshift.run import Busy
         from actshift.run import run as do
 
@@ -63,7 +66,7 @@ class Worker:
         started = time.monotonic()
         self._commands.send(Event("started", run))
         try:
-            config = compose([*run.overrides, *self._overrides])
+            config = self._config(run, manifest)
             verify(run, config, manifest)
             record = do(config, session=self._session)
         except Busy:
@@ -76,6 +79,15 @@ class Worker:
         seconds = time.monotonic() - started
         self._commands.send(Event("done", run, accuracy=record.metrics["accuracy"], seconds=seconds))
         return True
+
+
+    def _config(self, run: Run, manifest: Manifest) -> dict[str, Any]:
+        """The config of a run as the files say now; a cell is composed once, its rates and seeds put into copies."""
+        from actshift.composition import compose
+
+        if run.cell not in self._composed:
+            self._composed[run.cell] = compose([*manifest.planned(run.cell).overrides, *self._overrides])
+        return {**self._composed[run.cell], "lr": run.lr, "seed": run.seed, "stage": manifest.stage}
 
 
 def _end_with_launcher() -> None:

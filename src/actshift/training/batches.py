@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from transformers import PreTrainedModel
 
 from actshift.tasks.examples import Example
 
@@ -53,7 +54,7 @@ def warmup_steps(share: float, *, steps: int) -> int:
     return math.ceil(share * steps)
 
 
-def answer_loss(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, int]:
+def answer_loss(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, int]:
     """The summed negative log-likelihood (nats) of a batch's answer tokens, and their number N.
 
     The output head is applied at the positions that predict an answer token and nowhere else.

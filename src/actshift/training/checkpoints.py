@@ -41,7 +41,7 @@ def read_facts(path: Path) -> dict[str, Any] | None:
     """The facts of a folder, or None where there is no complete one."""
     try:
         facts: dict[str, Any] = json.loads((path / "facts.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError):
         return None
     return facts
 
@@ -60,6 +60,10 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+_GROUPS = ("adapter", "optimizer", "random")
+"""The groups of tensors that every checkpoint has."""
+
+
 class Checkpoints:
     """The mid-run checkpoints of one run: ``checkpoint-<step>`` folders, of which the newest complete one counts."""
 
@@ -74,25 +78,25 @@ class Checkpoints:
     def save(
         self, step: int, *, adaptation: Adaptation, optimizer: torch.optim.Optimizer, facts: Mapping[str, Any]
     ) -> None:
-        """Everything that the steps after `step` depend on; older checkpoints go once this one is complete."""
+        """Everything that the steps after `step` depend on; other checkpoints go once this one is complete."""
         state = optimizer.state_dict()
         moments = {f"{i}.{key}": tensor for i, group in state["state"].items() for key, tensor in group.items()}
         random = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             random["cuda"] = torch.cuda.get_rng_state()
+        folder = self._folder / f"checkpoint-{step:08d}"
         write_folder(
-            self._folder / f"checkpoint-{step:08d}",
+            folder,
             tensors={"adapter": adaptation.state_dict(), "optimizer": moments, "random": random},
             facts={"step": step, **facts},
         )
-        for older in self._complete()[:-1]:
-            shutil.rmtree(older, ignore_errors=True)
+        self._remove(keep=folder)
 
     def restore(self, *, adaptation: Adaptation, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
         """Take over the newest readable checkpoint and return its facts; None where there is none."""
         for folder in reversed(self._complete()):
             facts = read_facts(folder)
-            if facts is None or not all(map(_readable, folder.glob("*.safetensors"))):
+            if facts is None or not all(_readable(folder / f"{name}.safetensors") for name in _GROUPS):
                 continue
             adaptation.load_state_dict(read_tensors(folder, "adapter"))
             state = optimizer.state_dict()
@@ -110,8 +114,13 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Remove them all: the run is done."""
-        for folder in self._complete():
-            shutil.rmtree(folder, ignore_errors=True)
+        self._remove()
+
+    def _remove(self, *, keep: Path | None = None) -> None:
+        """Remove the checkpoints, those that a killed process left half-written among them."""
+        for folder in [*self._folder.glob("checkpoint-*"), *self._folder.glob(".checkpoint-*")]:
+            if folder != keep:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _complete(self) -> list[Path]:
         return sorted(self._folder.glob("checkpoint-*"))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import get_scheduler
+from transformers import PreTrainedModel, get_scheduler
 
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
@@ -53,9 +54,8 @@ def train(
     interrupted run continues from its newest checkpoint; on a CPU it then equals an uninterrupted one bit for bit. A
     loss that is not finite ends the training there: `diverged_at` names the step.
     """
-    steps = step_rows(
-        len(rows), batch_size=training["batch_size"], epochs=training["epochs"], max_steps=training["max_steps"], seed=seed
-    )  # fmt: skip
+    plan = {key: training[key] for key in ("batch_size", "epochs", "max_steps")}
+    steps = step_rows(len(rows), **plan, seed=seed)
     optimizer = torch.optim.AdamW(
         adaptation.parameter_groups(lrs=(lr,)), weight_decay=training["weight_decay"], fused=True
     )
@@ -70,8 +70,11 @@ def train(
     curves, done = Curves(), 0
     found = checkpoints.restore(adaptation=adaptation, optimizer=optimizer)
     if found is not None:
-        done, curves = found["step"], Curves(**found["curves"])
+        done, curves = found["step"], _curves(found["curves"])
         scheduler.load_state_dict(found["scheduler"])
+        # The scheduler sets the optimizer's rates when it steps, and not when it is loaded.
+        for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate
 
     watched = _watch_points(len(steps), points=training["validations"])
     for step in range(done + 1, len(steps) + 1):
@@ -111,7 +114,8 @@ def _step(
     total = 0.0
     for batch in batches:
         adaptation.observe(batch.prompt_BT)
-        loss, _ = answer_loss(base.model, batch)
+        with _training(base.model):
+            loss, _ = answer_loss(base.model, batch)
         # A step whose rows lost every answer token (cut by the protocol's length) has a loss and gradients of zero.
         (loss / max(tokens, 1)).backward()
         total += loss.item()
@@ -140,9 +144,24 @@ def mean_loss(base: Base, adaptation: Adaptation, *, rows: Sequence[Example], mi
     return total / max(tokens, 1)
 
 
+@contextmanager
+def _training(model: PreTrainedModel) -> Iterator[None]:
+    """Training mode, in which dropout acts: a base model is in evaluation mode everywhere else."""
+    model.train()
+    try:
+        yield
+    finally:
+        model.eval()
+
+
 def _watch_points(steps: int, *, points: int) -> set[int]:
     """The steps after which the validation loss is looked at: evenly spread, the last one among them."""
     return {round(steps * point / points) for point in range(1, points + 1)} - {0}
+
+
+def _curves(state: Mapping[str, Any]) -> Curves:
+    """Curves as a checkpoint's JSON gives them back, which knows no tuples."""
+    return Curves(**{**state, "validation": [(step, loss) for step, loss in state["validation"]]})
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,52 @@
+# Every target sets up what it needs: a virtual environment in .venv, from nothing but Python 3.11 or newer.
+PYTHON ?= python3
+# On Linux pip's own choice of torch carries CUDA; where another build is wanted, name it: make setup TORCH=...
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow test-gpu test-network check golden list clean
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.installed ## install the project and its tools into .venv
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "actshift needs Python 3.11 or newer, $(PYTHON) is older: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv "$(TORCH)"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[reft]' --group dev
+	@touch $@
+
+demo: setup ## Table 1 at small scale: plan, grid, selection, seeds, tables (minutes on two cores, offline)
+	$(BIN)/actshift sweep demo
+
+test: setup ## the tests that need no GPU, no network and no patience
+	$(BIN)/python -m pytest -m "not slow and not gpu and not network"
+
+test-slow: setup ## the long tests
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: setup ## the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+test-network: setup ## the tests that need the model hub
+	$(BIN)/python -m pytest -m network
+
+check: setup ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+golden: setup ## write the golden files anew; look at the diff before committing it
+	-$(BIN)/python -m pytest tests/golden --force-regen --quiet
+	git diff --stat -- tests/golden
+
+list: setup ## what exists: models, methods, data sets, protocols, sweeps
+	$(BIN)/actshift list
+
+clean: ## remove the virtual environment and what tools left behind
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

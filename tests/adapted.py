@@ -1,0 +1,125 @@
+"""Base models that need no network, methods on them, and rows: what the tests of adaptation start from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+import yaml
+
+from actshift.composition import compose, groups
+from actshift.evaluation.generation import generate
+from actshift.methods import attach
+from actshift.methods.base import Adaptation
+from actshift.models.loading import Base, load_base
+from actshift.paths import conf_dir
+from actshift.tasks.examples import Example
+
+torch.set_num_threads(1)  # sums in one order: a test gives the same figures on every run
+
+CPU = torch.device("cpu")
+
+
+def _source(model: str) -> str:
+    return str(yaml.safe_load((conf_dir() / "model" / f"{model}.yaml").read_text()).get("source", "hub"))
+
+
+LOCAL_MODELS = [model for model in groups()["model"] if _source(model) != "hub"]
+METHODS = groups()["method"]
+
+
+@cache
+def composed(*overrides: str) -> dict[str, Any]:
+    return compose(overrides)
+
+
+def method_config(method: str, *overrides: str, model: str) -> dict[str, Any]:
+    """A method's config as it fits a model: a list of layers, made for a larger one, becomes the first and the last."""
+    layers = yaml.safe_load((conf_dir() / "method" / f"{method}.yaml").read_text()).get("layers", "all")
+    if isinstance(layers, list):
+        last = composed(f"model={model}")["model"]["shape"]["layers"] - 1
+        overrides = (f"model={model}", f"method.layers=[0,{last}]", *overrides)
+    config: dict[str, Any] = composed(f"method={method}", *overrides)["method"]
+    return config
+
+
+@cache
+def base_of(model: str, precision: str = "float32") -> Base:
+    """A base model that the tests share: whoever attaches to it takes off again."""
+    return load_base(composed(f"model={model}")["model"], precision=precision, device=CPU)
+
+
+@contextmanager
+def attached(base: Base, config: Mapping[str, Any], *, seeds: Sequence[int] = (0,)) -> Iterator[Adaptation]:
+    adaptation = attach(base, config=config, seeds=seeds)
+    try:
+        yield adaptation
+    finally:
+        adaptation.detach()
+
+
+@torch.no_grad()
+def perturb(adaptation: Adaptation, *, seed: int = 0, scale: float = 0.05) -> Adaptation:
+    """Move every parameter off its initial value, a no-op for most methods; each replica in its own direction."""
+    generator = torch.Generator().manual_seed(seed)
+    for replica in range(adaptation.replicas):
+        for _, parameter in adaptation.named_parameters(replica):
+            parameter += scale * torch.randn(parameter.shape, generator=generator)
+    return adaptation
+
+
+def some_ids(base: Base, *shape: int, seed: int = 0) -> torch.Tensor:
+    """Token ids, none of them special."""
+    return torch.randint(5, base.model.config.vocab_size, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def some_prompts(base: Base, lengths: Sequence[int], *, seed: int = 0) -> list[list[int]]:
+    return [some_ids(base, length, seed=seed + place).tolist() for place, length in enumerate(lengths)]
+
+
+def some_rows(base: Base, count: int, *, seed: int = 0) -> list[Example]:
+    """Rows of mixed lengths: 3 to 10 prompt tokens, 1 to 4 answer tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = [torch.randint(low, high, (count,), generator=generator).tolist() for low, high in ((3, 11), (1, 5))]
+    return [
+        Example(ids=some_ids(base, prompt + answer, seed=seed + place).tolist(), prompt_length=prompt, label="")
+        for place, (prompt, answer) in enumerate(zip(*sizes, strict=True))
+    ]
+
+
+def training_config(**changes: Any) -> dict[str, Any]:
+    """What the training loop reads of a config, as `compose` gives it."""
+    training = composed("protocol=paper", "method=post_block")["training"]
+    return {**training, "validations": 0, **changes}
+
+
+@torch.no_grad()
+def logits(base: Base, adaptation: Adaptation | None, ids_BT: torch.Tensor) -> torch.Tensor:
+    """The logits of unpadded rows, all of whose tokens are prompt."""
+    if adaptation is not None:
+        adaptation.observe(torch.ones_like(ids_BT, dtype=torch.bool))
+    output: torch.Tensor = base.model(input_ids=ids_BT).logits
+    return output
+
+
+def answers(base: Base, adaptation: Adaptation, prompts: Sequence[Sequence[int]], *, new: int = 6, tokens: int = 10**6):
+    """The project's continuations of some prompts, in their order."""
+    pairs = generate(base, adaptation, prompts=prompts, max_new_tokens=new, batch_tokens=tokens)
+    return [ids for _, ids in sorted(pairs)]
+
+
+@torch.no_grad()
+def naive_answer(base: Base, adaptation: Adaptation, prompt: Sequence[int], *, new: int = 6) -> list[int]:
+    """The greedy continuation of one prompt: no padding, no batch, no cache, everything recomputed at every token."""
+    ids = list(prompt)
+    for _ in range(new):
+        adaptation.observe(torch.arange(len(ids))[None] < len(prompt))
+        scores_V = base.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
+        token = int(scores_V.argmax())
+        if token == base.tokenizer.eos_token_id:
+            break
+        ids.append(token)
+    return ids[len(prompt) :]

@@ -1,0 +1,370 @@
+"""The method contract: every method of conf/method on every model of conf/model that needs no network.
+
+A new YAML in either folder is covered without a change here. Shapes: A replicas, B rows, T tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from adapted import (
+    LOCAL_MODELS,
+    METHODS,
+    answers,
+    attached,
+    base_of,
+    composed,
+    logits,
+    method_config,
+    naive_answer,
+    perturb,
+    some_ids,
+    some_prompts,
+    some_rows,
+    training_config,
+)
+from safetensors.torch import load_file, save_file
+from torch.nn import functional
+
+from actshift.errors import ActshiftError
+from actshift.methods import REPLICATED, attach
+from actshift.methods.base import Adaptation
+from actshift.models.loading import Base
+from actshift.training.batches import answer_loss, collate
+from actshift.training.checkpoints import Checkpoints
+from actshift.training.loop import train
+
+STARTS_AWAY = ("loreft", "lofit", "jola")
+"""The parameterizations whose initial value is no no-op; every other method changes nothing before it is trained."""
+
+
+@dataclass
+class Case:
+    """One method on one model."""
+
+    base: Base
+    method: dict[str, Any]
+    shape: dict[str, Any]
+
+    @property
+    def kind(self) -> str:
+        return str(self.method["kind"])
+
+    @property
+    def parameterization(self) -> str | None:
+        return self.method.get("parameterization")
+
+    @property
+    def replicated(self) -> bool:
+        return self.kind in REPLICATED
+
+
+def _case(request: pytest.FixtureRequest, precision: str) -> Case:
+    model, method = request.param
+    shape = composed(f"model={model}")["model"]["shape"]
+    return Case(base_of(model, precision), method_config(method, model=model), shape)
+
+
+PAIRS = [pytest.param((model, method), id=f"{method}-{model}") for method in METHODS for model in LOCAL_MODELS]
+
+
+@pytest.fixture(params=PAIRS)
+def case(request: pytest.FixtureRequest) -> Case:
+    return _case(request, "float32")
+
+
+@pytest.fixture(params=PAIRS)
+def rounded_case(request: pytest.FixtureRequest) -> Case:
+    """The base in bfloat16."""
+    return _case(request, "bfloat16")
+
+
+def needs_replicas(case: Case) -> None:
+    if not case.replicated:
+        pytest.skip(f"method kind '{case.kind}' has no replicas")
+
+
+def loss_of(case: Case, adaptation: Adaptation, *, rows: int = 6, only: slice = slice(None)) -> torch.Tensor:
+    """The summed loss of some rows, or of a part of those that went through the model."""
+    batch = collate(some_rows(case.base, rows), pad_id=case.base.pad_id, device=case.base.device)
+    adaptation.observe(batch.prompt_BT)
+    batch.answer_BT.copy_(batch.answer_BT & _chosen(rows, only)[:, None])
+    return answer_loss(case.base.model, batch)[0]
+
+
+def _chosen(rows: int, only: slice) -> torch.Tensor:
+    chosen_B = torch.zeros(rows, dtype=torch.bool)
+    chosen_B[only] = True
+    return chosen_B
+
+
+def snapshot(base: Base) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in base.model.state_dict(keep_vars=True).items()}
+
+
+def hooks_of(base: Base) -> Iterator[Any]:
+    for module in base.model.modules():
+        for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
+            yield from getattr(module, kind).values()
+
+
+def formula(case: Case) -> int | None:
+    """The number of trainable parameters by the published formulas, from the model's sizes alone."""
+    d, layers, m = case.shape["width"], case.shape["layers"], case.shape["mlp_width"]
+    H, k, keys = case.shape["heads"], case.shape["head_size"], case.shape["kv_heads"] * case.shape["head_size"]
+    r = case.method.get("rank")
+    if case.kind == "sft":
+        return case.base.parameters
+    if case.kind == "lora":
+        sides = {"q_proj": d + H * k, "k_proj": d + keys, "v_proj": d + keys, "o_proj": H * k + d}
+        sides |= dict.fromkeys(("gate_proj", "up_proj", "down_proj"), d + m)
+        return layers * r * sum(sides[target] for target in case.method["targets"])
+    if case.kind == "steering":
+        D = H * k if case.method["site"] == "heads" else d
+        counts = {"vector": D, "lofit": D, "jola": 2 * D + 2 * H}
+        if r is not None:
+            counts |= {"linear": 2 * D * r, "nonlinear": 2 * D * r, "loreft": 2 * D * r + r}
+        chosen = case.method["layers"]
+        return counts[case.method["parameterization"]] * (layers if chosen == "all" else len(chosen))
+    return None
+
+
+@pytest.mark.filterwarnings("error")
+def test_attaching_changes_no_logit_where_the_initial_value_is_a_no_op(case: Case) -> None:
+    if case.parameterization in STARTS_AWAY:
+        pytest.skip(f"'{case.parameterization}' starts away from the base model, as its authors' code does")
+    ids_BT = some_ids(case.base, 3, 7)
+    expected_BTV = logits(case.base, None, ids_BT)
+    with attached(case.base, case.method) as adaptation:
+        torch.testing.assert_close(logits(case.base, adaptation, ids_BT), expected_BTV, rtol=0, atol=0)
+        changed_BTV = logits(case.base, perturb(adaptation), ids_BT)
+    assert (changed_BTV - expected_BTV).abs().max() > 1e-3, "the method acts once it is moved"
+
+
+def test_only_its_own_parameters_train_and_each_gets_a_gradient(case: Case) -> None:
+    with attached(case.base, case.method) as adaptation:
+        own = dict(perturb(adaptation).named_parameters())
+        loss_of(case, adaptation).backward()
+        without = [name for name, parameter in own.items() if parameter.grad is None or not parameter.grad.any()]
+        assert own and not without
+        assert all(parameter.requires_grad and parameter.is_leaf for parameter in own.values())
+        mine = {id(parameter) for parameter in own.values()}
+        foreign = [name for name, p in case.base.model.named_parameters() if p.requires_grad and id(p) not in mine]
+        touched = [name for name, p in case.base.model.named_parameters() if p.grad is not None and id(p) not in mine]
+        assert not foreign and not touched
+        (group,) = adaptation.parameter_groups(lrs=(0.1,))
+        assert {id(parameter) for parameter in group["params"]} == mine and group["lr"] == 0.1
+
+
+@pytest.mark.filterwarnings("error")
+def test_detaching_after_training_restores_the_model_bit_for_bit(case: Case, tmp_path: Path) -> None:
+    ids_BT = some_ids(case.base, 3, 7)
+    before, modules, attributes = snapshot(case.base), str(case.base.model), set(vars(case.base.model))
+    expected_BTV = logits(case.base, None, ids_BT)
+    with attached(case.base, case.method) as adaptation:
+        start = adaptation.state_dict()
+        train(
+            case.base,
+            adaptation,
+            rows=some_rows(case.base, 8),
+            validation_rows=(),
+            training=training_config(batch_size=4, epochs=1),
+            lr=0.01,
+            seed=0,
+            micro_batch=4,
+            checkpoints=Checkpoints(tmp_path, every=0),
+            progress=lambda *_: None,
+        )
+        end = adaptation.state_dict()
+        assert any(not torch.equal(start[name], end[name]) for name in start)
+    after = snapshot(case.base)
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert torch.equal(logits(case.base, None, ids_BT), expected_BTV)
+    assert not list(hooks_of(case.base))
+    assert not any(p.requires_grad or p.grad is not None for p in case.base.model.parameters())
+    assert not any(module.training for module in case.base.model.modules())
+    assert str(case.base.model) == modules and set(vars(case.base.model)) == attributes
+    with attached(case.base, case.method) as again:
+        assert all(torch.equal(tensor, start[name]) for name, tensor in again.state_dict().items())
+
+
+def test_a_state_survives_saving_and_loading_exactly(case: Case, tmp_path: Path) -> None:
+    ids_BT = some_ids(case.base, 3, 7)
+    with attached(case.base, case.method) as adaptation:
+        saved = perturb(adaptation).state_dict()
+        save_file(saved, tmp_path / "adapter.safetensors")
+        expected_BTV = logits(case.base, adaptation, ids_BT)
+        perturb(adaptation, seed=9)
+        assert any(not torch.equal(saved[name], now) for name, now in adaptation.state_dict().items()), "a copy"
+    with attached(case.base, case.method, seeds=(5,)) as adaptation:
+        adaptation.load_state_dict(load_file(tmp_path / "adapter.safetensors"))
+        loaded = adaptation.state_dict()
+        assert loaded.keys() == saved.keys() and all(torch.equal(loaded[name], saved[name]) for name in saved)
+        assert torch.equal(logits(case.base, adaptation, ids_BT), expected_BTV)
+        assert loaded.keys() == dict(adaptation.named_parameters()).keys()
+
+
+def test_a_state_that_does_not_fit_is_refused_by_name(case: Case) -> None:
+    with attached(case.base, case.method) as adaptation:
+        state = adaptation.state_dict()
+        first, *_ = state
+        wide = torch.zeros(*state[first].shape[:-1], state[first].shape[-1] + 1)
+        misfits = {
+            f"missing {first}": {name: tensor for name, tensor in state.items() if name != first},
+            "unexpected surplus": {**state, "surplus": torch.zeros(1)},
+            f"{first} has shape": {**state, first: wide},
+        }
+        for message, misfit in misfits.items():
+            moved = {name: tensor + 1 for name, tensor in misfit.items()}
+            with pytest.raises(ActshiftError, match=message):
+                adaptation.load_state_dict(moved)
+        assert all(torch.equal(tensor, state[name]) for name, tensor in adaptation.state_dict().items())
+
+
+def test_a_state_of_another_rank_is_refused(case: Case) -> None:
+    if not case.method.get("rank"):
+        pytest.skip("the method has no rank")
+    with attached(case.base, {**case.method, "rank": case.method["rank"] - 1 or 2}) as other:
+        state = other.state_dict()
+    with attached(case.base, case.method) as adaptation, pytest.raises(ActshiftError, match="has shape"):
+        adaptation.load_state_dict(state)
+
+
+def test_generating_with_a_cache_equals_generating_without(case: Case) -> None:
+    prompts = some_prompts(case.base, [5, 5])
+    with attached(case.base, case.method) as adaptation:
+        perturb(adaptation)
+        expected = [naive_answer(case.base, adaptation, prompt) for prompt in prompts]
+        assert answers(case.base, adaptation, prompts) == expected
+
+
+def test_left_padding_and_batch_composition_change_no_answer(case: Case) -> None:
+    prompts = some_prompts(case.base, [3, 11, 6, 1, 8])
+    with attached(case.base, case.method) as adaptation:
+        alone = answers(case.base, perturb(adaptation), prompts, tokens=1)
+        assert answers(case.base, adaptation, prompts) == alone
+        assert answers(case.base, adaptation, prompts[::-1], tokens=16) == alone[::-1]
+
+
+def test_the_number_of_trainable_parameters_is_the_formulas(case: Case) -> None:
+    with attached(case.base, case.method) as adaptation:
+        count = sum(tensor.numel() for tensor in adaptation.state_dict().values())
+        assert adaptation.trainable_parameters() == count
+    expected = formula(case)
+    if expected is None:
+        pytest.skip(f"method kind '{case.kind}' has no published formula")
+    assert count == expected
+
+
+def test_the_seed_alone_fixes_the_initial_values(case: Case) -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    with attached(case.base, case.method, seeds=(3,)) as adaptation:
+        first = adaptation.state_dict()
+    assert torch.equal(torch.get_rng_state(), before), "attaching draws nothing from the global generator"
+    torch.manual_seed(2)
+    with attached(case.base, case.method, seeds=(3,)) as adaptation:
+        assert all(torch.equal(tensor, first[name]) for name, tensor in adaptation.state_dict().items())
+
+
+def test_adapters_are_float32_over_a_bfloat16_base(rounded_case: Case) -> None:
+    case = rounded_case
+    bases_own = {id(parameter) for parameter in case.base.model.parameters()}
+    ids_BT = some_ids(case.base, 3, 7)
+    with attached(case.base, case.method) as adaptation:
+        for _, parameter in perturb(adaptation).named_parameters():
+            assert parameter.dtype == (torch.bfloat16 if id(parameter) in bases_own else torch.float32)
+        assert logits(case.base, adaptation, ids_BT).dtype == torch.bfloat16
+        loss = loss_of(case, adaptation)
+        loss.backward()
+        assert loss.isfinite() and loss.dtype == torch.float32
+        assert all(p.grad is not None and p.grad.isfinite().all() for _, p in adaptation.named_parameters())
+
+
+def published_shift(case: Case, tensors: dict[str, torch.Tensor], h_BTD: torch.Tensor) -> torch.Tensor:
+    """The shift of the first changed layer in float64, by the published formula."""
+    part = {name.rsplit(".", 1)[-1]: tensor.double() for name, tensor in reversed(tensors.items())}
+    if case.parameterization == "vector":
+        return part["vector"].expand_as(h_BTD)
+    code_BTR = h_BTD @ part["down"].T
+    if case.parameterization == "nonlinear":
+        phi = {"silu": functional.silu, "relu": functional.relu, "gelu": functional.gelu, "tanh": torch.tanh}
+        code_BTR = phi[case.method["activation"]](code_BTR)
+    return code_BTR @ part["up"].T
+
+
+def test_the_sum_with_the_shift_rounds_once(rounded_case: Case) -> None:
+    case = rounded_case
+    if case.parameterization not in ("vector", "linear", "nonlinear"):
+        pytest.skip("written for the paper's own parameterizations")
+    seen: list[torch.Tensor] = []
+    layer = 0 if case.method["layers"] == "all" else case.method["layers"][0]
+
+    def record(h_BTD: torch.Tensor) -> torch.Tensor:
+        seen.append(h_BTD.detach().clone())
+        return h_BTD
+
+    before = case.base.sites.hook(case.method["site"], layer, record)
+    with attached(case.base, case.method) as adaptation:
+        after = case.base.sites.hook(case.method["site"], layer, record)
+        logits(case.base, perturb(adaptation), some_ids(case.base, 4, 9))
+        shift_BTD = published_shift(case, adaptation.state_dict(), seen[0].double())
+        before.remove()
+        after.remove()
+    exact_BTD = seen[0].double() + shift_BTD
+    half_a_place_BTD = torch.exp2(exact_BTD.abs().log2().floor() - 8)
+
+    def rounds_once(sum_BTD: torch.Tensor) -> bool:
+        return bool(((sum_BTD.double() - exact_BTD).abs() <= half_a_place_BTD * 1.001).all())
+
+    assert rounds_once(seen[1])
+    assert not rounds_once(seen[0] + shift_BTD.bfloat16()), "a shift that is rounded before the sum would be seen here"
+
+
+def test_replicas_are_refused_where_there_are_none(case: Case) -> None:
+    if case.replicated:
+        pytest.skip(f"method kind '{case.kind}' has replicas")
+    with pytest.raises(ActshiftError, match=rf"'{case.kind}' cannot train 2 replicas at once; only .*steering"):
+        attach(case.base, config=case.method, seeds=(1, 2))
+    assert not any(parameter.requires_grad for parameter in case.base.model.parameters())
+
+
+def test_each_replica_changes_its_block_as_it_does_alone(case: Case) -> None:
+    needs_replicas(case)
+    ids_BT = some_ids(case.base, 6, 7)
+    with attached(case.base, case.method, seeds=(1, 2, 3)) as together:
+        initial = together.state_dict(1)
+        output = logits(case.base, perturb(together), ids_BT).chunk(3)
+        states = [together.state_dict(replica) for replica in range(3)]
+    assert all(not torch.equal(states[0][name], states[2][name]) for name in states[0])
+    for replica, seed in enumerate((1, 2, 3)):
+        with attached(case.base, case.method, seeds=(seed,)) as alone:
+            if replica == 1:
+                assert all(torch.equal(tensor, initial[name]) for name, tensor in alone.state_dict().items())
+            alone.load_state_dict(states[replica])
+            expected_BTV = logits(case.base, alone, ids_BT.chunk(3)[replica])
+        torch.testing.assert_close(output[replica], expected_BTV, rtol=1e-5, atol=1e-4)
+
+
+def test_the_gradient_of_one_replica_touches_no_other(case: Case) -> None:
+    needs_replicas(case)
+    with attached(case.base, case.method, seeds=(1, 2, 3)) as together:
+        loss_of(case, perturb(together), only=slice(2, 4)).backward()
+        for replica in (0, 2):
+            for _, parameter in together.named_parameters(replica):
+                assert parameter.grad is None or not parameter.grad.any()
+        gradients = {name: parameter.grad for name, parameter in together.named_parameters(1)}
+        state = together.state_dict(1)
+        groups = together.parameter_groups(lrs=(0.1, 0.2, 0.3))
+        assert [group["lr"] for group in groups] == [0.1, 0.2, 0.3]
+        assert len({id(parameter) for group in groups for parameter in group["params"]}) == 3 * len(state)
+    with attached(case.base, case.method) as alone:
+        alone.load_state_dict(state)
+        loss_of(case, alone, only=slice(2, 4)).backward()
+        for name, parameter in alone.named_parameters():
+            torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-4, atol=1e-4)

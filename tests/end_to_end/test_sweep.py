@@ -1,0 +1,165 @@
+"""A sweep from plan to tables with real workers: done once, killed and resumed, drifted, failed and retried."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SMALL = [
+    "sweep.methods=[sft,lora_r8,post_block]",
+    "sweep.datasets=[listops,boolq]",
+    "sweep.seeds=[42,43]",
+    "data.limit.train=48",
+    "data.limit.validation=16",
+    "data.limit.test=16",
+    "training.validations=1",
+    "training.validation_rows=8",
+    "hardware.checkpoint_every=2",
+]
+# 2 data sets x 3 methods at 2 rates; then 2 seeds each, the first of which the grid trained.
+GRID, FINAL = 12, 12
+
+
+def command(verb: str, results: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "actshift.cli", verb, "demo", *SMALL, f"results={results}", *more]
+
+
+def call(verb: str, results: Path, *more: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command(verb, results, *more), capture_output=True, text=True, timeout=280)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def tables(results: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((results / "tables").iterdir())}
+
+
+def stamps(results: Path) -> dict[str, int]:
+    """When each record was written; a run that is done again would change its stamp."""
+    return {path.name: path.stat().st_mtime_ns for path in (results / "records").glob("[!.]*")}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    results = tmp_path_factory.mktemp("undisturbed")
+    return results, call("sweep", results).stdout
+
+
+def test_does_every_planned_run_once_and_ends_with_the_tables(undisturbed: tuple[Path, str]) -> None:
+    results, output = undisturbed
+    assert f"[{GRID}/{GRID}]" in output and f"[{FINAL}/{FINAL}]" in output
+    assert sorted(tables(results)) == ["demo.csv", "demo.md", "demo.tex"]
+    records = [json.loads(path.read_text()) for path in (results / "records").glob("*.json")]
+    assert sum(record["split"] == "validation" for record in records) == GRID
+    assert sum(record["split"] == "test" for record in records) == FINAL
+    assert "small scale" in (results / "tables" / "demo.md").read_text()
+    for record in records:
+        assert record["identity"] in {path.name for path in (results / "runs").iterdir()}
+
+
+def test_the_grid_is_scored_on_validation_alone(undisturbed: tuple[Path, str]) -> None:
+    results, _ = undisturbed
+    grid = [json.loads(line) for line in (results / "manifests" / "demo.grid.jsonl").read_text().splitlines()]
+    final = [json.loads(line) for line in (results / "manifests" / "demo.final.jsonl").read_text().splitlines()]
+    assert {line["split"] for line in grid if line["kind"] == "run"} == {"validation"}
+    assert {line["split"] for line in final if line["kind"] == "run"} == {"test"}
+    unselected = {line["identity"] for line in grid if line["kind"] == "run"} - {
+        line["identity"] for line in final if line["kind"] == "run"
+    }
+    assert unselected
+    for identity in unselected:
+        assert not (results / "records" / f"{identity}.test.json").exists()
+
+
+def test_a_second_call_does_nothing_again(undisturbed: tuple[Path, str]) -> None:
+    results, _ = undisturbed
+    before, written = stamps(results), tables(results)
+    output = call("sweep", results).stdout
+    assert "[1/" not in output
+    assert stamps(results) == before and tables(results) == written
+
+
+def test_status_counts_from_files(undisturbed: tuple[Path, str]) -> None:
+    results, _ = undisturbed
+    output = call("status", results).stdout
+    assert f"demo grid: {GRID} runs: {GRID} done, 0 running, 0 failed, 0 missing" in output
+    assert f"demo final: {FINAL} runs: {FINAL} done, 0 running, 0 failed, 0 missing" in output
+
+
+def test_a_changed_request_is_refused_with_the_keys_that_changed(undisturbed: tuple[Path, str]) -> None:
+    results, _ = undisturbed
+    refused = call("sweep", results, "training.clip=0.5", code=2)
+    assert "training.clip: 1 -> 0.5" in refused.stderr and "--replan" in refused.stderr
+
+
+def test_killed_at_three_moments_ends_with_the_same_tables(undisturbed: tuple[Path, str], tmp_path: Path) -> None:
+    reference, _ = undisturbed
+    rng = random.Random(0)
+    for already in (1, GRID // 2, GRID + 3):
+        process = subprocess.Popen(
+            command("sweep", tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        wait_for_records(tmp_path, count=already, process=process)
+        time.sleep(rng.random())
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        before = stamps(tmp_path)
+        assert before, "killed before anything was done"
+        for path in (tmp_path / "records").glob("[!.]*"):
+            json.loads(path.read_text())
+    call("sweep", tmp_path)
+    after = stamps(tmp_path)
+    assert {name: after[name] for name in before} == before
+    assert tables(tmp_path) == tables(reference)
+
+
+def test_workers_end_with_a_killed_launcher(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command("sweep", tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    wait_for_records(tmp_path, count=1, process=process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 60
+    while group_lives(process.pid):
+        assert time.monotonic() < deadline, "workers outlive their launcher"
+        time.sleep(0.2)
+
+
+def test_a_failing_run_is_named_and_retried(tmp_path: Path) -> None:
+    one = ["sweep.methods=[sft]", "sweep.datasets=[listops]", "sweep.seeds=[42]", "training.max_steps=2"]
+    call("plan", tmp_path, *one)
+    runs = [json.loads(line) for line in (tmp_path / "manifests" / "demo.grid.jsonl").read_text().splitlines()]
+    identity = next(line["identity"] for line in runs if line["kind"] == "run")
+    blocked = tmp_path / "runs" / identity / "adapter"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("a file where a folder should go")
+    failed = call("sweep", tmp_path, *one, code=1)
+    assert "FAILED" in failed.stdout and "--retry" in failed.stderr
+    blocked.unlink()
+    again = call("sweep", tmp_path, *one, code=1)
+    assert "[1/" not in again.stdout, "a failed run is not tried again unasked"
+    call("sweep", tmp_path, *one, "--retry")
+    assert (tmp_path / "tables" / "demo.md").exists()
+
+
+def wait_for_records(results: Path, *, count: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 240
+    while len(list((results / "records").glob("[!.]*"))) < count:
+        assert process.poll() is None, "the sweep ended before it could be killed"
+        assert time.monotonic() < deadline, "the sweep does not get on"
+        time.sleep(0.05)
+
+
+def group_lives(group: int) -> bool:
+    """Whether a process of the group is alive; zombies are not."""
+    listed = subprocess.run(["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
+    return any(int(pgid) == group and not stat.startswith("Z") for pgid, stat in map(str.split, listed.splitlines()))

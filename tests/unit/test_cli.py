@@ -1,0 +1,137 @@
+"""The command line: what it prints, what it refuses, and what it does not load to do so."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from actshift.cli import main
+from actshift.composition import groups, known_keys
+
+LIGHT = """
+import sys
+from actshift.cli import main
+codes = []
+for line in ("--help", "list", "run --help", "run --cfg job", "run method=srt", "run lr=-1", "run -m method=sft,srt"):
+    try:
+        codes.append(main(line.split()))
+    except SystemExit as exit:
+        codes.append(exit.code or 0)
+heavy = {"torch", "transformers", "datasets", "peft", "wandb", "pandas"} & set(sys.modules)
+print("RESULT", codes, sorted(heavy))
+"""
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Commands are given in an empty folder that is not the project's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["actshift"])
+    return tmp_path
+
+
+def leaves(config: dict[str, Any], path: str = "") -> set[str]:
+    return {f"{path}{key}" for key in config} | {
+        leaf for key, value in config.items() if isinstance(value, dict) for leaf in leaves(value, f"{path}{key}.")
+    }
+
+
+def test_help_and_refusals_load_nothing_heavy(elsewhere: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, check=True, cwd=elsewhere)
+    assert done.stdout.splitlines()[-1] == "RESULT [0, 0, 0, 0, 2, 2, 2] []"
+    assert done.stderr.count("actshift: ") == 3
+    assert "Traceback" not in done.stderr
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_help_of_the_module(elsewhere: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "actshift.cli", "--help"], capture_output=True, text=True, check=True, cwd=elsewhere
+    )
+    for verb in ("run", "sweep", "plan", "select", "status", "tables", "list"):
+        assert f"\n    {verb} " in done.stdout
+
+
+@pytest.mark.parametrize("resolve", [[], ["--resolve"]])
+def test_cfg_prints_every_key(resolve: list[str], capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+    assert main(["run", "--cfg", "job", *resolve, "method=post_block_nonlinear", "sweep=demo"]) == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    printed = leaves(config)
+    # Neither LoRA's own keys nor those of a list's entries; an interpolation stands for the keys below it.
+    wanted = {key for key in known_keys() if "*" not in key and not key.startswith("sweep.exclude.")}
+    wanted -= {"method.alpha", "method.dropout", "method.targets"}
+    below = ("training.schedule.", "data.splits.")
+    assert {key for key in wanted - printed if resolve or not key.startswith(below)} == set()
+    assert config["method"]["activation"] == "silu"
+    assert config["lr"] == (config["method"]["lr"] if resolve else "${method.lr}")
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_cfg_refuses_what_a_run_would_refuse(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--cfg", "job", "method.rank=0"]) == 2
+    assert "method.rank = 0 is impossible" in capsys.readouterr().err
+
+
+def test_list_shows_every_option_and_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    shown, group = {}, ""
+    for line in lines:
+        if not line.startswith(" "):
+            group = line
+        else:
+            option, about = line.split(maxsplit=1)
+            shown.setdefault(group, []).append(option)
+            assert len(about) > 10
+    assert shown == groups()
+
+
+def test_list_of_one_group(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "method"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["method", *groups()["method"]]
+    assert main(["list", "methd"]) == 2
+    assert "Did you mean 'method'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "methd.rank=1"], "Did you mean 'method.rank'?"),
+        (["run", "method.layers=[0,99]"], "method.layers = [0, 99] is impossible"),
+        (["run", "model.source=hub", "model.path=/no/where", "lr=0"], "lr = 0.0 is impossible"),
+        (["run", "data.source=local"], "data.dir = null is impossible"),
+        (["run", "--config-name=other"], "unknown option '--config-name=other'"),
+        (["run", "-m", "method=sft,srt", "debug=few_steps"], "Did you mean 'sft'?"),
+        (["run", "-m", "lr=1e-3,-1", "debug=few_steps"], "lr = -1.0 is impossible"),
+        (["run", "-m", "method=sft,post_block", "method.rank=4"], "unknown config key 'method.rank'"),
+        (["run", "-m", "method=glob(x*)"], "unknown method 'glob(x*)'"),
+        (["run", "-m", "lr=interval(0,1)"], "cannot be taken apart"),
+        (["sweep", "dmeo"], "unknown sweep 'dmeo'. Did you mean 'demo'?"),
+        (["sweep", "demo", "sweep.rates.tiny.sft=[]"], "sweep.rates.tiny.sft = [] is impossible"),
+        (["plan", "demo", "lr=1"], "which the sweep 'demo' sets itself"),
+        (["status", "demo"], "has not been planned"),
+        (["select", "demo"], "has not been planned"),
+        (["tables", "demo"], "has not been planned"),
+    ],
+)
+def test_wrong_requests_end_with_2_and_leave_nothing(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.startswith("actshift: ")
+    assert printed.out == ""
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["rnu"], ["sweep"], ["list", "a", "b"]])
+def test_argparse_refuses_the_rest(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as refusal:
+        main(arguments)
+    assert refusal.value.code == 2

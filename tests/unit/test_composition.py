@@ -1,0 +1,269 @@
+"""Composition: everything in conf/ composes, and nothing that the schema does not declare gets in."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actshift import composition
+from actshift.composition import SCHEMAS, cell_of, check_names, compose, groups, known_keys
+from actshift.errors import ActshiftError
+from actshift.paths import conf_dir
+from actshift.planning import expand_grid, verify
+from actshift.validation import validate
+
+AXES = ("model", "method", "dataset", "protocol")
+GROUPS = groups()
+NAMED = sorted({group for group, _ in SCHEMAS if group is not None})
+FILES = [(group, option) for group, options in GROUPS.items() for option in options]
+_KEYS = known_keys()
+LEAVES = [key for key in _KEYS if "*" not in key and not any(other.startswith(f"{key}.") for other in _KEYS)]
+
+
+def config_file(group: str, option: str) -> str:
+    return (conf_dir() / group / f"{option}.yaml").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def composed() -> list[dict[str, Any]]:
+    """Every model, method and data set under every protocol, each at least once."""
+    width = max(len(GROUPS[axis]) for axis in AXES)
+    rows = [
+        [f"protocol={protocol}", *(f"{axis}={GROUPS[axis][place % len(GROUPS[axis])]}" for axis in AXES[:3])]
+        for protocol in GROUPS["protocol"]
+        for place in range(width)
+    ]
+    return [compose(row) for row in rows]
+
+
+# --- what is there ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("group", "option"), FILES)
+def test_every_file_says_what_it_is_and_bears_its_own_name(group: str, option: str) -> None:
+    text = config_file(group, option)
+    about = next(line for line in text.splitlines() if "@package" not in line)
+    assert re.match(r"# \S.{10,}", about)
+    if group in NAMED:
+        assert re.search(rf"^name: {re.escape(option)}$", text, re.MULTILINE)
+
+
+def test_every_option_composes_under_every_protocol(composed: list[dict[str, Any]]) -> None:
+    seen = [cell_of(config) for config in composed]
+    for place, axis in enumerate(AXES):
+        assert {cell[place] for cell in seen} == set(GROUPS[axis])
+
+
+def test_every_combination_is_valid(composed: list[dict[str, Any]]) -> None:
+    # The axes meet in validation and in the interpolations of config.yaml, none of which reads the model.
+    assert not [file for group, file in FILES if "${model" in config_file(group, file)]
+    assert "${model" not in (conf_dir() / "config.yaml").read_text()
+    models = {config["model"]["name"]: config["model"] for config in composed}
+    for config, model in product(composed, models.values()):
+        validate({**config, "model": model})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", GROUPS["protocol"])
+@pytest.mark.parametrize("model", GROUPS["model"])
+def test_the_full_product_composes(model: str, protocol: str) -> None:
+    for method, dataset in product(GROUPS["method"], GROUPS["dataset"]):
+        config = compose([f"model={model}", f"method={method}", f"dataset={dataset}", f"protocol={protocol}"])
+        assert cell_of(config) == (model, method, dataset, protocol)
+
+
+@pytest.mark.parametrize(
+    ("group", "option"), [(group, option) for group, option in FILES if group in ("hardware", "logger", "debug")]
+)
+def test_the_other_options_compose(group: str, option: str) -> None:
+    config = compose([f"{group}={option}"])
+    assert config.get(group, {"name": option})["name"] == option
+
+
+def test_a_run_takes_what_its_protocol_says_for_its_family_and_data_set(composed: list[dict[str, Any]]) -> None:
+    for config in composed:
+        protocol, training, dataset = config["protocol"], config["training"], config["dataset"]
+        assert training["schedule"] == protocol["schedules"][config["method"]["family"]]
+        assert training["epochs"] == protocol["epochs"][dataset["name"]]
+        assert training["max_tokens"] == protocol["max_tokens"][dataset["name"]]
+        assert training["batch_size"] == protocol["batch_size"]
+        assert config["data"]["splits"] == dataset["splits"][protocol["name"]]
+        assert config["lr"] == config["method"]["lr"]
+
+
+def test_the_two_protocols_differ_where_the_code_differs_from_the_paper() -> None:
+    paper, released = compose(["dataset=boolq"]), compose(["dataset=boolq", "protocol=released"])
+    assert paper["training"]["schedule"] == {"kind": "constant", "warmup": 0.0}
+    assert released["training"]["schedule"] == {"kind": "linear", "warmup": 0.03}
+    assert (paper["training"]["batch_size"], released["training"]["batch_size"]) == (8, 16)
+    assert (paper["training"]["max_tokens"], released["training"]["max_tokens"]) == (None, 256)
+    assert (paper["data"]["splits"]["test"], released["data"]["splits"]["test"]["keep"]) == (
+        {"source": "validation", "keep": "whole", "hold_out": 0.0, "shuffle": False, "seed": 42},
+        "held_out",
+    )
+
+
+def test_numbers_are_numbers_however_they_are_typed() -> None:
+    assert compose(["lr=1e-3"])["lr"] == compose(["lr=0.001"])["lr"] == 0.001
+    assert compose(["lr=1"])["lr"] == 1.0
+    assert compose(["method.layers=[0,2]"])["method"]["layers"] == [0, 2]
+
+
+# --- sweeps -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", GROUPS["sweep"])
+def test_every_sweep_composes_and_has_a_grid_for_each_of_its_cells(name: str) -> None:
+    sweep = compose([f"sweep={name}"])["sweep"]
+    assert sweep["name"] == name
+    check_names(sweep["overrides"])
+    for model, method in product(sweep["models"], sweep["methods"]):
+        scale = re.search(r"^scale: (\S+)$", config_file("model", model), re.MULTILINE)
+        rates = re.search(r"^rates: (\S+)$", config_file("method", method), re.MULTILINE)
+        assert scale and rates
+        assert len(sweep["rates"][scale[1]][rates[1]]) > 1
+
+
+def test_the_demo_expands_to_runs_that_its_overrides_reproduce() -> None:
+    sweep = compose(["sweep=demo"])["sweep"]
+    grid = expand_grid(sweep, compose)
+    cells = product(sweep["models"], sweep["methods"], sweep["datasets"])
+    assert [(planned.cell.model, planned.cell.method, planned.cell.dataset) for planned in grid.cells] == list(cells)
+    assert len({run.identity for run in grid.runs}) == len(grid.runs) == sum(len(cell.rates) for cell in grid.cells)
+    run = grid.runs[-1]
+    verify(run, compose(list(run.overrides)), grid)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sweep.methods=[sft,pst_block]", r"unknown method 'pst_block'. Did you mean 'post_block'\?.*sweep.methods"),
+        ("sweep.models=[tny]", r"unknown model 'tny'. Did you mean 'tiny'\?.*sweep.models"),
+        ("sweep.datasets=[bolq]", r"unknown dataset 'bolq'. Did you mean 'boolq'\?.*sweep.datasets"),
+        ("sweep.rates.tiny.sft=[]", r"sweep.rates.tiny.sft = \[\] is impossible: .*at least one learning rate"),
+        ("sweep.rates.tiny.sft=[1e-3,-1]", r"sweep.rates.tiny.sft = \[0.001, -1.0\] .*positive"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_refused(override: str, message: str) -> None:
+    with pytest.raises(ActshiftError, match=message):
+        compose(["sweep=demo", override])
+
+
+# --- errors -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "got", "allowed", "near"),
+    [
+        (["methd.rank=1"], "methd.rank", "method, model, protocol", "method.rank"),
+        (["method.rnk=4"], "method.rnk", "parameterization, rank, rates", "method.rank"),
+        (["training.epoch=2"], "training.epoch", "epochs, max_steps", "training.epochs"),
+        (
+            ["data.limit.tran=2"],
+            "data.limit.tran",
+            "Allowed below 'data.limit': test, train, validation",
+            "data.limit.train",
+        ),
+        (["method=srt"], "srt", "lora_r8, post_block", "sft"),
+        (["model=tny"], "tny", "random-llama", "tiny"),
+        (["dataset=Boolq"], "Boolq", "arc_challenge, boolq", "boolq"),
+        (["protocol=papr"], "papr", "paper, released", "paper"),
+        (["method=post_block,srt"], "srt", "lora_r8, post_block", "sft"),
+        (["method=null"], "null", "lora_r8, post_block", None),
+        (["hydrax=1"], "hydrax", "data, dataset, hardware", None),
+        (["model=tiny", "method=sft", "method.rank=4"], "method.rank", "family, kind, lr, name, rates", None),
+        (["lr=abc"], "'abc' of type 'str'", "Float", None),
+        (["seed=1.5"], "'1.5' of type 'float'", "Integer", None),
+        (["lr=null"], "lr=null", "not Optional", None),
+        (["training={batch_sise: 3}"], "training.batch_sise", "batch_size, clip", "training.batch_size"),
+        (["dataset.procedural.difficulty.max_dept=3"], "max_dept", "max_args, max_depth", "max_depth"),
+        (["dataset.name=squad"], "protocol.epochs.squad", "not found", None),
+        (["lr"], "override 'lr'", "missing EQUAL", None),
+    ],
+)
+def test_an_override_that_cannot_be_is_refused(overrides: list[str], got: str, allowed: str, near: str | None) -> None:
+    with pytest.raises(ActshiftError) as refusal:
+        compose(overrides)
+    message = str(refusal.value)
+    assert got in message
+    assert allowed in message
+    assert near is None or re.search(rf"Did you mean '[\w.]*{near}'\?", message)
+    assert "\n" not in message
+    assert "To append to your config" not in message  # Hydra's advice leads around the schema
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["+foo=1"],
+        ["++foo=1"],
+        ["+data.limit.tran=1"],
+        ["++training.max_step=3"],
+        ["method=sft", "+method.rank=4"],
+        ["method=sft", "++method.rank=4"],
+        ["++training={max_step: 4}"],
+        ["+model.shape.wdth=3"],
+        ["+dataset.procedural.difficulty.max_dept=3"],
+        ["+grid=tiny"],
+        ["+method@foo=sft"],
+        ["+method@model=sft"],
+        ["+method=sft"],
+    ],
+)
+def test_adding_is_no_way_around_the_schema(overrides: list[str]) -> None:
+    with pytest.raises(ActshiftError):
+        compose(overrides)
+
+
+@pytest.mark.parametrize("override", ["~lr", "~seed", "~method", "~method.rank", "~data.limit", "~debug", "~foo"])
+def test_nothing_can_be_deleted(override: str) -> None:
+    with pytest.raises(ActshiftError, match=f"'{override}' deletes a key"):
+        compose([override])
+
+
+def test_adding_what_the_schema_leaves_free_is_allowed() -> None:
+    config = compose(["+dataset.hub.rows.extra=7", "++lr=0.5"])
+    assert config["dataset"]["hub"]["rows"]["extra"] == 7
+    assert config["lr"] == 0.5
+
+
+@settings(deadline=None, max_examples=40)
+@given(key=st.sampled_from(LEAVES), data=st.data())
+def test_a_key_with_a_letter_missing_is_refused_with_a_hint(key: str, data: st.DataObject) -> None:
+    place = data.draw(st.sampled_from([place for place, letter in enumerate(key) if letter.isalpha()]))
+    misspelt = key[:place] + key[place + 1 :]
+    if any(composition._matches(misspelt, known) for known in known_keys()) or misspelt.endswith("."):
+        return
+    with pytest.raises(ActshiftError, match=re.escape(f"'{misspelt}'")) as refusal:
+        check_names([f"{misspelt}=1"])
+    assert "Allowed" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("rnk: 8\n", r"unknown config key 'method.rnk' in conf/method/post_block.yaml. Did you mean 'method.rank'\?"),
+        ("activation: [1]\n", r"method/post_block.*'\[1\]' full_key: method.activation$"),
+        ("lr: [\n", r"does not compose.*post_block.yaml"),
+    ],
+)
+def test_a_broken_file_is_named(broken: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    conf = shutil.copytree(conf_dir(), tmp_path / "conf")
+    with (conf / "method" / "post_block.yaml").open("a") as file:
+        file.write(broken)
+    monkeypatch.setattr(composition, "conf_dir", lambda: conf)
+    with pytest.raises(ActshiftError, match=message):
+        compose(["method=post_block"])
+
+
+def test_composing_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert compose([]) == compose([])
+    assert list(tmp_path.iterdir()) == []

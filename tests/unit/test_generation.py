@@ -1,0 +1,116 @@
+"""Batched greedy generation: against transformers' own, its batches, and where it stops."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from adapted import answers, attached, base_of, method_config, naive_answer, perturb, some_prompts
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actshift.evaluation.generation import generate, length_batches
+from actshift.models.loading import Base
+
+SENTENCES = [
+    "Question: is the cat in the garden? Answer:",
+    "What is 3 + 4?",
+    "The",
+    "Tom has 5 apples and buys 7 more. He gives 2 of them to his friend. How many apples does Tom have now?",
+    "[ MAX 2 9 [ MIN 4 7 ] 0 ] =",
+]
+
+
+@given(lengths=st.lists(st.integers(0, 60), max_size=40), tokens=st.integers(1, 200))
+def test_batches_hold_every_row_once_and_no_more_tokens_than_allowed(lengths: list[int], tokens: int) -> None:
+    batches = list(length_batches(lengths, tokens=tokens))
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    ordered = [lengths[row] for batch in batches for row in batch]
+    assert ordered == sorted(lengths, reverse=True)
+    for batch in batches:
+        assert len(batch) == 1 or lengths[batch[0]] * len(batch) <= tokens
+    for batch in batches[:-1]:
+        assert lengths[batch[0]] * (len(batch) + 1) > tokens, "no batch is split without need"
+
+
+def theirs(base: Base, prompts: list[list[int]], *, new: int) -> list[list[int]]:
+    """The continuations by transformers' generate, cut before the end token."""
+    longest, end = max(map(len, prompts)), base.tokenizer.eos_token_id
+    ids_BT = torch.tensor([[base.pad_id] * (longest - len(prompt)) + prompt for prompt in prompts])
+    attention_BT = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    output_BT = base.model.generate(
+        ids_BT, attention_mask=attention_BT, do_sample=False, max_new_tokens=new, pad_token_id=base.pad_id
+    )
+    rows = output_BT[:, longest:].tolist()
+    return [row[: row.index(end)] if end in row else row for row in rows]
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.02])
+def test_it_is_transformers_own_greedy_generation(strength: float) -> None:
+    base = base_of("tiny")
+    prompts = [list(base.tokenizer(sentence)["input_ids"]) for sentence in SENTENCES]
+    with attached(base, method_config("post_block", model="tiny")) as adaptation:
+        perturb(adaptation, scale=strength)
+        assert answers(base, adaptation, prompts, new=12) == theirs(base, prompts, new=12)
+
+
+def ending_at(base: Base, token: int) -> Base:
+    """The base with another end token."""
+    tokenizer = copy.deepcopy(base.tokenizer)
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(token)
+    assert tokenizer.eos_token_id == token
+    return dataclasses.replace(base, tokenizer=tokenizer)
+
+
+def test_a_row_stops_at_the_end_token_and_the_others_go_on() -> None:
+    base = base_of("random-llama")
+    prompts = some_prompts(base, [4, 7, 5])
+    with attached(base, method_config("post_block", model="random-llama")) as adaptation:
+        full = answers(base, perturb(adaptation), prompts, new=8)
+        assert [len(row) for row in full] == [8, 8, 8]
+        end = next(token for place, token in enumerate(full[1]) if place >= 2 and token not in full[1][:place])
+        expected = [row[: row.index(end)] if end in row else row for row in full]
+        ending = ending_at(base, end)
+        assert answers(ending, adaptation, prompts, new=8) == expected
+        assert 2 <= len(expected[1]) < 8 and max(map(len, expected)) == 8
+        assert naive_answer(ending, adaptation, prompts[1], new=8) == expected[1]
+        first = full[1][0]
+        assert answers(ending_at(base, first), adaptation, prompts, new=8)[1] == []
+
+
+def test_generation_ends_when_every_row_has() -> None:
+    base = base_of("random-llama")
+    (prompt,) = some_prompts(base, [6])
+    passes = []
+    counter = base.model.register_forward_pre_hook(lambda *_: passes.append(1))
+    with attached(base, method_config("post_block", model="random-llama")) as adaptation:
+        (full,) = answers(base, perturb(adaptation), [prompt], new=8)
+        assert len(passes) == 8
+        end = next(token for place, token in enumerate(full) if place >= 2 and token not in full[:place])
+        passes.clear()
+        answers(ending_at(base, end), adaptation, [prompt, prompt], new=8)
+    counter.remove()
+    assert len(passes) == full.index(end) + 1
+
+
+def test_at_most_so_many_tokens_are_new_longest_prompts_first() -> None:
+    base = base_of("random-qwen3")
+    prompts = some_prompts(base, [3, 9, 6, 9])
+    with attached(base, method_config("post_block", model="random-qwen3")) as adaptation:
+        for new in (1, 4):
+            pairs = list(generate(base, adaptation, prompts=prompts, max_new_tokens=new, batch_tokens=18))
+            assert [row for row, _ in pairs] == [1, 3, 2, 0]
+            assert all(len(ids) == new for _, ids in pairs)
+        assert list(generate(base, adaptation, prompts=[], max_new_tokens=4, batch_tokens=18)) == []
+
+
+def test_generating_leaves_no_gradient_behind_and_training_can_go_on() -> None:
+    base = base_of("random-llama")
+    with attached(base, method_config("post_block", model="random-llama")) as adaptation:
+        answers(base, perturb(adaptation), some_prompts(base, [3, 5]))
+        assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+        adaptation.observe(None)
+        base.model(input_ids=torch.tensor([[7, 8]])).logits.sum().backward()
+        assert all(parameter.grad is not None for _, parameter in adaptation.named_parameters())

@@ -1,0 +1,96 @@
+"""Scopes: the positions they choose, wherever the padding is, and what they do to a model that generates."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from adapted import answers, attached, base_of, method_config, naive_answer, perturb, some_prompts
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actshift.methods.options import SCOPES
+from actshift.methods.scopes import first_last, get_scope, last_prompt, prompt
+
+LENGTHS = st.lists(st.integers(0, 9), min_size=1, max_size=5)
+ENDS = st.integers(0, 6)
+
+
+def masks(lengths: list[int], *, left: bool, answer: int = 0) -> torch.Tensor:
+    """Prompt tokens of rows padded on one side, an answer of some tokens after each prompt."""
+    rows = []
+    for length in lengths:
+        padding = [False] * (max(lengths) - length)
+        row = [True] * length + [False] * answer
+        rows.append(padding + row if left else row + padding)
+    return torch.tensor(rows, dtype=torch.bool).reshape(len(lengths), -1)
+
+
+def test_a_prompt_by_hand() -> None:
+    prompt_BT = torch.tensor([[0, 0, 1, 1, 1, 1, 0]], dtype=torch.bool)
+    assert prompt(prompt_BT).int().tolist() == [[0, 0, 1, 1, 1, 1, 0]]
+    assert last_prompt(prompt_BT).int().tolist() == [[0, 0, 0, 0, 0, 1, 0]]
+    assert first_last(prompt_BT, first=1, last=2).int().tolist() == [[0, 0, 1, 0, 1, 1, 0]]
+    assert first_last(prompt_BT, first=2, last=0).int().tolist() == [[0, 0, 1, 1, 0, 0, 0]]
+    assert first_last(prompt_BT, first=7, last=7).int().tolist() == [[0, 0, 1, 1, 1, 1, 0]]
+
+
+@given(lengths=LENGTHS, first=ENDS, last=ENDS, left=st.booleans(), answer=st.integers(0, 3))
+def test_the_ends_are_counted_from_the_real_tokens(
+    lengths: list[int], first: int, last: int, left: bool, answer: int
+) -> None:
+    prompt_BT = masks(lengths, left=left, answer=answer)
+    chosen_BT = first_last(prompt_BT, first=first, last=last)
+    for row, length in enumerate(lengths):
+        expected = [place < first or place >= length - last for place in range(length)]
+        assert chosen_BT[row][prompt_BT[row]].tolist() == expected
+        assert not chosen_BT[row][~prompt_BT[row]].any()
+
+
+@given(lengths=LENGTHS, left=st.booleans())
+def test_the_last_prompt_token_is_one_a_row_that_has_a_prompt(lengths: list[int], left: bool) -> None:
+    counts = last_prompt(masks(lengths, left=left, answer=2)).sum(-1).tolist()
+    assert counts == [min(length, 1) for length in lengths]
+
+
+def test_every_scope_of_the_options_exists() -> None:
+    assert {kind for kind in SCOPES if get_scope(kind, first=1, last=1) is None} == {"all"}
+
+
+@pytest.mark.parametrize("model", ["random-llama", "random-qwen3", "random-gemma3"])
+@pytest.mark.parametrize("kind", SCOPES)
+def test_generation_under_a_scope_is_that_of_each_prompt_alone(kind: str, model: str) -> None:
+    """Mixed lengths, some shorter than first + last, padded on the left, with a cache."""
+    base = base_of(model)
+    prompts = some_prompts(base, [2, 9, 5, 1])
+    config = method_config("post_block", model=model)
+    config = {**config, "scope": {"kind": kind, "first": 2, "last": 2}}
+    with attached(base, config) as adaptation:
+        expected = [
+            naive_answer(base, perturb(adaptation) if row == 0 else adaptation, prompt)
+            for row, prompt in enumerate(prompts)
+        ]
+        assert answers(base, adaptation, prompts) == expected
+
+
+@pytest.mark.parametrize("kind", SCOPES)
+def test_only_the_positions_of_the_scope_change(kind: str) -> None:
+    base = base_of("random-llama")
+    config = {**method_config("post_block_vector", model="random-llama"), "layers": [1]}
+    config["scope"] = {"kind": kind, "first": 1, "last": 2}
+    prompt_BT = masks([4, 6], left=False, answer=2)
+    seen: list[torch.Tensor] = []
+
+    def record(h_BTD: torch.Tensor) -> torch.Tensor:
+        seen.append(h_BTD.clone())
+        return h_BTD
+
+    before = base.sites.hook("post_block", 1, record)
+    with attached(base, config) as adaptation, torch.no_grad():
+        after = base.sites.hook("post_block", 1, record)
+        perturb(adaptation).observe(prompt_BT)
+        base.model(input_ids=torch.full(prompt_BT.shape, 7))
+    before.remove()
+    after.remove()
+    scope = get_scope(kind, first=1, last=2)
+    expected_BT = torch.ones_like(prompt_BT) if scope is None else scope(prompt_BT)
+    assert torch.equal((seen[0] != seen[1]).any(-1), expected_BT)

@@ -1,0 +1,127 @@
+"""Trackers: mirrors that cannot stop a run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actshift.trackers import Guarded, Tracker, _has_key, start_tracker
+
+
+def config(**logger: Any) -> dict[str, Any]:
+    return {
+        "logger": {"name": "wandb", "project": "actshift", "mode": None, **logger},
+        **{group: {"name": f"a-{group}"} for group in ("model", "method", "dataset")},
+        "lr": 0.001,
+        "seed": 1,
+        "stage": "grid",
+    }
+
+
+@pytest.fixture
+def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+
+
+class Broken(Tracker):
+    """Fails at one of its calls."""
+
+    def __init__(self, at: str) -> None:
+        self.at, self.calls = at, 0
+        self._fail("start")
+
+    def step(self, step: int, *, loss: float, lr: float) -> None:
+        self.calls += 1
+        self._fail("step")
+
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        self.calls += 1
+        self._fail("finish")
+
+    def _fail(self, call: str) -> None:
+        if call == self.at:
+            raise RuntimeError(f"no {call}")
+
+
+@pytest.mark.parametrize("at", ["start", "step", "finish"])
+def test_a_fault_is_told_once_and_ends_the_mirror(at: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, logger="actshift")
+    tracker = Guarded(lambda: Broken(at))
+    for step in range(3):
+        tracker.step(step, loss=1.0, lr=0.1)
+    tracker.finish({"accuracy": 50.0})
+    tracker.finish({"accuracy": 50.0})
+    assert [record.message for record in caplog.records] == [f"the tracker failed and is off for this run: no {at}"]
+
+
+def test_a_mirror_without_faults_hears_everything() -> None:
+    mirror = Broken("never")
+    tracker = Guarded(lambda: mirror)
+    tracker.step(1, loss=1.0, lr=0.1)
+    tracker.step(2, loss=1.0, lr=0.1)
+    tracker.finish({})
+    assert mirror.calls == 3
+
+
+def test_none_is_the_plain_tracker(tmp_path: Path) -> None:
+    tracker = start_tracker(config(name="none"), identity="0" * 16, folder=tmp_path)
+    tracker.step(1, loss=1.0, lr=0.1)
+    tracker.finish({"accuracy": 1.0})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("no_key")
+@pytest.mark.parametrize(
+    ("machine", "found"),
+    [("example.org", False), ("api.wandb.ai", True), ("api.forge.coreweave.com", True), ("wb.lab.example.org", True)],
+)
+def test_a_key_is_found_where_wandb_login_puts_it(
+    machine: str, found: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wb.lab.example.org:8080")
+    assert not _has_key()
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / ".netrc").write_text(f"machine {machine} login user password x\n")
+    assert _has_key() == found
+
+
+@pytest.mark.usefixtures("no_key")
+def test_a_broken_netrc_is_no_key_and_the_variable_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / ".netrc").write_text("machine\n")
+    assert not _has_key()
+    monkeypatch.setenv("WANDB_API_KEY", "x")
+    assert _has_key()
+
+
+@pytest.mark.usefixtures("no_key")
+def test_wandb_is_offline_without_a_key_and_each_run_is_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = (tmp_path / "first", tmp_path / "second")
+    start_tracker(config(), identity="1" * 16, folder=first).step(1, loss=1.0, lr=0.1)
+    # The first run failed before it could finish: the second must not continue under its name.
+    tracker = start_tracker(config(), identity="2" * 16, folder=second)
+    tracker.step(1, loss=1.0, lr=0.1)
+    tracker.finish({"accuracy": 50.0, "rows_touched": {"truncated": 0}, "split": "validation"})
+    assert caplog.records == []
+    for folder, identity in ((first, "1" * 16), (second, "2" * 16)):
+        (file,) = folder.glob("wandb/offline-run-*/*.wandb")
+        assert file.name == f"run-{identity}.wandb"
+        assert file.stat().st_size > 0
+
+
+@pytest.mark.usefixtures("no_key")
+def test_wandb_that_refuses_stays_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tracker = start_tracker(config(project="a/b"), identity="3" * 16, folder=tmp_path)
+    tracker.step(1, loss=1.0, lr=0.1)
+    tracker.finish({})
+    (record,) = caplog.records
+    assert "the tracker failed" in record.message
+    assert "a/b" in record.message

@@ -1,0 +1,195 @@
+"""Every config key is read by something that acts on it.
+
+Real runs, a real plan and a real sweep are given a config that notes each key that is looked up. Iterating, comparing
+and serialising do not count as reading, and neither does validation: a key that is only checked does nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from actshift import commands
+from actshift.cli import main
+from actshift.composition import compose, known_keys
+from actshift.paths import conf_dir, embedded_model_dir
+from actshift.run import Session, pick_device, run
+from actshift.tasks import get_task
+from actshift.trackers import start_tracker
+
+UNREAD = {
+    "model.chat": "whether prompts get the tokenizer's chat template: declared for Gemma 3, not applied yet",
+}
+"""Keys that nothing reads, and why they are there all the same. An entry that is read after all is refused."""
+
+
+class Recorded(dict[str, Any]):
+    """A mapping that notes in `read` the dotted key of each value that is looked up in it or below it."""
+
+    def __init__(self, config: Mapping[str, Any], read: set[str], path: str = "") -> None:
+        super().__init__({key: _recorded(value, read, f"{path}{key}") for key, value in config.items()})
+        self._read, self._path = read, path
+
+    def __getitem__(self, key: str) -> Any:
+        return self._note(key, super().__getitem__(key))
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self._note(key, super().get(key, default))
+
+    def _note(self, key: str, value: Any) -> Any:
+        if not isinstance(value, Recorded):
+            self._read.add(f"{self._path}{key}")
+        return value
+
+
+class RecordedBelow(Recorded):
+    """A mapping below the top. Having its own iterator makes `**mapping` look each key up, which then counts."""
+
+    def __iter__(self) -> Iterator[str]:
+        return super().__iter__()
+
+
+def _recorded(value: Any, read: set[str], path: str) -> Any:
+    if isinstance(value, Mapping):
+        return RecordedBelow(value, read, f"{path}.")
+    if isinstance(value, list):
+        return [_recorded(item, read, path) for item in value]
+    return value
+
+
+def interpolated() -> list[tuple[str, str]]:
+    """Where config.yaml hands a key on: (the key, the key that it becomes), `*` for an inner interpolation."""
+    document = yaml.safe_load((conf_dir() / "config.yaml").read_text())
+
+    def pairs(value: Any, path: str) -> Iterator[tuple[str, str]]:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from pairs(inner, f"{path}.{key}".lstrip("."))
+        elif isinstance(value, str) and (source := re.fullmatch(r"\$\{(.*)\}", value)):
+            yield re.sub(r"\$\{[^}]*\}", "*", source[1]), path
+
+    return [pair for pair in pairs(document, "") if not pair[1].startswith("hydra.")]
+
+
+def matches(name: str, key: str) -> bool:
+    parts, wanted = name.split("."), key.split(".")
+    return len(parts) == len(wanted) and all(want in ("*", part) for part, want in zip(parts, wanted, strict=True))
+
+
+def is_read(key: str, read: set[str]) -> bool:
+    """Whether a key of the schema was read, itself or as the key that config.yaml makes of it."""
+    names = {key}
+    for source, target in interpolated():
+        head = ".".join(key.split(".")[: source.count(".") + 1])
+        if matches(head, source) or head == source:
+            names.add(target + key[len(head) :])
+    return any(matches(name, wanted) for name in read for wanted in names)
+
+
+def schema_leaves() -> list[str]:
+    keys = known_keys()
+    return [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with BoolQ in the hub's schema, below data/, and room for results."""
+    folder = tmp_path_factory.mktemp("unread")
+    rng = random.Random(0)
+    (folder / "data" / "boolq").mkdir(parents=True)
+    for split, rows in (("train", 24), ("validation", 20)):
+        lines = (json.dumps(get_task("boolq").generate(rng, facts=2)) for _ in range(rows))
+        (folder / "data" / "boolq" / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def read(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The keys that runs, a tracker and a sweep look up."""
+    import datasets
+
+    read: set[str] = set()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        patch.setenv("HOME", str(workplace))
+        patch.delenv("WANDB_API_KEY", raising=False)
+        patch.chdir(workplace)
+        _runs(read, workplace)
+        _tracker(read, workplace)
+        _sweep(read, patch)
+        patch.setattr("torch.cuda.is_available", lambda: False)
+        with pytest.raises(ValueError, match="a100-40gb"):
+            pick_device(Recorded(compose(["hardware=a100-40gb"]), read)["hardware"])
+    return read
+
+
+def _runs(read: set[str], workplace: Path) -> None:
+    session = Session()
+    small = ["debug=few_steps", "training.max_steps=2", "hardware.evaluation_tokens=4096"]
+    rows = ["dataset.hub.rows.train=24", "dataset.hub.rows.validation=20"]
+    local = ["dataset=boolq", "data.source=local", f"data.dir={workplace / 'data'}", "protocol=released", *rows]
+    hub = ["dataset=boolq", "data.source=hub", f"dataset.hub.path={workplace / 'data' / 'boolq'}", *rows]
+    runs = [
+        ["method=sft", "dataset=listops"],
+        ["method=lora_r8", *local],
+        ["method=post_block", *hub, "stage=final"],
+        ["method=post_block_nonlinear", "model.source=hub", f"model.path={embedded_model_dir('tiny_llama')}"],
+    ]
+    for overrides in runs:
+        run(Recorded(compose([*small, *overrides]), read), session=session)
+
+
+def _tracker(read: set[str], workplace: Path) -> None:
+    seen: set[str] = set()
+    config = Recorded(compose(["logger=wandb"]), seen)
+    start_tracker(config, identity="0" * 16, folder=workplace / "tracker").finish({"accuracy": 0.0})
+    # wandb looks at the whole config that it is given: only the tracker's own keys are ours.
+    read |= {key for key in seen if key.startswith("logger.")}
+
+
+def _sweep(read: set[str], patch: pytest.MonkeyPatch) -> None:
+    """A sweep of one cell whose only run is done before it starts."""
+    overrides = ["debug=few_steps", "training.max_steps=2"]
+    run(compose(["method=post_block", "stage=final", "lr=0.01", "seed=1", *overrides]))
+    patch.setattr(commands, "compose", lambda names: Recorded(compose(names), read))
+    axes = ["sweep.methods=[sft,post_block]", "sweep.datasets=[listops]", "sweep.rates.tiny.steering_r8=[0.01]"]
+    exclude = "sweep.exclude=[{reason: elsewhere, model: tiny, method: sft, dataset: listops}]"
+    assert main(["sweep", "demo", *axes, exclude, "+sweep.seeds_by_method.post_block=[1]", *overrides]) == 0
+
+
+@pytest.mark.parametrize("key", [key for key in schema_leaves() if key not in UNREAD])
+def test_every_key_is_read(key: str, read: set[str]) -> None:
+    assert is_read(key, read), f"nothing reads {key}: delete it from actshift/schema.py and conf/, or make it matter"
+
+
+@pytest.mark.parametrize("key", UNREAD)
+def test_what_is_excused_exists_and_is_unread(key: str, read: set[str]) -> None:
+    assert key in schema_leaves()
+    assert not is_read(key, read), f"{key} is read: take it off the list"
+
+
+def test_a_key_that_nobody_reads_would_be_found() -> None:
+    read: set[str] = set()
+    config = Recorded({"a": {"b": 1, "c": {"d": 2}}, "e": [{"f": 3}], "g": 4}, read)
+    json.dumps(config)
+    assert [dict(config), list(config.items()), config == config, "a" in config]
+    assert read == set()
+    assert (config["a"]["b"], config.get("a").get("c")["d"], config["e"][0]["f"]) == (1, 2, 3)
+    assert read == {"a.b", "a.c.d", "e", "e.f"}
+    read.clear()
+    assert dict(**config["a"]["c"]) == {"d": 2}
+    assert read == {"a.c.d"}
+
+
+def test_interpolations_are_followed() -> None:
+    assert ("method.lr", "lr") in interpolated()
+    assert is_read("protocol.schedules.*.warmup", {"training.schedule.warmup"})
+    assert is_read("dataset.splits.*.test.keep", {"data.splits.test.keep"})
+    assert not is_read("protocol.schedules.*.warmup", {"training.schedule.kind"})
