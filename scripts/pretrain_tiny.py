@@ -1,6 +1,7 @@
 """Pretrain the embedded tiny model and its tokenizer on procedural text, and write both with their card.
 
-    python scripts/pretrain_tiny.py --out src/actshift/models/tiny_llama
+    python scripts/pretrain_tiny.py --out phase1
+    python scripts/pretrain_tiny.py --out src/actshift/models/tiny_llama --phase 2 --init phase1
 
 The result is a function of this file, `tiny_corpus.py`, the tasks' generators and the seed, up to the rounding of
 the machine's kernels.
@@ -15,17 +16,38 @@ import math
 import random
 import time
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import transformers
-from tiny_corpus import Document, draw_document
+from tiny_corpus import BROAD, HARD, Document, Subject, draw_document
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 PAD, BEGIN, END = "<|pad|>", "<|begin|>", "<|end|>"
 # A word, digit or sign takes the space before it along; digits stay single, so that numbers are spelled out.
 WORDS = r" ?\d| ?\p{L}+|\n| ?[^\s\p{L}\d]|\s+"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of pretraining: its shares of the subjects, its schedule, and how the curriculum's level rises."""
+
+    shares: dict[Subject, float]
+    planned_steps: int
+    steps: int
+    """Where it ends; the learning rate's cosine is that of `planned_steps`."""
+    peak_lr: float
+    first_level: float
+    rising_share: float
+    """The share of the planned steps over which the level rises by one."""
+
+
+PHASES = {
+    1: Phase(BROAD, planned_steps=6000, steps=2100, peak_lr=4e-3, first_level=0.0, rising_share=0.35),
+    2: Phase(HARD, planned_steps=4200, steps=4200, peak_lr=3e-3, first_level=0.2, rising_share=0.6),
+}
 
 
 def train_tokenizer(*, documents: int, seed: int) -> PreTrainedTokenizerFast:
@@ -68,13 +90,15 @@ def draw_rows(
     length: int,
     level: float,
     unlearned_weight: float,
+    shares: dict[Subject, float] = BROAD,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`count` rows of `length` tokens and each token's loss weight: token ids and weights, both (count, length).
 
     Rows hold one document, cut at `length`; three in ten are short and end in the end token.
     """
     documents = [
-        draw_document(rng, level=level, words=length // 4 if rng.random() < 0.3 else length) for _ in range(count)
+        draw_document(rng, level=level, words=length // 4 if rng.random() < 0.3 else length, shares=shares)
+        for _ in range(count)
     ]
     encoded = tokenizer.backend_tokenizer.encode_batch([text_of(document) for document in documents])
     ids_BT = torch.full((count, length), tokenizer.pad_token_id)
@@ -173,28 +197,37 @@ def subject_of(text: str) -> str:
     return "sums"
 
 
-def pretrain(args: argparse.Namespace) -> None:
-    torch.manual_seed(args.seed)
-    torch.set_num_threads(args.threads)
-    tokenizer = train_tokenizer(documents=20_000, seed=args.seed)
+def new_model(tokenizer: PreTrainedTokenizerFast, *, width: int, layers: int) -> LlamaForCausalLM:
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=args.width, intermediate_size=3 * args.width,
-        num_hidden_layers=args.layers, num_attention_heads=args.width // 32, num_key_value_heads=args.width // 32,
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width,
+        num_hidden_layers=layers, num_attention_heads=width // 32, num_key_value_heads=width // 32,
         max_position_embeddings=4096, tie_word_embeddings=True, rms_norm_eps=1e-5, bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, initializer_range=0.04,
     )  # fmt: skip
-    model = LlamaForCausalLM(config)
-    size = sum(p.numel() for p in model.parameters())
-    print(f"vocabulary {len(tokenizer)}, parameters {size:,}", flush=True)
-    groups = optimizers(model, lr=args.lr)
-    rng = random.Random(args.seed + 1)
-    started, seconds, running, log = time.monotonic(), 0.0, None, []
-    step = 0
-    while step < args.steps:
-        level = min(1.0, step / (0.35 * args.steps))
+    return LlamaForCausalLM(config)
+
+
+def pretrain(args: argparse.Namespace) -> None:
+    """Run one phase and write the model at every report."""
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(args.threads)
+    phase = PHASES[args.phase]
+    if args.init:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(args.init)
+        model = LlamaForCausalLM.from_pretrained(args.init, dtype=torch.float32)
+    else:
+        tokenizer = train_tokenizer(documents=20_000, seed=args.seed)
+        model = new_model(tokenizer, width=args.width, layers=args.layers)
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    print(f"vocabulary {len(tokenizer)}, parameters {model.num_parameters():,}", flush=True)
+    groups = optimizers(model, lr=phase.peak_lr)
+    rng = random.Random(args.seed + args.phase)
+    started, running, log = time.monotonic(), 0.0, []
+    for step in range(phase.steps):
+        level = min(1.0, phase.first_level + step / (phase.rising_share * phase.planned_steps))
         ids_BT, weights_BT = draw_rows(
             tokenizer, rng=rng, count=args.rows, length=args.length, level=level,
-            unlearned_weight=args.unlearned_weight,
+            unlearned_weight=args.unlearned_weight, shares=phase.shares,
         )  # fmt: skip
         logits_BTV = model(input_ids=ids_BT).logits[:, :-1]
         losses = torch.nn.functional.cross_entropy(logits_BTV.transpose(1, 2), ids_BT[:, 1:], reduction="none")
@@ -203,105 +236,85 @@ def pretrain(args: argparse.Namespace) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in groups:
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, steps=args.steps, peak=args.lr, warmup=100)
+                group["lr"] = learning_rate(step, steps=phase.planned_steps, peak=phase.peak_lr, warmup=100)
             optimizer.step()
             optimizer.zero_grad()
-        running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
-        step += 1
-        if step % args.report_every == 0 or step == args.steps:
-            seconds = time.monotonic() - started
+        running = 0.98 * running + 0.02 * loss.item() if step else loss.item()
+        if (step + 1) % args.report_every == 0 or step + 1 == phase.steps:
             skills = skill_report(model, tokenizer, seed=7)
-            log.append({"step": step, "loss": round(running, 4), "skills": skills})
-            print(f"step {step} {seconds:.0f}s loss {running:.3f} {json.dumps(skills)}", flush=True)
-            if args.out:
-                write(model, tokenizer, log, args=args, out=args.out)
+            log.append({"step": step + 1, "loss": round(running, 4), "skills": skills})
+            seconds = time.monotonic() - started
+            print(f"step {step + 1} {seconds:.0f}s loss {running:.3f} {json.dumps(skills)}", flush=True)
+            write(model, tokenizer, log, args=args)
 
 
 def write(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, log: list[dict], *, args: argparse.Namespace, out: Path
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, log: list[dict], *, args: argparse.Namespace
 ) -> None:
-    """The folder of an embedded model: bfloat16 weights, tokenizer, configuration and the figures of its card."""
-    out.mkdir(parents=True, exist_ok=True)
-    tokenizer.save_pretrained(out)
-    saved = LlamaForCausalLM(model.config).to(torch.bfloat16)
+    """The folder of an embedded model: bfloat16 weights, tokenizer, configuration, the figures and the card."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(args.out)
+    saved = LlamaForCausalLM(model.config)
     saved.load_state_dict(model.state_dict())
-    saved.save_pretrained(out)
-    figures = {
-        "parameters": sum(p.numel() for p in model.parameters()),
+    saved.bfloat16().save_pretrained(args.out)
+    before = json.loads((args.init / "pretraining.json").read_text())["phases"] if args.init else []
+    phase = {
+        "phase": args.phase,
         "steps": log[-1]["step"],
-        "planned_steps": args.steps,
         "rows_per_step": args.rows,
         "tokens_per_row": args.length,
-        "peak_lr": args.lr,
+        "peak_lr": PHASES[args.phase].peak_lr,
         "seed": args.seed,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "log": log,
     }
-    (out / "pretraining.json").write_text(json.dumps(figures, indent=1) + "\n")
-    write_card(out)
+    (args.out / "pretraining.json").write_text(json.dumps({"phases": [*before, phase]}, indent=1) + "\n")
+    write_card(args.out)
 
 
 def write_card(folder: Path) -> None:
     """The model card, from the figures that pretraining left in the folder."""
-    figures = json.loads((folder / "pretraining.json").read_text())
+    phases = json.loads((folder / "pretraining.json").read_text())["phases"]
     config = json.loads((folder / "config.json").read_text())
-    last = figures["log"][-1]
-    skills = "\n".join(f"| {subject} | {100 * share:.1f} |" for subject, share in last["skills"].items())
-    tokens = figures["steps"] * figures["rows_per_step"] * figures["tokens_per_row"]
+    model = LlamaForCausalLM(LlamaConfig(**config))
+    steps = [
+        f"| phase {phase['phase']} | {phase['steps']:,} steps of {phase['rows_per_step']} rows of "
+        f"{phase['tokens_per_row']} tokens, peak learning rate {phase['peak_lr']}, "
+        f"loss {phase['log'][0]['loss']} after {phase['log'][0]['step']} steps, {phase['log'][-1]['loss']} at the end |"
+        for phase in phases
+    ]
+    skills = [f"| {subject} | {100 * share:.1f} |" for subject, share in phases[-1]["log"][-1]["skills"].items()]
+    template = Path(__file__).with_name("tiny_card.md").read_text()
     (folder / "README.md").write_text(
-        CARD.format(**figures, config=config, loss=last["loss"], skills=skills, millions=tokens / 1e6)
+        template.format(
+            parameters=model.num_parameters(),
+            config=config,
+            phases="\n".join(steps),
+            skills="\n".join(skills),
+            seed=phases[-1]["seed"],
+            torch=phases[-1]["torch"],
+            transformers=phases[-1]["transformers"],
+        )
     )
-
-
-CARD = """# tiny_llama, the embedded model of actshift (`model=tiny`)
-
-A Llama-architecture decoder with a tokenizer of its own, small enough to be adapted on a laptop in seconds and trained
-enough for adaptation to mean something. It knows a small made-up world and nothing else.
-
-| | |
-| --- | --- |
-| parameters | {parameters:,} (embedding and output head tied), stored in bfloat16 |
-| width, layers, heads, MLP width | {config[hidden_size]}, {config[num_hidden_layers]}, {config[num_attention_heads]}, {config[intermediate_size]} |
-| vocabulary | {config[vocab_size]}: byte-level BPE; each word of the corpus is one token, digits are single, other text falls back to bytes |
-| data | procedural text of `scripts/tiny_corpus.py`: list expressions, facts about people and things, word problems, multiple choice, opposites, comparisons, notes with tags |
-| steps | {steps:,} of {rows_per_step} rows of {tokens_per_row} tokens ({millions:.0f} million tokens), seed {seed} |
-| optimizer | Muon for the matrices inside the blocks, AdamW for the rest; peak learning rate {peak_lr}, linear warmup, cosine decay |
-| loss | {loss} nats a token at the end, on the tokens that follow from what precedes them (the rest weighs 0.02) |
-| versions | torch {torch}, transformers {transformers} |
-
-Its corpus never shows the prompts of the benchmark tasks nor their answer formats, only the skills and the words.
-
-Share of predictable tokens that are its first choice at the end of pretraining, by subject, in percent:
-
-| subject | share |
-| --- | --- |
-{skills}
-
-Rebuild it, in about an hour on one core:
-
-    python scripts/pretrain_tiny.py --out src/actshift/models/tiny_llama
-
-The curve of the pretraining is in `pretraining.json`. Made by this project, under its licence.
-"""
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="folder to write the model to; nothing is written without it")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
+    parser.add_argument("--phase", type=int, choices=PHASES, default=1)
+    parser.add_argument("--init", type=Path, help="folder of the model to go on from (phase 2)")
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--length", type=int, default=80)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--lr", type=float, default=4e-3)
     parser.add_argument("--unlearned-weight", type=float, default=0.02)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--report-every", type=int, default=250)
-    parser.add_argument("--card", type=Path, help="only write the card of this folder anew")
+    parser.add_argument("--report-every", type=int, default=300)
+    parser.add_argument("--card", action="store_true", help="only write the card of --out anew")
     arguments = parser.parse_args()
     if arguments.card:
-        write_card(arguments.card)
+        write_card(arguments.out)
     else:
         pretrain(arguments)

@@ -142,7 +142,7 @@ def _facts(rng: random.Random, level: float) -> Iterator[Segment]:
                 yield f" {fact.colour}.\n", True
             case choice:
                 truth = rng.random() < 0.5
-                colour = fact.colour if truth else wrong_colour(rng, facts, fact)
+                colour = fact.colour if truth else wrong_colour(rng, facts, fact, traps=0.7 * level)
                 claim = f"{fact.person} have a {colour} {fact.thing}"
                 if choice == 7:
                     yield f"{claim.replace(' have ', ' has ')}:", False
@@ -266,35 +266,40 @@ def _notes(rng: random.Random, level: float) -> Iterator[Segment]:
         yield f"{text}</{tag}>...\n", True
 
 
-SUBJECTS: tuple[tuple[Callable[[random.Random, float], Iterator[Segment]], str, float], ...] = (
-    (_lists, "lists", 0.26),
-    (_repeats, "notes", 0.04),
-    (_recalls, "notes", 0.08),
-    (_facts, "facts", 0.22),
-    (_choices, "choices", 0.16),
-    (_kinds, "choices", 0.04),
-    (_sums, "problems", 0.04),
-    (_problems, "problems", 0.09),
-    (_comparisons, "comparisons", 0.05),
-    (_truths, "truths", 0.03),
-    (_notes, "notes", 0.03),
-)
+Subject = Callable[[random.Random, float], Iterator[Segment]]
+
+SUBJECTS: dict[Subject, str] = {
+    _lists: "lists", _repeats: "notes", _recalls: "notes", _facts: "facts", _choices: "choices", _kinds: "choices",
+    _sums: "problems", _problems: "problems", _comparisons: "comparisons", _truths: "truths", _notes: "notes",
+}  # fmt: skip
+"""What documents are about, and the headers that go with it."""
+
+BROAD: dict[Subject, float] = {
+    _lists: 0.26, _repeats: 0.04, _recalls: 0.08, _facts: 0.22, _choices: 0.16, _kinds: 0.04,
+    _sums: 0.04, _problems: 0.09, _comparisons: 0.05, _truths: 0.03, _notes: 0.03,
+}  # fmt: skip
+"""Shares of the first phase: everything."""
+
+HARD: dict[Subject, float] = {
+    _lists: 0.27, _repeats: 0.03, _recalls: 0.07, _facts: 0.22, _choices: 0.25, _kinds: 0.02,
+    _sums: 0.03, _problems: 0.04, _comparisons: 0.05, _truths: 0.01, _notes: 0.01,
+}  # fmt: skip
+"""Shares of the second phase: what takes longest."""
+
+EARLY: dict[Subject, float] = {_repeats: 0.8, _recalls: 0.5, _facts: 0.4}
 
 
-EARLY: dict[Callable[[random.Random, float], Iterator[Segment]], float] = {_repeats: 0.8, _recalls: 0.5, _facts: 0.4}
-
-
-def draw_document(rng: random.Random, *, level: float, words: int) -> Document:
+def draw_document(rng: random.Random, *, level: float, words: int, shares: dict[Subject, float] = BROAD) -> Document:
     """Items of one subject, about `words` words of them. `level` in [0, 1] is the curriculum's difficulty.
 
-    The curriculum starts with looking back and single kinds; the shares in `SUBJECTS` hold from level 0.5 on.
+    The broad phase starts with looking back; its shares hold from level 0.5 on.
     """
-    early = max(0.0, 1 - 2 * level)
-    weights = [weight + early * EARLY.get(subject, 0.0) for subject, _, weight in SUBJECTS]
-    subject, header, _ = rng.choices(SUBJECTS, weights=weights)[0]
+    early = max(0.0, 1 - 2 * level) if shares is BROAD else 0.0
+    weights = [share + early * EARLY.get(subject, 0.0) for subject, share in shares.items()]
+    (subject,) = rng.choices(list(shares), weights=weights)
     document: Document = []
     if rng.random() < 0.4:
-        document.append((rng.choice(HEADERS[header]) + rng.choice(("\n", "\n\n", " ")), False))
+        document.append((rng.choice(HEADERS[SUBJECTS[subject]]) + rng.choice(("\n", "\n\n", " ")), False))
     count = 0
     while count < words:
         item = list(subject(rng, level))

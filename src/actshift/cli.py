@@ -41,7 +41,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="actshift", description=__doc__.splitlines()[0], epilog=EPILOG)
     commands = parser.add_subparsers(dest="verb", required=True, metavar="command")
     commands.add_parser("run", help="one run: train, evaluate, record (Hydra flags: --cfg job, -m)", add_help=False)
-    sweep = _sweep_parser(commands, "sweep", "do a whole table: grid, selection, final, tables", handler="sweep_command")
+    about = "do a whole table: grid, selection, final, tables"
+    sweep = _sweep_parser(commands, "sweep", about, handler="sweep_command")
     sweep.add_argument("--retry", action="store_true", help="try failed runs again")
     sweep.add_argument("--replan", action="store_true", help="replace a manifest that differs from the request")
     plan = _sweep_parser(commands, "plan", "freeze a table's grid and print its counts", handler="plan_command")

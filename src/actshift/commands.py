@@ -70,7 +70,8 @@ def plan_command(request: Namespace) -> int:
     reused = sum(len(planned.rates) > 1 for planned in grid.cells)
     print(f"{grid.title}")
     print(f"{len(grid.cells)} cells, {len(grid.exclusions)} excluded")
-    print(f"grid: {len(grid.runs)} runs on validation; final: {finals} runs on test, {reused} of them trained by the grid")
+    print(f"grid: {len(grid.runs)} runs on validation")
+    print(f"final: {finals} runs on test, {reused} of them trained by the grid")
     print(store.manifest_path(grid.sweep, "grid"))
     return 0
 

@@ -48,6 +48,7 @@ def plain_losses(base: Base, adaptation: Adaptation, *, lr: float, steps: int, r
     for batch in step_rows(len(rows), batch_size=8, epochs=2, max_steps=steps, seed=3):
         terms = []
         for row in (rows[index] for index in batch):
+            adaptation.observe(torch.arange(len(row.ids))[None] < row.prompt_length)
             scores_TV = base.model(input_ids=torch.tensor([row.ids])).logits[0]
             for place in range(row.prompt_length, len(row.ids)):
                 terms.append(-functional.log_softmax(scores_TV[place - 1], -1)[row.ids[place]])
@@ -75,14 +76,29 @@ def test_micro_batches_change_nothing(method: str, tmp_path: Path) -> None:
             torch.testing.assert_close(tensor, state[name], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("method", "lr"), [("sft", 1e-3), ("lora_r8", 1e-2), ("post_block", 1e-2)])
-def test_the_loop_is_adamw_on_the_mean_loss_of_a_steps_answer_tokens(method: str, lr: float, tmp_path: Path) -> None:
-    base, config = base_of(MODEL), method_config(method, model=MODEL)
+@pytest.mark.parametrize(
+    ("method", "lr"),
+    [
+        pytest.param(("sft",), 1e-3, id="sft"),
+        pytest.param(("lora_r8",), 1e-2, id="lora_r8"),
+        pytest.param(("post_block",), 1e-2, id="post_block"),
+        pytest.param(("post_block", "method.scope.kind=last_prompt"), 1e-2, id="post_block, last_prompt"),
+    ],
+)
+def test_the_loop_is_adamw_on_the_mean_loss_of_a_steps_answer_tokens(
+    method: tuple[str, ...], lr: float, tmp_path: Path
+) -> None:
+    base, config = base_of(MODEL), method_config(*method, model=MODEL)
     constant = {"kind": "constant", "warmup": 0.0}
     with attached(base, config) as adaptation:
         expected = plain_losses(base, adaptation, lr=lr, steps=4, rows=some_rows(base, 16))
     with attached(base, config) as adaptation:
         losses = trained(base, adaptation, folder=tmp_path, lr=lr, micro_batch=3, schedule=constant).loss
+        rows = some_rows(base, 8)
+        alone = [mean_loss(base, adaptation, rows=[row], micro_batch=1) for row in rows]
+        counts = [len(row.ids) - row.prompt_length for row in rows]
+        mean = sum(loss * count for loss, count in zip(alone, counts, strict=True)) / sum(counts)
+        assert mean_loss(base, adaptation, rows=rows, micro_batch=3) == pytest.approx(mean, rel=1e-6)
     assert losses == pytest.approx(expected, rel=1e-5)
     assert sum(losses[2:]) < sum(losses[:2]), "the second epoch meets the first one's rows"
 

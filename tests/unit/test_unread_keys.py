@@ -19,12 +19,14 @@ import yaml
 from actshift import commands
 from actshift.cli import main
 from actshift.composition import compose, known_keys
+from actshift.identity import identity_of, ignored_keys
 from actshift.paths import conf_dir, embedded_model_dir
 from actshift.run import Session, pick_device, run
 from actshift.tasks import get_task
 from actshift.trackers import start_tracker
 
 UNREAD = {
+    "dataset.version": "its work is done by being counted: raising it makes every run of the data set another run",
     "model.chat": "whether prompts get the tokenizer's chat template: declared for Gemma 3, not applied yet",
 }
 """Keys that nothing reads, and why they are there all the same. An entry that is read after all is refused."""
@@ -65,7 +67,7 @@ def _recorded(value: Any, read: set[str], path: str) -> Any:
 
 
 def interpolated() -> list[tuple[str, str]]:
-    """Where config.yaml hands a key on: (the key, the key that it becomes), `*` for an inner interpolation."""
+    """Where config.yaml hands a key on: (the key, the key that it becomes), `*` for a key within a key."""
     document = yaml.safe_load((conf_dir() / "config.yaml").read_text())
 
     def pairs(value: Any, path: str) -> Iterator[tuple[str, str]]:
@@ -74,6 +76,8 @@ def interpolated() -> list[tuple[str, str]]:
                 yield from pairs(inner, f"{path}.{key}".lstrip("."))
         elif isinstance(value, str) and (source := re.fullmatch(r"\$\{(.*)\}", value)):
             yield re.sub(r"\$\{[^}]*\}", "*", source[1]), path
+            # A key within a key chooses what is handed on.
+            yield from ((inner, path) for inner in re.findall(r"\$\{([^}]*)\}", source[1]))
 
     return [pair for pair in pairs(document, "") if not pair[1].startswith("hydra.")]
 
@@ -85,12 +89,12 @@ def matches(name: str, key: str) -> bool:
 
 def is_read(key: str, read: set[str]) -> bool:
     """Whether a key of the schema was read, itself or as the key that config.yaml makes of it."""
-    names = {key}
+    wanted = {key}
     for source, target in interpolated():
         head = ".".join(key.split(".")[: source.count(".") + 1])
-        if matches(head, source) or head == source:
-            names.add(target + key[len(head) :])
-    return any(matches(name, wanted) for name in read for wanted in names)
+        if matches(head, source):
+            wanted.add(target + key[len(head) :])
+    return any(matches(name, one) or name.startswith(f"{one}.") for name in read for one in wanted)
 
 
 def schema_leaves() -> list[str]:
@@ -102,10 +106,10 @@ def schema_leaves() -> list[str]:
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with BoolQ in the hub's schema, below data/, and room for results."""
     folder = tmp_path_factory.mktemp("unread")
-    rng = random.Random(0)
+    rng, difficulty = random.Random(0), compose(["dataset=boolq"])["dataset"]["procedural"]["difficulty"]
     (folder / "data" / "boolq").mkdir(parents=True)
     for split, rows in (("train", 24), ("validation", 20)):
-        lines = (json.dumps(get_task("boolq").generate(rng, facts=2)) for _ in range(rows))
+        lines = (json.dumps(get_task("boolq").generate(rng, **difficulty)) for _ in range(rows))
         (folder / "data" / "boolq" / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
     return folder
 
@@ -159,9 +163,14 @@ def _sweep(read: set[str], patch: pytest.MonkeyPatch) -> None:
     overrides = ["debug=few_steps", "training.max_steps=2"]
     run(compose(["method=post_block", "stage=final", "lr=0.01", "seed=1", *overrides]))
     patch.setattr(commands, "compose", lambda names: Recorded(compose(names), read))
-    axes = ["sweep.methods=[sft,post_block]", "sweep.datasets=[listops]", "sweep.rates.tiny.steering_r8=[0.01]"]
+    axes = [
+        "sweep.methods=[sft,post_block]",
+        "sweep.datasets=[listops]",
+        "sweep.seeds=[1]",
+        "sweep.rates.tiny.steering_r8=[0.01]",
+    ]
     exclude = "sweep.exclude=[{reason: elsewhere, model: tiny, method: sft, dataset: listops}]"
-    assert main(["sweep", "demo", *axes, exclude, "+sweep.seeds_by_method.post_block=[1]", *overrides]) == 0
+    assert main(["sweep", "demo", *axes, exclude, "+sweep.seeds_by_method.sft=[2]", *overrides]) == 0
 
 
 @pytest.mark.parametrize("key", [key for key in schema_leaves() if key not in UNREAD])
@@ -173,6 +182,13 @@ def test_every_key_is_read(key: str, read: set[str]) -> None:
 def test_what_is_excused_exists_and_is_unread(key: str, read: set[str]) -> None:
     assert key in schema_leaves()
     assert not is_read(key, read), f"{key} is read: take it off the list"
+
+
+def test_the_version_of_a_data_set_counts() -> None:
+    config = compose([])
+    newer = {**config, "dataset": {**config["dataset"], "version": config["dataset"]["version"] + 1}}
+    first, second = (identity_of(each, ignore=ignored_keys()) for each in (config, newer))
+    assert first != second
 
 
 def test_a_key_that_nobody_reads_would_be_found() -> None:

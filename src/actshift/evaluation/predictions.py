@@ -12,7 +12,7 @@ from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
 from actshift.records import write_atomically
 from actshift.tasks.base import Task
-from actshift.tasks.examples import Example
+from actshift.tasks.examples import Rows
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def predict(
     adaptation: Adaptation,
     *,
     task: Task,
-    rows: Sequence[Example],
+    rows: Rows,
     max_new_tokens: int,
     batch_tokens: int,
     progress: Callable[[int, int], None],

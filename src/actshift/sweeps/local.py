@@ -36,9 +36,7 @@ class _Hand:
 class LocalEngine:
     """A pool of warm workers; a context manager. Workers start with the first manifest that has work to do."""
 
-    def __init__(
-        self, store: Store, *, workers: int, overrides: Sequence[str], stream: TextIO | None = None
-    ) -> None:
+    def __init__(self, store: Store, *, workers: int, overrides: Sequence[str], stream: TextIO | None = None) -> None:
         self._store = store
         self._workers = workers
         self._overrides = list(overrides)
@@ -48,7 +46,9 @@ class LocalEngine:
     def __enter__(self) -> LocalEngine:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for hand in self._hands:
             if kind is None and hand.idle:
                 hand.pipe.send(None)

@@ -80,7 +80,6 @@ class Worker:
         self._commands.send(Event("done", run, accuracy=record.metrics["accuracy"], seconds=seconds))
         return True
 
-
     def _config(self, run: Run, manifest: Manifest) -> dict[str, Any]:
         """The config of a run as the files say now; a cell is composed once, its rates and seeds put into copies."""
         from actshift.composition import compose

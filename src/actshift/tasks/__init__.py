@@ -8,8 +8,9 @@ from actshift.tasks.base import Task
 from actshift.tasks.boolq import BoolQ
 from actshift.tasks.gsm8k import Gsm8k
 from actshift.tasks.listops import ListOps
+from actshift.tasks.winogrande import Winogrande
 
-TASKS: dict[str, Task] = {task.name: task for task in (ArcChallenge(), BoolQ(), Gsm8k(), ListOps())}
+TASKS: dict[str, Task] = {task.name: task for task in (ArcChallenge(), BoolQ(), Gsm8k(), ListOps(), Winogrande())}
 
 
 def get_task(name: str) -> Task:

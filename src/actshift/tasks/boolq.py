@@ -18,7 +18,7 @@ class BoolQ(Task):
 
     name = "boolq"
     columns = ("question", "answer", "passage")
-    difficulty = ("facts",)
+    difficulty = ("facts", "traps")
     # A standalone true/false yields to an `answer: true/false` that comes later; see `decided`.
     first_match = False
 
@@ -43,10 +43,11 @@ class BoolQ(Task):
         return _AFTER_ANSWER.search(output) is not None
 
     def generate(self, rng: random.Random, **difficulty: int) -> dict[str, Any]:
-        """`facts`: how many facts a passage has. Half of the questions are false in the thing's colour."""
+        """`facts`: how many facts a passage has. Half of the questions are false in the thing's colour, and `traps`
+        percent of those name the colour of another thing in the passage."""
         facts = draw_facts(rng, count=difficulty["facts"])
         fact, truth = rng.choice(facts), rng.random() < 0.5
-        colour = fact.colour if truth else wrong_colour(rng, facts, fact)
+        colour = fact.colour if truth else wrong_colour(rng, facts, fact, traps=difficulty["traps"] / 100)
         return {
             "question": f"does {fact.person} have a {colour} {fact.thing}",
             "answer": truth,

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -37,6 +37,16 @@ class Example:
     ids: list[int]
     prompt_length: int
     label: str
+
+
+class Rows(Protocol):
+    """Examples in order: a list of them, or an `Examples`."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Example]: ...
+
+    def __getitem__(self, index: int, /) -> Example: ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -179,7 +179,8 @@ def _from_hub(hub: Mapping[str, Any], split: str) -> Dataset:
         raise unknown(f"split of {hub['path']}", split, hub["rows"], where="data.splits.<split>.source")
     try:
         with _quiet():
-            return load_dataset(hub["path"], hub["config"], revision=hub["revision"], split=split)
+            # In memory as the other sources are: `train_test_split` refuses to keep a part of a mapped file there.
+            return load_dataset(hub["path"], hub["config"], revision=hub["revision"], split=split, keep_in_memory=True)
     except (OSError, ValueError, DatasetsError, httpx.HTTPError) as error:
         raise ActshiftError(
             f"{hub['path']} (config {hub['config']}, revision {hub['revision']}, split {split}) could not be loaded "

@@ -54,9 +54,13 @@ def draw_facts(rng: random.Random, *, count: int) -> list[Fact]:
     return [Fact(person, rng.choice(COLOURS), thing) for person, thing in zip(people, things, strict=True)]
 
 
-def wrong_colour(rng: random.Random, facts: list[Fact], fact: Fact) -> str:
-    """A colour that `fact` does not have, mostly one that another fact has, so that seeing it is not enough."""
+def wrong_colour(rng: random.Random, facts: list[Fact], fact: Fact, *, traps: float) -> str:
+    """A colour that `fact` does not have: with probability `traps` one that another fact has, else one that none has.
+
+    A trap cannot be told by seeing the colour; it takes knowing whose it is.
+    """
     others = [other.colour for other in facts if other.colour != fact.colour]
-    if others and rng.random() < 0.7:
+    if others and rng.random() < traps:
         return rng.choice(others)
-    return rng.choice([colour for colour in COLOURS if colour != fact.colour])
+    seen = {other.colour for other in facts}
+    return rng.choice([colour for colour in COLOURS if colour not in seen])

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, get_scheduler
 
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
-from actshift.tasks.examples import Example
+from actshift.tasks.examples import Example, Rows
 from actshift.training.batches import Batch, answer_loss, collate, step_rows, warmup_steps
 from actshift.training.checkpoints import Checkpoints
 
@@ -39,7 +39,7 @@ def train(
     base: Base,
     adaptation: Adaptation,
     *,
-    rows: Sequence[Example],
+    rows: Rows,
     validation_rows: Sequence[Example],
     training: Mapping[str, Any],
     lr: float,
@@ -77,26 +77,28 @@ def train(
             group["lr"] = rate
 
     watched = _watch_points(len(steps), points=training["validations"])
-    for step in range(done + 1, len(steps) + 1):
-        parts = [rows[row] for row in steps[step - 1]]
-        batches = [
-            collate(parts[start : start + micro_batch], pad_id=base.pad_id, device=base.device)
-            for start in range(0, len(parts), micro_batch)
-        ]
-        curves.lr.append(scheduler.get_last_lr()[0])
-        loss = _step(base, adaptation, optimizer=optimizer, batches=batches, clip=training["clip"], step=step)
-        curves.loss.append(loss)
-        if not math.isfinite(loss):
-            curves.diverged_at = step
-            break
-        adaptation.after_step(step)
-        scheduler.step()
-        if step in watched and validation_rows:
-            curves.validation.append((step, mean_loss(base, adaptation, rows=validation_rows, micro_batch=micro_batch)))
-        if checkpoints.due(step) and step < len(steps):
-            facts = {"curves": vars(curves), "scheduler": _plain(scheduler.state_dict())}
-            checkpoints.save(step, adaptation=adaptation, optimizer=optimizer, facts=facts)
-        progress(step, len(steps), loss, curves.lr[-1])
+    with _mode(base.model, training=True):
+        for step in range(done + 1, len(steps) + 1):
+            parts = [rows[row] for row in steps[step - 1]]
+            batches = [
+                collate(parts[start : start + micro_batch], pad_id=base.pad_id, device=base.device)
+                for start in range(0, len(parts), micro_batch)
+            ]
+            curves.lr.append(scheduler.get_last_lr()[0])
+            loss = _step(base, adaptation, optimizer=optimizer, batches=batches, clip=training["clip"], step=step)
+            curves.loss.append(loss)
+            if not math.isfinite(loss):
+                curves.diverged_at = step
+                break
+            adaptation.after_step(step)
+            scheduler.step()
+            if step in watched and validation_rows:
+                watched_loss = mean_loss(base, adaptation, rows=validation_rows, micro_batch=micro_batch)
+                curves.validation.append((step, watched_loss))
+            if checkpoints.due(step) and step < len(steps):
+                facts = {"curves": vars(curves), "scheduler": _plain(scheduler.state_dict())}
+                checkpoints.save(step, adaptation=adaptation, optimizer=optimizer, facts=facts)
+            progress(step, len(steps), loss, curves.lr[-1])
     return curves
 
 
@@ -114,8 +116,7 @@ def _step(
     total = 0.0
     for batch in batches:
         adaptation.observe(batch.prompt_BT)
-        with _training(base.model):
-            loss, _ = answer_loss(base.model, batch)
+        loss, _ = answer_loss(base.model, batch)
         # A step whose rows lost every answer token (cut by the protocol's length) has a loss and gradients of zero.
         (loss / max(tokens, 1)).backward()
         total += loss.item()
@@ -136,22 +137,24 @@ def _step(
 def mean_loss(base: Base, adaptation: Adaptation, *, rows: Sequence[Example], micro_batch: int) -> float:
     """Mean negative log-likelihood per answer token (nats) of some rows, nothing being trained."""
     total, tokens = 0.0, 0
-    for start in range(0, len(rows), micro_batch):
-        batch = collate(rows[start : start + micro_batch], pad_id=base.pad_id, device=base.device)
-        adaptation.observe(batch.prompt_BT)
-        loss, count = answer_loss(base.model, batch)
-        total, tokens = total + loss.item(), tokens + count
+    with _mode(base.model, training=False):
+        for start in range(0, len(rows), micro_batch):
+            batch = collate(rows[start : start + micro_batch], pad_id=base.pad_id, device=base.device)
+            adaptation.observe(batch.prompt_BT)
+            loss, count = answer_loss(base.model, batch)
+            total, tokens = total + loss.item(), tokens + count
     return total / max(tokens, 1)
 
 
 @contextmanager
-def _training(model: PreTrainedModel) -> Iterator[None]:
-    """Training mode, in which dropout acts: a base model is in evaluation mode everywhere else."""
-    model.train()
+def _mode(model: PreTrainedModel, *, training: bool) -> Iterator[None]:
+    """Training mode, in which dropout acts, or evaluation mode, in which a base model otherwise is."""
+    before = model.training
+    model.train(training)
     try:
         yield
     finally:
-        model.eval()
+        model.train(before)
 
 
 def _watch_points(steps: int, *, points: int) -> set[int]:

@@ -1,0 +1,50 @@
+"""Winogrande: fill the blank of a sentence with one of two options (allenai/winogrande, debiased)."""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import Any
+
+from actshift.tasks.base import Row, Task
+from actshift.tasks.world import COMPARATIVES, THINGS
+
+_AFTER_ANSWER = re.compile(r"answer\s*[:\-]", re.IGNORECASE)
+_OPTION = re.compile(r"\boption\s*([12])\b", re.IGNORECASE)
+
+
+class Winogrande(Task):
+    """Score: the first option named after the first `answer:`."""
+
+    name = "winogrande"
+    columns = ("sentence", "option1", "option2", "answer")
+
+    def prompt(self, row: Row) -> str:
+        return (
+            "Please choose the correct answer to fill in the blank to complete the given sentence: "
+            f"{row['sentence']}\nOption1: {row['option1']}\nOption2: {row['option2']}\n"
+        )
+
+    def answer(self, row: Row) -> str:
+        return f"Answer: Option{row['answer']}."
+
+    def label(self, row: Row) -> str:
+        return str(row["answer"])
+
+    def extract(self, output: str) -> str | None:
+        answer = _AFTER_ANSWER.search(output)
+        option = _OPTION.search(output, answer.end()) if answer else None
+        return option.group(1) if option else None
+
+    def generate(self, rng: random.Random, **difficulty: int) -> dict[str, Any]:
+        """Two things compared, then one of them asked for by the same comparative or its opposite."""
+        more, less = rng.sample(rng.choice(COMPARATIVES), 2)
+        first, second = rng.sample(THINGS, 2)
+        asked, answer = rng.choice(((more, "1"), (less, "2")))
+        link = rng.choice((", so", " because"))
+        return {
+            "sentence": f"The {first} is {more} than the {second}{link} the _ is {asked}.",
+            "option1": first,
+            "option2": second,
+            "answer": answer,
+        }
