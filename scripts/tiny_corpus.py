@@ -14,7 +14,6 @@ import re
 from collections.abc import Callable, Iterator
 
 from actshift.tasks.arc_challenge import draw_question
-from actshift.tasks.gsm8k import draw_problem
 from actshift.tasks.listops import Tree, draw_tree, tree_length, tree_text, tree_value
 from actshift.tasks.world import (
     COLOURS,
@@ -197,8 +196,39 @@ def _sums(rng: random.Random, level: float) -> Iterator[Segment]:
     yield rng.choice((".\n", " ,", "\n")), False
 
 
+def _draw_problem(rng: random.Random) -> tuple[str, str, int]:
+    """A word problem of one or two steps over small numbers: question, worked steps, result."""
+    owner, friend = rng.sample(PEOPLE, 2)
+    things = rng.choice(COUNTABLES)
+    start, gain = rng.randrange(2, 10), rng.randrange(1, 10)
+    total = start + gain
+    ask = f"How many {things} does {owner} have now?"
+    match rng.randrange(4):
+        case 0:
+            story = f"{owner} has {start} {things}. {friend} gives {owner} {gain} {things}. {ask}"
+            return story, f"{owner} has {start} + {gain} = {total} {things}.", total
+        case 1:
+            story = f"{owner} has {total} {things}. {owner} gives {friend} {gain} {things}. {ask}"
+            return story, f"{owner} has {total} - {gain} = {start} {things}.", start
+        case 2:
+            ask = f"How many {things} do they have together?"
+            story = f"{owner} has {start} {things}. {friend} has {gain} {things}. {ask}"
+            return story, f"Together they have {start} + {gain} = {total} {things}.", total
+        case _:
+            loss = rng.randrange(1, total)
+            story = (
+                f"{owner} has {start} {things}. {friend} gives {owner} {gain} {things}. "
+                f"{owner} loses {loss} {things}. {ask}"
+            )
+            steps = (
+                f"{owner} has {start} + {gain} = {total} {things}.\n"
+                f"Then {owner} has {total} - {loss} = {total - loss} {things}."
+            )
+            return story, steps, total - loss
+
+
 def _problems(rng: random.Random, level: float) -> Iterator[Segment]:
-    question, steps, result = draw_problem(rng)
+    question, steps, result = _draw_problem(rng)
     things = rng.choice(COUNTABLES)
     equations = re.findall(r"\d+ [-+] \d+ = \d+", steps)
     yield f"{question}\n", False

@@ -12,7 +12,7 @@ from typing import Any, cast, get_args, get_origin, get_type_hints
 from actshift import schema
 from actshift.errors import ActshiftError, unknown
 from actshift.paths import conf_dir
-from actshift.validation import validate
+from actshift.validation import CHOICES, validate
 
 SCHEMAS = {
     ("model", "model_schema"): schema.ModelConfig,
@@ -99,6 +99,10 @@ def check_names(overrides: Sequence[str]) -> None:
                     raise unknown(name, value, options[name], where=f"the override {name}=... (files in conf/{name}/)")
         elif not any(_matches(name, key) for key in known_keys()):
             raise _unknown_key(name, *_known_below(name), candidates=[*known_keys(), *options])
+        elif name in CHOICES:
+            for value in _values(override.value(), list(CHOICES[name])):
+                if value not in CHOICES[name]:
+                    raise unknown(name, value, CHOICES[name], where=f"the override {name}=...")
 
 
 def _check_keys(node: Any, path: str = "") -> None:

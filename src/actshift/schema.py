@@ -96,6 +96,13 @@ class HubConfig:
 
 
 @dataclass
+class LocalConfig:
+    """A folder below ``data.dir`` that holds ``<split>.jsonl[.gz]`` files with the hub's columns."""
+
+    folder: str = MISSING
+
+
+@dataclass
 class ProceduralConfig:
     """The procedural sibling: rows by hub split, the seed they are drawn from, and the task's difficulty."""
 
@@ -132,7 +139,7 @@ class DatasetConfig:
     version: int = MISSING  # raised whenever prompt or scoring changes
     task: str = MISSING  # a key of actshift.tasks.TASKS
     hub: HubConfig = field(default_factory=HubConfig)
-    folder: str = MISSING  # below data.dir, for source=local
+    local: LocalConfig = field(default_factory=LocalConfig)
     procedural: ProceduralConfig = field(default_factory=ProceduralConfig)
     splits: dict[str, SplitsConfig] = MISSING  # by protocol
     max_new_tokens: int = MISSING
@@ -186,6 +193,7 @@ class LimitConfig:
 @dataclass
 class DataConfig:
     source: str = MISSING  # hub | local | procedural
+    origin: Any = MISSING  # the data set's settings for that source: these count, those of the others do not
     dir: str | None = None
     splits: SplitsConfig = MISSING
     limit: LimitConfig = field(default_factory=LimitConfig)

@@ -14,35 +14,32 @@ _AFTER_ANSWER = re.compile(r"answer\s*:\s*(\S.*)", re.IGNORECASE)
 TOLERANCE = 1e-4
 
 
+FIRST_VERBS, SECOND_VERBS = {"+": "finds", "-": "sells"}, {"+": "buys", "-": "drops"}
+"""Words that the embedded tiny model has never read: what they do to a number is what adaptation has to teach it."""
+
+
 def draw_problem(rng: random.Random) -> tuple[str, str, int]:
-    """A word problem of one or two steps over small numbers: question, worked steps, result."""
-    owner, friend = rng.sample(PEOPLE, 2)
-    things = rng.choice(COUNTABLES)
-    start, gain = rng.randrange(2, 10), rng.randrange(1, 10)
-    total = start + gain
-    ask = f"How many {things} does {owner} have now?"
-    match rng.randrange(4):
-        case 0:
-            story = f"{owner} has {start} {things}. {friend} gives {owner} {gain} {things}. {ask}"
-            return story, f"{owner} has {start} + {gain} = {total} {things}.", total
-        case 1:
-            story = f"{owner} has {total} {things}. {owner} gives {friend} {gain} {things}. {ask}"
-            return story, f"{owner} has {total} - {gain} = {start} {things}.", start
-        case 2:
-            ask = f"How many {things} do they have together?"
-            story = f"{owner} has {start} {things}. {friend} has {gain} {things}. {ask}"
-            return story, f"Together they have {start} + {gain} = {total} {things}.", total
-        case _:
-            loss = rng.randrange(1, total)
-            story = (
-                f"{owner} has {start} {things}. {friend} gives {owner} {gain} {things}. "
-                f"{owner} loses {loss} {things}. {ask}"
-            )
-            steps = (
-                f"{owner} has {start} + {gain} = {total} {things}.\n"
-                f"Then {owner} has {total} - {loss} = {total - loss} {things}."
-            )
-            return story, steps, total - loss
+    """A word problem of two steps over small numbers: question, worked steps, result.
+
+    Each step is a sum of two digits, or what undoes one: arithmetic that the tiny model knows.
+    """
+    owner, things = rng.choice(PEOPLE), rng.choice(COUNTABLES)
+    first, second = rng.choice("+-"), rng.choice("+-")
+    end_of_first = rng.randint(2, 9 if first == "-" or second == "+" else 18)
+    change = rng.randint(max(1, end_of_first - 9), min(9, end_of_first - 1)) if first == "+" else rng.randint(1, 9)
+    start = end_of_first - change if first == "+" else end_of_first + change
+    later = rng.randint(1, 9) if second == "+" else rng.randint(max(1, end_of_first - 9), min(9, end_of_first - 1))
+    result = end_of_first + later if second == "+" else end_of_first - later
+    story = (
+        f"{owner} has {start} {things}. {owner} {FIRST_VERBS[first]} {change} {things}. "
+        f"{owner} {SECOND_VERBS[second]} {later} {things}. "
+        f"What is the final number of {things}?"
+    )
+    steps = (
+        f"{owner} has {start} {first} {change} = {end_of_first} {things}.\n"
+        f"Then {owner} has {end_of_first} {second} {later} = {result} {things}."
+    )
+    return story, steps, result
 
 
 class Gsm8k(Task):

@@ -113,13 +113,13 @@ def local_file(dataset: Mapping[str, Any], split: str, *, directory: str | None)
     """``<directory>/<folder>/<split>.jsonl``, or that with ``.gz``; where neither exists, the error says what does."""
     if directory is None:
         raise ActshiftError("data.source=local needs the folder that holds the data sets: set data.dir=<folder>.")
-    folder = Path(directory).expanduser() / dataset["folder"]
+    folder = Path(directory).expanduser() / dataset["local"]["folder"]
     for suffix in SUFFIXES:
         path = folder / f"{split}{suffix}"
         if path.is_file():
             return path
     if not folder.is_dir():
-        raise ActshiftError(f"there is no folder {folder}. Set data.dir (got {directory}) or dataset.folder.")
+        raise ActshiftError(f"there is no folder {folder}. Set data.dir (got {directory}) or dataset.local.folder.")
     present = sorted(path.name for path in folder.iterdir())
     looked = " and ".join(f"{split}{suffix}" for suffix in SUFFIXES)
     raise ActshiftError(
