@@ -100,7 +100,7 @@ def check_names(overrides: Sequence[str]) -> None:
         elif not any(_matches(name, key) for key in known_keys()):
             raise _unknown_key(name, *_known_below(name), candidates=[*known_keys(), *options])
         elif name in CHOICES:
-            for value in _values(override.value(), list(CHOICES[name])):
+            for value in _values(override.value(), sorted(map(str, CHOICES[name]))):
                 if value not in CHOICES[name]:
                     raise unknown(name, value, CHOICES[name], where=f"the override {name}=...")
 

@@ -19,7 +19,11 @@ def test_identities_are_the_published_ones(sweep: str, data_regression: DataRegr
 def test_a_run_of_the_paper_keeps_its_identity(data_regression: DataRegressionFixture) -> None:
     from actshift.identity import identity_of, ignored_keys
 
-    cells = [("llama3.2-1b", "sft", "boolq"), ("gemma3-1b", "lora_r8", "gsm8k"), ("llama3.1-8b", "post_block", "listops")]
+    cells = [
+        ("llama3.2-1b", "sft", "boolq"),
+        ("gemma3-1b", "lora_r8", "gsm8k"),
+        ("llama3.1-8b", "post_block", "listops"),
+    ]
     identities = {}
     for model, method, dataset in cells:
         config = compose([f"model={model}", f"method={method}", f"dataset={dataset}", "data.source=hub", "lr=1e-3"])
