@@ -100,9 +100,10 @@ def check_names(overrides: Sequence[str]) -> None:
         elif not any(_matches(name, key) for key in known_keys()):
             raise _unknown_key(name, *_known_below(name), candidates=[*known_keys(), *options])
         elif name in CHOICES:
-            for value in _values(override.value(), sorted(map(str, CHOICES[name]))):
-                if value not in CHOICES[name]:
-                    raise unknown(name, value, CHOICES[name], where=f"the override {name}=...")
+            allowed = sorted("null" if choice is None else choice for choice in CHOICES[name])
+            for value in _values(override.value(), allowed):
+                if value not in allowed and "${" not in value:  # an interpolation is looked at once it is resolved
+                    raise unknown(name, value, allowed, where=f"the override {name}=...")
 
 
 def _check_keys(node: Any, path: str = "") -> None:

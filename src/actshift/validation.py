@@ -110,6 +110,12 @@ def _validate_data(config: Config) -> None:
             raise unknown(f"split of {dataset['name']}", rule["source"], rows, where=f"data.splits.{split}.source")
     if data["source"] == "procedural":
         _validate_procedural(dataset)
+    if data["origin"] != dataset[data["source"]]:
+        # The run reads the data set's settings and its identity counts these: they must be the same.
+        raise ActshiftError(
+            f"data.origin = {data['origin']} is impossible: it follows dataset.{data['source']}. "
+            f"Set that key instead, with dataset.{data['source']}.<key>=... or in conf/dataset/."
+        )
 
 
 def _validate_procedural(dataset: Config) -> None:

@@ -34,6 +34,7 @@ def run_config(
         "dataset": dataset,
         "data": {
             "source": source,
+            "origin": dataset[source],
             "dir": None if directory is None else str(directory),
             "splits": dataset["splits"][protocol],
             "limit": {"train": None, "validation": None, "test": None},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Collection
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from hypothesis import strategies as st
 from actshift import composition
 from actshift.composition import SCHEMAS, cell_of, check_names, compose, groups, known_keys
 from actshift.errors import ActshiftError
+from actshift.identity import identity_of, ignored_keys
 from actshift.paths import conf_dir
 from actshift.planning import expand_grid, verify
-from actshift.validation import validate
+from actshift.validation import CHOICES, validate
 
 AXES = ("model", "method", "dataset", "protocol")
 GROUPS = groups()
@@ -95,6 +97,7 @@ def test_a_run_takes_what_its_protocol_says_for_its_family_and_data_set(composed
         assert training["max_tokens"] == protocol["max_tokens"][dataset["name"]]
         assert training["batch_size"] == protocol["batch_size"]
         assert config["data"]["splits"] == dataset["splits"][protocol["name"]]
+        assert config["data"]["origin"] == dataset[config["data"]["source"]]
         assert config["lr"] == config["method"]["lr"]
 
 
@@ -114,6 +117,46 @@ def test_numbers_are_numbers_however_they_are_typed() -> None:
     assert compose(["lr=1e-3"])["lr"] == compose(["lr=0.001"])["lr"] == 0.001
     assert compose(["lr=1"])["lr"] == 1.0
     assert compose(["method.layers=[0,2]"])["method"]["layers"] == [0, 2]
+
+
+@pytest.mark.parametrize(("key", "allowed"), CHOICES.items())
+def test_every_choice_passes_the_early_check(key: str, allowed: Collection[str | None]) -> None:
+    names = ["null" if name is None else name for name in allowed]
+    check_names([f"{key}={name}" for name in names])
+    check_names([f"{key}={','.join(names)}"])
+    check_names([f"{key}='{names[-1]}'", f"{key}=${{elsewhere}}"])
+
+
+# --- identity ---------------------------------------------------------------------------------------------------
+
+SETTINGS = {
+    "hub": [
+        "dataset.hub.path=me/boolq",
+        "dataset.hub.config=other",
+        "dataset.hub.revision=abc",
+        "dataset.hub.rows.train=9",
+    ],
+    "local": ["dataset.local.folder=passages"],
+    "procedural": [
+        "dataset.procedural.seed=1",
+        "dataset.procedural.rows.train=9",
+        "dataset.procedural.difficulty.facts=3",
+        "dataset.procedural.difficulty.traps=50",
+    ],
+}
+
+
+@pytest.mark.parametrize("source", SETTINGS)
+def test_the_settings_of_the_other_sources_do_not_count(source: str, tmp_path: Path) -> None:
+    def identity_with(*overrides: str) -> str:
+        config = compose(["dataset=boolq", f"data.source={source}", f"data.dir={tmp_path}", *overrides])
+        assert config["data"]["origin"] == config["dataset"][source]
+        return identity_of(config, ignore=ignored_keys())
+
+    plain = identity_with()
+    assert identity_with(*(setting for name in SETTINGS if name != source for setting in SETTINGS[name])) == plain
+    own = [identity_with(setting) for setting in SETTINGS[source]]
+    assert len({plain, *own}) == 1 + len(own)
 
 
 # --- sweeps -----------------------------------------------------------------------------------------------------
@@ -171,6 +214,16 @@ def test_a_sweep_that_cannot_be_is_refused(override: str, message: str) -> None:
             "Allowed below 'data.limit': test, train, validation",
             "data.limit.train",
         ),
+        (["data.source=procedurl"], "data.source 'procedurl'", "hub, local, procedural", "procedural"),
+        (["stage=nope"], "stage 'nope'", "Allowed: final, grid", None),
+        (["stage=grid,fnal"], "stage 'fnal'", "final, grid", "final"),
+        (["++training.precision=float16"], "training.precision 'float16'", "bfloat16, float32", "float16"),
+        (["logger.mode=ofline"], "logger.mode 'ofline'", "null, offline, online", "offline"),
+        (["stage=null"], "stage 'null'", "final, grid", None),
+        (["data.source=${stage}"], "grid", "hub, local, procedural", None),
+        (["data.origin={}"], "data.origin = {}", "follows dataset.procedural", None),
+        (["data.origin.seed=1"], "data.origin.seed", "dir, limit, origin", None),
+        (["dataset.folder=x"], "dataset.folder", "hub, local, max_new_tokens", "local.folder"),
         (["method=srt"], "srt", "lora_r8, post_block", "sft"),
         (["model=tny"], "tny", "random-llama", "tiny"),
         (["dataset=Boolq"], "Boolq", "arc_challenge, boolq", "boolq"),

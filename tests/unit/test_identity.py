@@ -146,6 +146,21 @@ def test_the_ignored_keys_are_read_from_conf() -> None:
     assert not {"lr", "seed", "model", "method", "dataset", "protocol", "training", "data"} & set(keys)
 
 
+def test_of_the_three_sources_only_the_chosen_ones_settings_count() -> None:
+    sources = {"hub": {"path": "a/b", "revision": None}, "local": {"folder": "b"}, "procedural": {"seed": 0}}
+    another = {"hub": {"path": "a/b", "revision": "abc"}, "local": {"folder": "c"}, "procedural": {"seed": 1}}
+
+    def identity_with(settings: dict[str, Any], source: str) -> str:
+        config = {"dataset": {"name": "b", **settings}, "data": {"source": source, "origin": settings[source]}}
+        return identity_of(config, ignore=ignored_keys())
+
+    for source in sources:
+        whole = identity_with(sources, source)
+        assert identity_with({**another, source: sources[source]}, source) == whole
+        assert identity_with({**sources, source: another[source]}, source) != whole
+    assert len({identity_with(sources, source) for source in sources}) == 3
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -100,6 +100,34 @@ def test_boolq_answers_follow_from_the_passage() -> None:
         )
 
 
+@pytest.mark.parametrize("facts", [2, 4])
+def test_boolq_passages_have_their_facts_and_traps(facts: int) -> None:
+    for traps in (0, 100):
+        rng = random.Random(facts)
+        told_elsewhere = set()
+        for row in [get_task("boolq").generate(rng, facts=facts, traps=traps) for _ in range(300)]:
+            told = re.findall(r"(\w+) has a (\w+) (\w+)\.", row["passage"])
+            assert len(told) == len({thing for _, _, thing in told}) == len({person for person, _, _ in told}) == facts
+            colour, thing = row["question"].split()[-2:]
+            if not row["answer"] and len({colour for _, colour, _ in told}) > 1:
+                told_elsewhere.add(colour in {colour for _, colour, other in told if other != thing})
+        assert told_elsewhere == {traps == 100}
+
+
+def test_winogrande_answers_follow_from_the_sentence() -> None:
+    from actshift.tasks.world import COMPARATIVES
+
+    opposites = {frozenset(pair) for pair in COMPARATIVES}
+    pattern = re.compile(r"The (\w+) is (\w+) than the (\w+)(?:, so| because) the _ is (\w+)\.")
+    for row in rows_of("winogrande"):
+        told = pattern.fullmatch(row["sentence"])
+        assert told
+        first, comparative, second, asked = told.groups()
+        assert (row["option1"], row["option2"]) == (first, second) and first != second
+        assert asked == comparative or frozenset((asked, comparative)) in opposites
+        assert row["answer"] == ("1" if asked == comparative else "2")
+
+
 def test_arc_challenge_has_exactly_one_right_choice() -> None:
     from actshift.tasks.world import KINDS, OPPOSITES
 

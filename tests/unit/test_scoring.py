@@ -20,6 +20,8 @@ REAL_FILES = {
     "arc_challenge/train.jsonl": ("arc_challenge", 1119),
     "arc_challenge/validation.jsonl": ("arc_challenge", 299),
     "arc_challenge/test.jsonl": ("arc_challenge", 1172),
+    "winogrande/train.jsonl": ("winogrande", 9248),
+    "winogrande/validation.jsonl": ("winogrande", 1267),
     "listops_nyu/d20s_test.jsonl.gz": ("listops", 10_000),
 }
 GARBAGE = (
@@ -35,7 +37,7 @@ GARBAGE = (
     "🤖" * 50,
 )
 
-LABELS = {"boolq": "True", "arc_challenge": "A", "gsm8k": "1", "listops": "1"}
+LABELS = {"boolq": "True", "arc_challenge": "A", "gsm8k": "1", "listops": "1", "winogrande": "1"}
 
 # Text that looks like answers, so that the rules' branches are reached, mixed with anything at all.
 PIECES = [
@@ -52,6 +54,8 @@ PIECES = [
     "\n",
     ":",
     "1,234",
+    "Option1",
+    "option 2",
 ]
 PIECES += [
     "-7",
@@ -156,6 +160,29 @@ def test_a_decided_output_cannot_change(name: str, output: str, more: str) -> No
         ("gsm8k", "10, 11", "11"),
         ("gsm8k", "Answer: none", None),
         ("gsm8k", "", None),
+        # the first option named after the first `answer:`
+        ("winogrande", "Answer: Option1.", "1"),
+        ("winogrande", "ANSWER -\tOPTION\n2", "2"),
+        ("winogrande", "Answer: Option2, not Option1", "2"),
+        ("winogrande", "Answer: not Option2 but Option1", "2"),
+        ("winogrande", "Option1? Answer: Option2", "2"),
+        ("winogrande", "Option1: key\nOption2: cup\nAnswer: the cup, Option2", "2"),
+        ("winogrande", "Answer: none. Answer: Option1. Answer: Option2.", "1"),
+        ("winogrande", "answer: 1\nanswer: option 2", "2"),
+        ("winogrande", "Answer: Option12 or Option3, so Option1", "1"),
+        ("winogrande", "Answer: (Option2)", "2"),
+        ("winogrande", "Answer Option1", None),
+        ("winogrande", "The answer is Option1", None),
+        ("winogrande", "Option1", None),
+        ("winogrande", "Option1. Answer:", None),
+        ("winogrande", "Answer: Option", None),
+        ("winogrande", "Answer: Option1st", None),
+        ("winogrande", "Answer: Option3", None),
+        ("winogrande", "Answer: adoption1", None),
+        ("winogrande", "Answer: Option-1", None),
+        ("winogrande", "Answer: 1", None),
+        ("winogrande", "Answer: the key", None),
+        ("winogrande", "", None),
         # the integer inside the first answer tags
         ("listops", "<answer>7</answer>", "7"),
         ("listops", "so <ANSWER> 7\n</ANSWER> <answer>8</answer>", "7"),
@@ -169,6 +196,13 @@ def test_a_decided_output_cannot_change(name: str, output: str, more: str) -> No
 )
 def test_the_rules_by_example(name: str, output: str, label: str | None) -> None:
     assert get_task(name).extract(output) == label
+
+
+def test_an_option_is_decided_once_something_follows_it() -> None:
+    task = get_task("winogrande")
+    decided = {text: task.decided(f"Answer: {text}") for text in ("Option", "Option1", "Option1.", "Option12", "3. ")}
+    assert decided == {"Option": False, "Option1": False, "Option1.": True, "Option12": False, "3. ": False}
+    assert not task.decided("Option1. ")
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,11 @@ from dataset_configs import DATASETS, dataset_config, run_config
 
 from actshift.errors import ActshiftError
 from actshift.tasks import get_task
+from actshift.tasks.sources import hub_split
 from actshift.tasks.splits import Split, apply_rule, check_rules, fingerprint, load_split, overlap
 
 SPLITS = ("train", "validation", "test")
-REAL = ("boolq", "gsm8k", "arc_challenge")
+REAL = ("boolq", "gsm8k", "arc_challenge", "winogrande")
 
 RELEASED = {
     ("boolq", "train"): (9427, "acf446a13117e3b8", "8043a55fceca13b5"),
@@ -28,6 +29,9 @@ RELEASED = {
     ("arc_challenge", "train"): (1119, "f9438ad03450a17d", "1abfeb973193d680"),
     ("arc_challenge", "validation"): (149, "7c2ecb8e8f38b03c", "ff4bd018a2ddaf7a"),
     ("arc_challenge", "test"): (150, "0887111517a36c3a", "7705316102e4c977"),
+    ("winogrande", "train"): (9248, "0a41e70af9f0d126", "66325a955aa440a1"),
+    ("winogrande", "validation"): (633, "c163bd639e366772", "89284c753134ef34"),
+    ("winogrande", "test"): (634, "a41b3a506c4cc268", "ae697e781c55f08f"),
 }
 """Rows, hash of their indices in the hub split, hash of their prompts and answers.
 
@@ -71,8 +75,29 @@ def test_released_rows_are_the_released_loaders(name: str, split: str, shared: P
 def test_paper_splits_of_the_real_data(name: str, shared: Path) -> None:
     config = run_config(name, source="local", directory=shared / "data")
     sizes = [len(load_split(config, split).rows) for split in SPLITS]
-    # F.5: 80:20 of BoolQ's and GSM8K's train; ARC-Challenge as the hub splits it.
-    assert sizes == {"boolq": [7541, 1886, 3270], "gsm8k": [5978, 1495, 1319], "arc_challenge": [1119, 299, 1172]}[name]
+    # F.5: 80:20 of BoolQ's and GSM8K's train; ARC-Challenge as the hub splits it. Winogrande's hub test has no labels.
+    expected = {
+        "boolq": [7541, 1886, 3270],
+        "gsm8k": [5978, 1495, 1319],
+        "arc_challenge": [1119, 299, 1172],
+        "winogrande": [7398, 1850, 1267],
+    }
+    assert sizes == expected[name]
+
+
+def test_released_winogrande_is_the_two_halves_of_the_shuffled_validation_split(shared: Path) -> None:
+    config = run_config("winogrande", protocol="released", source="local", directory=shared / "data")
+    whole = hub_split(config["dataset"], "validation", source="local", directory=str(shared / "data"))
+    halves = whole.shuffle(seed=42).train_test_split(test_size=0.5, seed=42)
+    assert load_split(config, "validation").rows == halves["train"].to_list()
+    assert load_split(config, "test").rows == halves["test"].to_list()
+
+
+@pytest.mark.parametrize("protocol", ["paper", "released"])
+def test_winogrande_never_reads_the_split_without_labels(protocol: str) -> None:
+    config = dataset_config("winogrande")
+    assert {rule["source"] for rule in config["splits"][protocol].values()} == {"train", "validation"}
+    assert "test" not in config["hub"]["rows"]
 
 
 @pytest.mark.parametrize("protocol", ["paper", "released"])
@@ -92,7 +117,7 @@ def test_repeats_in_the_real_data_are_known(shared: Path) -> None:
         train, validation, test = (load_split(config, split) for split in SPLITS)
         task = get_task(name)
         found[name] = (overlap(train, validation, task=task), overlap(train, test, task=task))
-    assert found == {"boolq": (0, 0), "gsm8k": (0, 0), "arc_challenge": (0, 0)}
+    assert found == {"boolq": (0, 0), "gsm8k": (0, 0), "arc_challenge": (0, 0), "winogrande": (0, 0)}
 
 
 # --- rules --------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ and serialising do not count as reading, and neither does validation: a key that
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import re
@@ -27,6 +28,7 @@ from actshift.trackers import start_tracker
 
 UNREAD = {
     "dataset.version": "its work is done by being counted: raising it makes every run of the data set another run",
+    "data.origin": "the chosen source's settings once more, to be counted: the data code reads dataset.<source> itself",
     "model.chat": "whether prompts get the tokenizer's chat template: declared for Gemma 3, not applied yet",
 }
 """Keys that nothing reads, and why they are there all the same. An entry that is read after all is refused."""
@@ -189,6 +191,28 @@ def test_the_version_of_a_data_set_counts() -> None:
     newer = {**config, "dataset": {**config["dataset"], "version": config["dataset"]["version"] + 1}}
     first, second = (identity_of(each, ignore=ignored_keys()) for each in (config, newer))
     assert first != second
+
+
+@pytest.mark.parametrize("source", ["hub", "local", "procedural"])
+def test_every_setting_of_the_chosen_source_counts(source: str, workplace: Path) -> None:
+    config = compose(["dataset=boolq", f"data.source={source}", f"data.dir={workplace / 'data'}"])
+    assert config["data"]["origin"] == config["dataset"][source]
+    plain = identity_of(config, ignore=ignored_keys())
+    for key in leaves(config["data"]["origin"]):
+        other = copy.deepcopy(config)
+        node = other["data"]["origin"]
+        for part in key[:-1]:
+            node = node[part]
+        node[key[-1]] = "another value"
+        assert identity_of(other, ignore=ignored_keys()) != plain, f"data.origin.{'.'.join(key)} does not count"
+
+
+def leaves(settings: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from ((key, *below) for below in leaves(value))
+        else:
+            yield (key,)
 
 
 def test_a_key_that_nobody_reads_would_be_found() -> None:

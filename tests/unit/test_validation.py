@@ -42,6 +42,9 @@ def changed(configs: dict[str, Config]) -> Callable[..., Config]:
             for parent in parents:
                 node = node[parent]
             node[last] = value
+        data = config["data"]
+        if "data.origin" not in changes:
+            data["origin"] = config["dataset"].get(data["source"])
         return config
 
     return change
@@ -198,6 +201,7 @@ def test_layers(changed: Callable[..., Config], layers: Any, valid: bool) -> Non
         ("sft", {"data.splits.test.source": "train"}, r"data.splits.train and data.splits.test would share rows"),
         ("sft", {"dataset.procedural.difficulty": {}}, r"difficulty of listops lacks max_args, max_depth"),
         ("sft", {"dataset.procedural.difficulty.max_dept": 3}, r"'max_dept'. Did you mean 'max_depth'\?"),
+        ("sft", {"data.origin": {}}, r"data.origin = \{\} is impossible: it follows dataset.procedural\."),
         ("sft", {"data.source": "hub", "data.splits.test.source": "tets"}, r"'tets'. Did you mean 'test'\?"),
     ],
 )

@@ -13,11 +13,18 @@ _AFTER_ANSWER = re.compile(r"answer\s*[:\-]", re.IGNORECASE)
 _OPTION = re.compile(r"\boption\s*([12])\b", re.IGNORECASE)
 
 
+def _first_option(output: str) -> re.Match[str] | None:
+    answer = _AFTER_ANSWER.search(output)
+    return _OPTION.search(output, answer.end()) if answer else None
+
+
 class Winogrande(Task):
     """Score: the first option named after the first `answer:`."""
 
     name = "winogrande"
     columns = ("sentence", "option1", "option2", "answer")
+    # An option at the very end may still become no option, as `Option1` does in `Option12`; see `decided`.
+    first_match = False
 
     def prompt(self, row: Row) -> str:
         return (
@@ -32,9 +39,12 @@ class Winogrande(Task):
         return str(row["answer"])
 
     def extract(self, output: str) -> str | None:
-        answer = _AFTER_ANSWER.search(output)
-        option = _OPTION.search(output, answer.end()) if answer else None
+        option = _first_option(output)
         return option.group(1) if option else None
+
+    def decided(self, output: str) -> bool:
+        option = _first_option(output)
+        return option is not None and option.end() < len(output)
 
     def generate(self, rng: random.Random, **difficulty: int) -> dict[str, Any]:
         """Two things compared, then one of them asked for by the same comparative or its opposite."""
