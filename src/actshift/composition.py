@@ -66,6 +66,9 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             composed = hydra_compose("config", overrides=list(overrides))
         _check_keys(composed)
+        # Before the rest is resolved: `data.origin` points to the data set's settings of this name.
+        if composed.data.source not in CHOICES["data.source"]:
+            raise unknown("data.source", composed.data.source, CHOICES["data.source"], where="data.source=...")
         config = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True, throw_on_missing=True))
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise _explained(error) from error
