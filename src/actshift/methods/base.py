@@ -39,6 +39,16 @@ class Adaptation(ABC):
         Padding and answer tokens are False. While decoding with a key/value cache, the prompt is not in the pass.
         """
 
+    def begin(self, *, steps: int, steps_per_epoch: int) -> None:  # noqa: B027
+        """Called once before training, a resumed one too: how many steps there will be, and how many an epoch has."""
+
+    def before_step(self, step: int) -> None:  # noqa: B027
+        """Called before the forward passes of step `step` (1, 2, ...), however many micro-batches it has.
+
+        What is drawn for a step must follow from the replica's seed and `step` alone: a resumed run then equals an
+        uninterrupted one, and replicas trained together equal the same ones trained apart.
+        """
+
     def penalty(self, step: int) -> torch.Tensor | None:
         """A term added to the loss of a step, or None."""
         return None

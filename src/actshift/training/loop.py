@@ -76,6 +76,7 @@ def train(
         for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
             group["lr"] = rate
 
+    adaptation.begin(steps=len(steps), steps_per_epoch=math.ceil(len(rows) / training["batch_size"]))
     watched = _watch_points(len(steps), points=training["validations"])
     with _mode(base.model, training=True):
         for step in range(done + 1, len(steps) + 1):
@@ -85,6 +86,7 @@ def train(
                 for start in range(0, len(parts), micro_batch)
             ]
             curves.lr.append(scheduler.get_last_lr()[0])
+            adaptation.before_step(step)
             loss = _step(base, adaptation, optimizer=optimizer, batches=batches, clip=training["clip"], step=step)
             curves.loss.append(loss)
             if not math.isfinite(loss):
