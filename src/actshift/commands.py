@@ -14,6 +14,7 @@ from actshift.errors import ActshiftError, unknown
 from actshift.identity import ignored_keys
 from actshift.paths import conf_dir
 from actshift.planning import Manifest, expand_final, expand_grid, freeze, read_manifest
+from actshift.product import ProductComposer
 from actshift.selection import Selection, read_selection, select, write_selection
 from actshift.store import Store
 
@@ -44,7 +45,7 @@ def sweep_command(request: Namespace) -> int:
 
     config, launch, frozen = _request(request)
     store = Store(Path(config["results"]))
-    grid = freeze(store, expand_grid(config["sweep"], compose, extra=frozen), replan=request.replan)
+    grid = freeze(store, expand_grid(config["sweep"], ProductComposer(), extra=frozen), replan=request.replan)
     if request.retry:
         _clear_failures(store, grid)
     with LocalEngine(store, workers=config["hardware"]["workers"], overrides=launch) as engine:
@@ -65,9 +66,9 @@ def plan_command(request: Namespace) -> int:
     """Freeze the grid stage and say how much it is."""
     config, _, frozen = _request(request)
     store = Store(Path(config["results"]))
-    grid = freeze(store, expand_grid(config["sweep"], compose, extra=frozen), replan=request.replan)
+    grid = freeze(store, expand_grid(config["sweep"], ProductComposer(), extra=frozen), replan=request.replan)
     finals = sum(len(planned.seeds) for planned in grid.cells)
-    reused = sum(len(planned.rates) > 1 for planned in grid.cells)
+    reused = sum(len(planned.candidates) > 1 for planned in grid.cells)
     print(f"{grid.title}")
     print(f"{len(grid.cells)} cells, {len(grid.exclusions)} excluded")
     print(f"grid: {len(grid.runs)} runs on validation")
@@ -84,8 +85,8 @@ def select_command(request: Namespace) -> int:
     freeze(store, expand_final(grid, selection), replan=request.allow_missing)
     for choice in selection.choices:
         notes = [f"edge of the grid: {choice.edge}"] if choice.edge else []
-        notes += [f"tied: {', '.join(f'{rate:g}' for rate in choice.tie)}"] if choice.tie else []
-        rate = "none" if choice.lr is None else f"{choice.lr:g}"
+        notes += [f"tied: {', '.join(choice.tie)}"] if choice.tie else []
+        rate = "none" if choice.lr is None else f"{choice.lr:g} {choice.variant}".rstrip()
         print(f"{choice.cell}: lr {rate}{' (' + '; '.join(notes) + ')' if notes else ''}")
     print(store.selected_path(selection.sweep))
     return 0

@@ -5,14 +5,18 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Any, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, cast, get_args, get_origin, get_type_hints
 
 from actshift import schema
 from actshift.errors import ActshiftError, unknown
 from actshift.paths import conf_dir
 from actshift.validation import CHOICES, validate
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 SCHEMAS = {
     ("model", "model_schema"): schema.ModelConfig,
@@ -51,31 +55,51 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
 
     Errors: an unknown option or key with its nearest match, a value of the wrong type, an impossible value.
     """
+    return resolved(composed(overrides))
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """What Hydra composes of some overrides: interpolations as they are written, values not looked at yet."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
 
     register_schemas()
     check_names(overrides)
     GlobalHydra.instance().clear()
-    try:
+    with _explaining():
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            composed = hydra_compose("config", overrides=list(overrides))
-        _check_keys(composed)
+            config = hydra_compose("config", overrides=list(overrides))
+        _check_keys(config)
+    return config
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """A composed configuration with its interpolations resolved, and refused where a value is impossible."""
+    from omegaconf import OmegaConf
+
+    with _explaining():
         # Before the rest is resolved: `data.origin` points to the data set's settings of this name.
-        if composed.data.source not in CHOICES["data.source"]:
-            raise unknown("data.source", composed.data.source, CHOICES["data.source"], where="data.source=...")
-        config = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True, throw_on_missing=True))
+        if config.data.source not in CHOICES["data.source"]:
+            raise unknown("data.source", config.data.source, CHOICES["data.source"], where="data.source=...")
+        plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    if plain["sweep"] is not None:
+        _check_axes(plain["sweep"])
+    validate(plain)
+    return plain
+
+
+@contextmanager
+def _explaining() -> Iterator[None]:
+    """What Hydra, OmegaConf and YAML refuse, in our words."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        yield
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise _explained(error) from error
-    if config["sweep"] is not None:
-        _check_axes(config["sweep"])
-    validate(config)
-    return config
 
 
 def check_names(overrides: Sequence[str]) -> None:

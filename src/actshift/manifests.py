@@ -16,13 +16,13 @@ from actshift.records import Cell, write_atomically
 if TYPE_CHECKING:
     from actshift.store import Store
 
-SCHEMA = 1
+SCHEMA = 2
 SHOWN = 20  # changed keys in one message
 
 
 @dataclass(frozen=True)
 class Run:
-    """One cell at one learning rate and seed; `overrides` are the Hydra overrides that compose it."""
+    """One cell at one variant, learning rate and seed; `overrides` are the Hydra overrides that compose it."""
 
     identity: str
     cell: Cell
@@ -30,35 +30,63 @@ class Run:
     seed: int
     split: str
     overrides: tuple[str, ...]
+    variant: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"kind": "run", "overrides": list(self.overrides)}
 
 
 @dataclass(frozen=True)
-class PlannedCell:
-    """What is planned of one cell: learning rates to choose from (ascending), seeds of the final stage, and its config.
+class Variant:
+    """One setting of what a cell tunes beside its learning rate (ReFT's scope). `name` is "" where it tunes nothing.
 
     `config` is the part that counts, at the first rate and seed; `overrides` compose it, but for rate, seed and stage.
     """
 
-    cell: Cell
-    rates: tuple[float, ...]
-    seeds: tuple[int, ...]
+    name: str
     overrides: tuple[str, ...]
     config: dict[str, Any]
 
-    def at(self, lr: float, seed: int) -> dict[str, Any]:
-        """The config that counts at another rate and seed."""
-        return counted({**self.config, "lr": lr, "seed": seed}, ignore=())
 
-    def run(self, *, stage: str, lr: float, seed: int) -> Run:
-        overrides = (*self.overrides, f"stage={stage}", f"lr={lr!r}", f"seed={seed}")
-        return Run(identity_of(self.at(lr, seed), ignore=()), self.cell, lr, seed, split_of(stage), overrides)
+@dataclass(frozen=True)
+class PlannedCell:
+    """What is planned of one cell: variants and learning rates (ascending) to choose from, seeds of the final stage."""
+
+    cell: Cell
+    rates: tuple[float, ...]
+    seeds: tuple[int, ...]
+    variants: tuple[Variant, ...]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config of the first variant: what all variants share is read from it."""
+        return self.variants[0].config
+
+    @property
+    def candidates(self) -> tuple[tuple[float, str], ...]:
+        """Every (learning rate, variant's name) that selection chooses from, ascending by rate."""
+        return tuple((lr, variant.name) for lr in self.rates for variant in self.variants)
+
+    def variant(self, name: str) -> Variant:
+        """The variant of a name. Errors: a name that is not planned."""
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        raise unknown("variant", name, [variant.name for variant in self.variants], where=f"the plan of {self.cell}")
+
+    def at(self, lr: float, seed: int, variant: str = "") -> dict[str, Any]:
+        """The config that counts at a rate, a seed and a variant."""
+        return counted({**self.variant(variant).config, "lr": lr, "seed": seed}, ignore=())
+
+    def run(self, *, stage: str, lr: float, seed: int, variant: str = "") -> Run:
+        overrides = (*self.variant(variant).overrides, f"stage={stage}", f"lr={lr!r}", f"seed={seed}")
+        identity = identity_of(self.at(lr, seed, variant), ignore=())
+        return Run(identity, self.cell, lr, seed, split_of(stage), overrides, variant)
 
     def to_json(self) -> dict[str, Any]:
-        lists = {"rates": list(self.rates), "seeds": list(self.seeds), "overrides": list(self.overrides)}
-        return asdict(self) | {"kind": "cell"} | lists
+        variants = [asdict(variant) | {"overrides": list(variant.overrides)} for variant in self.variants]
+        lists = {"rates": list(self.rates), "seeds": list(self.seeds), "variants": variants}
+        return {"kind": "cell", "cell": self.cell.to_json()} | lists
 
 
 @dataclass(frozen=True)
@@ -75,7 +103,7 @@ class Exclusion:
 class Manifest:
     """A sweep's stage, expanded: the facts of the table, its planned cells in table order, and the stage's runs.
 
-    A cell with one learning rate has nothing to choose, so the grid stage does not run it (`untuned`).
+    A cell with one candidate has nothing to choose, so the grid stage does not run it (`untuned`).
     """
 
     sweep: str
@@ -93,7 +121,7 @@ class Manifest:
 
     @property
     def untuned(self) -> tuple[Cell, ...]:
-        return tuple(planned.cell for planned in self.cells if len(planned.rates) == 1)
+        return tuple(planned.cell for planned in self.cells if len(planned.candidates) == 1)
 
     def planned(self, cell: Cell) -> PlannedCell:
         """The plan of one cell. Errors: a cell that this manifest does not have."""
@@ -172,7 +200,7 @@ def verify(run: Run, config: Mapping[str, Any], manifest: Manifest) -> None:
     """
     now = counted(config, ignore=ignored_keys())
     if identity_of(now, ignore=()) != run.identity:
-        changes = changed_keys(manifest.planned(run.cell).at(run.lr, run.seed), now)
+        changes = changed_keys(manifest.planned(run.cell).at(run.lr, run.seed, run.variant), now)
         lines = _shortened(changes) or ["nothing in the config: the manifest itself was edited"]
         raise ActshiftError(
             "\n  ".join([f"run {run.identity} ({run.cell}, lr {run.lr!r}, seed {run.seed}) has drifted:", *lines])
@@ -202,8 +230,10 @@ def _differences(old: Manifest, new: Manifest) -> list[str]:
 
 
 def _plan(planned: PlannedCell) -> dict[str, Any]:
-    """A cell's config with its grid and seeds in the place of the one rate and seed that it happens to hold."""
-    return {**planned.config, "lr": list(planned.rates), "seed": list(planned.seeds)}
+    """A cell's configs with its grid and seeds in the place of the one rate and seed that they happen to hold."""
+    tuned = {"lr": list(planned.rates), "seed": list(planned.seeds)}
+    whole = {variant.name: {**variant.config, **tuned} for variant in planned.variants}
+    return whole.get("") or whole
 
 
 def _shortened(lines: list[str]) -> list[str]:
@@ -214,6 +244,10 @@ def _shortened(lines: list[str]) -> list[str]:
 def _thawed(line: dict[str, Any]) -> dict[str, Any]:
     """A line's values as the dataclasses have them: tuples for lists, a Cell for its object."""
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in line.items()}
+    if "variants" in values:
+        values["variants"] = tuple(
+            Variant(**each | {"overrides": tuple(each["overrides"])}) for each in line["variants"]
+        )
     return values | ({"cell": Cell.from_json(line["cell"], where="a line")} if "cell" in line else {})
 
 

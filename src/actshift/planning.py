@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from actshift.errors import ActshiftError, unknown
 from actshift.identity import counted, ignored_keys
-from actshift.manifests import Exclusion, Manifest, PlannedCell, Run, freeze, read_manifest, verify
+from actshift.manifests import Exclusion, Manifest, PlannedCell, Run, Variant, freeze, read_manifest, verify
 from actshift.records import Cell
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ __all__ = [
     "Manifest",
     "PlannedCell",
     "Run",
+    "Variant",
     "expand_final",
     "expand_grid",
     "freeze",
@@ -33,13 +34,16 @@ AXES = ("model", "method", "dataset", "stage", "lr", "seed", "sweep")
 def expand_grid(
     sweep: Mapping[str, Any], compose: Callable[[list[str]], dict[str, Any]], *, extra: Sequence[str] = ()
 ) -> Manifest:
-    """The grid stage: every cell that is not excluded, at every learning rate of its grid and its first seed.
+    """The grid stage: every cell that is not excluded, at every candidate (variant and rate) and its first seed.
 
-    `compose` turns overrides into a resolved config; it is called once a cell, and rate and seed are put into copies.
+    `compose` turns overrides into a resolved config; it is called once a variant, and rate and seed are put into copies.
     `extra` overrides win over the sweep's own. Raises ActshiftError where a cell has no grid of learning rates, a
     rate or seed stands there twice, an exclusion or an override names what it cannot, or no cell is left.
     """
     overrides = _merged([*sweep.get("overrides", ()), *extra], sweep=sweep["name"])
+    for method in sweep.get("variants") or ():
+        if method not in sweep["methods"]:
+            raise unknown("method with variants", method, sweep["methods"], where=_file(sweep))
     exclusions = tuple(_exclusions(sweep))
     left_out = {(gone.model, gone.method, gone.dataset) for gone in exclusions}
     ignore = ignored_keys()
@@ -51,10 +55,10 @@ def expand_grid(
     if not cells:
         raise ActshiftError(f"the sweep '{sweep['name']}' excludes every cell. Change {_file(sweep)}.")
     runs = [
-        planned.run(stage="grid", lr=lr, seed=planned.seeds[0])
+        planned.run(stage="grid", lr=lr, seed=planned.seeds[0], variant=variant)
         for planned in cells
-        if len(planned.rates) > 1
-        for lr in planned.rates
+        if len(planned.candidates) > 1
+        for lr, variant in planned.candidates
     ]
     return Manifest(
         sweep=sweep["name"],
@@ -72,12 +76,12 @@ def expand_grid(
 
 
 def expand_final(grid: Manifest, selected: Selection) -> Manifest:
-    """The final stage: every cell at its selected learning rate and each of its seeds, scored on test.
+    """The final stage: every cell at its selected rate and variant and each of its seeds, scored on test.
 
     A cell of which nothing could be selected keeps its place in the plan and has no runs. Raises ActshiftError where
     the selection is of another sweep or of other cells or rates than the grid's.
     """
-    chosen = {choice.cell: choice.lr for choice in selected.choices}
+    chosen = {choice.cell: (choice.lr, choice.variant) for choice in selected.choices}
     cells = {planned.cell for planned in grid.cells}
     if grid.stage != "grid" or selected.sweep != grid.sweep or chosen.keys() != cells:
         raise ActshiftError(
@@ -86,10 +90,12 @@ def expand_final(grid: Manifest, selected: Selection) -> Manifest:
         )
     runs = []
     for planned in grid.cells:
-        lr = chosen[planned.cell]
-        if lr is not None and lr not in planned.rates:
+        lr, variant = chosen[planned.cell]
+        if lr is None:
+            continue
+        if lr not in planned.rates:
             raise ActshiftError(f"selected rate {lr!r} of {planned.cell} is not one of its planned {planned.rates}")
-        runs += [planned.run(stage="final", lr=lr, seed=seed) for seed in planned.seeds if lr is not None]
+        runs += [planned.run(stage="final", lr=lr, seed=seed, variant=variant) for seed in planned.seeds]
     return replace(grid, stage="final", runs=tuple(runs))
 
 
@@ -102,17 +108,22 @@ def _planned(
     ignore: Sequence[str],
 ) -> PlannedCell:
     groups = ("model", "method", "dataset")
-    base = [f"{group}={name}" for group, name in zip(groups, names, strict=True)] + list(overrides)
-    config = compose([*base, "stage=grid"])
-    cell = Cell(*names, config["protocol"]["name"])
+    base = [f"{group}={name}" for group, name in zip(groups, names, strict=True)]
+    variants = (sweep.get("variants") or {}).get(names[1]) or {"": []}
+    overrides_of = {name: [*base, *_merged([*overrides, *own], sweep=sweep["name"])] for name, own in variants.items()}
+    configs = {name: compose([*given, "stage=grid"]) for name, given in overrides_of.items()}
+    config = next(iter(configs.values()))
     for group, name in zip(groups, names, strict=True):
         if config[group]["name"] != name:
             raise ActshiftError(
                 f"{group}={name} composes to the name '{config[group]['name']}': a file's name is its key"
             )
     rates, seeds = _rates(sweep, config), _seeds(sweep, names[1])
-    config = counted({**config, "lr": rates[0], "seed": seeds[0]}, ignore=ignore)
-    return PlannedCell(cell, rates, seeds, tuple(base), config)
+    planned = tuple(
+        Variant(name, tuple(given), counted({**configs[name], "lr": rates[0], "seed": seeds[0]}, ignore=ignore))
+        for name, given in overrides_of.items()
+    )
+    return PlannedCell(Cell(*names, config["protocol"]["name"]), rates, seeds, planned)
 
 
 def _rates(sweep: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[float, ...]:

@@ -243,6 +243,7 @@ class SweepConfig:
     rates: dict[str, dict[str, list[float]]] = MISSING  # by model scale and the method's `rates`
     seeds: list[int] = MISSING
     seeds_by_method: dict[str, list[int]] = field(default_factory=dict)
+    variants: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # by method, overrides tuned with the rate
     exclude: list[ExclusionConfig] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
 

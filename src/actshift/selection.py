@@ -15,39 +15,46 @@ if TYPE_CHECKING:
     from actshift.manifests import Manifest, PlannedCell, Run
     from actshift.store import Store
 
-SCHEMA = 1
+SCHEMA = 2
 SPLIT = "validation"
 SHOWN = 10  # missing runs in one message
 
 
 @dataclass(frozen=True)
 class Rate:
-    """One learning rate of a cell: its mean validation accuracy in percent over `finished` of `planned` runs."""
+    """One candidate of a cell: its mean validation accuracy in percent over `finished` of `planned` runs."""
 
     lr: float
+    variant: str
     accuracy: float | None
     finished: int
     planned: int
     diverged: bool
 
+    @property
+    def label(self) -> str:
+        """The candidate in words: its rate, and its variant where the cell tunes one."""
+        return f"{self.lr:g} {self.variant}".rstrip()
+
 
 @dataclass(frozen=True)
 class Choice:
-    """The rate chosen for a cell (None where no run of it finished) and what a reader must know about the choice.
+    """The candidate chosen for a cell (no rate where no run of it finished) and what a reader must know about it.
 
-    `tie` holds all rates that share the best accuracy (empty without a tie); `edge` is "lowest" or "highest" where
-    the chosen rate is the outermost that finished, so that the best may lie beyond the grid; `diverged` holds the
-    rates at which a run diverged; `incomplete` says that planned runs are missing. A cell that has one rate only
-    is chosen without a run: its `rates` are empty.
+    `tie` holds the labels of all candidates that share the best accuracy (empty without a tie); `edge` is "lowest" or
+    "highest" where the chosen rate is the outermost that finished with its variant, so that the best may lie beyond
+    the grid; `diverged` holds the labels of those at which a run diverged; `incomplete` says that planned runs are
+    missing. A cell with one candidate is chosen without a run: its `rates` are empty.
     """
 
     cell: Cell
     lr: float | None
+    variant: str
     accuracy: float | None
     rates: tuple[Rate, ...]
-    tie: tuple[float, ...]
+    tie: tuple[str, ...]
     edge: str | None
-    diverged: tuple[float, ...]
+    diverged: tuple[str, ...]
     incomplete: bool
 
 
@@ -78,7 +85,7 @@ class Selection:
 
 
 def select(manifest: Manifest, records: Iterable[Record], *, allow_missing: bool = False) -> Selection:
-    """The rate of highest mean validation accuracy of every cell; of tied ones the smallest.
+    """The candidate of highest mean validation accuracy of every cell; of tied ones the smallest rate, then variant.
 
     A rate at which a run diverged is chosen only where all did. Records of other sweeps are not used. Raises
     ActshiftError on a record of another split than validation, on another stage's manifest, and, unless
@@ -153,9 +160,10 @@ def _incomplete(manifest: Manifest, missing: list[Run]) -> ActshiftError:
 
 
 def _choose(planned: PlannedCell, runs: Iterable[Run], found: dict[str, Record]) -> Choice:
-    if len(planned.rates) == 1:
-        return Choice(planned.cell, planned.rates[0], None, (), (), None, (), False)
-    rates = tuple(_rate(lr, [run for run in runs if run.lr == lr], found) for lr in planned.rates)
+    if len(planned.candidates) == 1:
+        return Choice(planned.cell, *planned.candidates[0], None, (), (), None, (), False)
+    of = {one: [run for run in runs if (run.lr, run.variant) == one] for one in planned.candidates}
+    rates = tuple(_rate(*candidate, of[candidate], found) for candidate in planned.candidates)
     finished = [rate for rate in rates if rate.accuracy is not None]
     sound = [rate for rate in finished if not rate.diverged] or finished
     # Means of equal shares may differ in the last bit.
@@ -165,19 +173,20 @@ def _choose(planned: PlannedCell, runs: Iterable[Run], found: dict[str, Record])
     return Choice(
         cell=planned.cell,
         lr=chosen.lr if chosen else None,
+        variant=chosen.variant if chosen else "",
         accuracy=chosen.accuracy if chosen else None,
         rates=rates,
-        tie=tuple(rate.lr for rate in tied) if len(tied) > 1 else (),
-        edge=_edge(chosen, finished),
-        diverged=tuple(rate.lr for rate in rates if rate.diverged),
+        tie=tuple(rate.label for rate in tied) if len(tied) > 1 else (),
+        edge=_edge(chosen, [rate for rate in finished if chosen and rate.variant == chosen.variant]),
+        diverged=tuple(rate.label for rate in rates if rate.diverged),
         incomplete=any(rate.finished < rate.planned for rate in rates),
     )
 
 
-def _rate(lr: float, runs: list[Run], found: dict[str, Record]) -> Rate:
+def _rate(lr: float, variant: str, runs: list[Run], found: dict[str, Record]) -> Rate:
     metrics = [found[run.identity].metrics for run in runs if run.identity in found]
     accuracy = statistics.fmean(each["accuracy"] for each in metrics) if metrics else None
-    return Rate(lr, accuracy, len(metrics), len(runs), any(each["diverged"] for each in metrics))
+    return Rate(lr, variant, accuracy, len(metrics), len(runs), any(each["diverged"] for each in metrics))
 
 
 def _edge(chosen: Rate | None, finished: list[Rate]) -> str | None:

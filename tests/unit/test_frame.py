@@ -103,7 +103,7 @@ def test_the_choice_of_the_learning_rate_is_in_the_open() -> None:
     assert (row(cells, "sft")["lr"], row(cells, "sft")["lr_edge"], row(cells, "sft")["lr_tied"]) == (0.002, "", "")
     assert (row(cells, "lora_r8")["lr"], row(cells, "lora_r8")["lr_edge"]) == (0.004, "highest")
     tied = row(cells, "post_block", "listops")
-    assert (tied["lr"], tied["lr_edge"], tied["lr_tied"]) == (0.001, "lowest", "0.001 0.002")
+    assert (tied["lr"], tied["lr_edge"], tied["lr_tied"]) == (0.001, "lowest", "0.001; 0.002")
     assert set(cells["lr_incomplete"]) == {""}
     choices = tuple(replace(choice, incomplete=True) for choice in selection.choices)
     rushed = frame.cells(manifest, [], replace(selection, choices=choices, incomplete=True))

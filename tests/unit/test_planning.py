@@ -79,7 +79,9 @@ def changed(**plain: Any) -> Callable[[list[str]], Config]:
 
 
 def choose(grid: Manifest, pick: Callable[[tuple[float, ...]], float | None] = max) -> Selection:
-    choices = tuple(Choice(planned.cell, pick(planned.rates), None, (), (), None, (), False) for planned in grid.cells)
+    choices = tuple(
+        Choice(planned.cell, pick(planned.rates), "", None, (), (), None, (), False) for planned in grid.cells
+    )
     return Selection(grid.sweep, choices, False, ())
 
 
@@ -336,3 +338,22 @@ def test_launchers_that_freeze_at_the_same_time_agree(tmp_path: Path) -> None:
     for launcher in launchers:
         launcher.join()
     assert read_manifest(Store(tmp_path).manifest_path("small", "grid")) == GRID
+
+
+def test_variants_are_candidates_beside_the_rates(tmp_path: Path) -> None:
+    scopes = {"post_block": {"low": ["method.rank=4"], "high": ["method.rank=16"]}}
+    grid = expand_grid(SWEEP | {"variants": scopes}, compose)
+    runs = grid.runs_of(LISTOPS)
+    assert [(run.lr, run.variant) for run in runs][:3] == [(1e-3, "low"), (1e-3, "high"), (3e-3, "low")]
+    assert len(runs) == 6 and len({run.identity for run in runs}) == 6
+    assert [override for override in runs[1].overrides if "rank" in override] == ["method.rank=16"]
+    store = Store(tmp_path)
+    freeze(store, grid)
+    assert read_manifest(store.manifest_path("small", "grid")) == grid
+    verify(runs[1], compose(list(runs[1].overrides)), grid)
+    with pytest.raises(ActshiftError, match="method.rank: 16 -> 4"):
+        verify(runs[1], compose([*runs[1].overrides, "method.rank=4"]), grid)
+    with pytest.raises(ActshiftError, match="not the one frozen"):
+        freeze(store, GRID)
+    with pytest.raises(ActshiftError, match="unknown method with variants 'reft'"):
+        expand_grid(SWEEP | {"variants": {"reft": {"a": []}}}, compose)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actshift.errors import ActshiftError
-from actshift.planning import Manifest, PlannedCell, expand_final
+from actshift.planning import Manifest, PlannedCell, Variant, expand_final
 from actshift.records import Cell, Record
 from actshift.selection import Choice, read_selection, select, write_selection
 from actshift.store import Store
@@ -25,7 +26,7 @@ def manifest(rates: tuple[float, ...] = RATES, *, seeds: tuple[int, ...] = (42,)
     planned = []
     for cell, grid in zip(CELLS, (rates, (0.1,)), strict=True):
         config = {group: {"name": name} for group, name in cell.to_json().items()} | {"lr": grid[0], "seed": 42}
-        planned.append(PlannedCell(cell, grid, (42, 43), (f"method={cell.method}",), config))
+        planned.append(PlannedCell(cell, grid, (42, 43), (Variant("", (f"method={cell.method}",), config),)))
     runs = tuple(planned[0].run(stage="grid", lr=lr, seed=seed) for lr in rates for seed in seeds)
     return Manifest(
         sweep="small",
@@ -72,16 +73,16 @@ def test_the_best_rate_its_ties_and_the_edge(
     correct: list[int | None], lr: float, tie: tuple[float, ...], edge: str | None
 ) -> None:
     chosen = choice(correct)
-    assert (chosen.lr, chosen.tie, chosen.edge) == (lr, tie, edge)
+    assert (chosen.lr, chosen.tie, chosen.edge) == (lr, tuple(f"{rate:g}" for rate in tie), edge)
     assert chosen.accuracy == max(10.0 * right for right in correct if right is not None)
     assert not chosen.incomplete
 
 
 def test_a_diverged_rate_is_listed_and_chosen_only_where_all_did() -> None:
     chosen = choice([1, 2, 9, 0], diverged=(0.005, 0.01))
-    assert (chosen.lr, chosen.diverged, chosen.edge) == (0.002, (0.005, 0.01), None)
+    assert (chosen.lr, chosen.diverged, chosen.edge) == (0.002, ("0.005", "0.01"), None)
     chosen = choice([0, 0, 0, 0], diverged=(0.001,))
-    assert (chosen.lr, chosen.tie) == (0.002, (0.002, 0.005, 0.01))
+    assert (chosen.lr, chosen.tie) == (0.002, ("0.002", "0.005", "0.01"))
     assert choice([0, 0, 0, 0], diverged=RATES).lr == 0.001
 
 
@@ -95,7 +96,7 @@ def test_a_cell_of_one_rate_is_chosen_without_a_run() -> None:
 def test_the_mean_over_seeds_decides_and_equal_means_tie() -> None:
     plan = manifest((0.001, 0.002), seeds=(1, 2, 3))
     chosen = select(plan, records(plan, [1, 2, 9, 7, 3, 2])).choices[0]
-    assert chosen.tie == (0.001, 0.002) and chosen.accuracy == pytest.approx(40)
+    assert chosen.tie == ("0.001", "0.002") and chosen.accuracy == pytest.approx(40)
     assert [(rate.finished, rate.planned) for rate in chosen.rates] == [(3, 3), (3, 3)]
 
 
@@ -197,7 +198,9 @@ def test_a_selection_is_written_the_same_and_read_back(tmp_path: Path) -> None:
     assert store.selected_path("small").read_bytes() == first
     assert read_selection(store, "small") == selection
     data = json.loads(first)
-    assert data["incomplete"] is True and data["split"] == "validation" and data["choices"][0]["tie"] == [0.001, 0.005]
+    assert (
+        data["incomplete"] is True and data["split"] == "validation" and data["choices"][0]["tie"] == ["0.001", "0.005"]
+    )
 
 
 def test_a_selection_that_is_not_there_or_torn_is_named(tmp_path: Path) -> None:
@@ -210,3 +213,46 @@ def test_a_selection_that_is_not_there_or_torn_is_named(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(ActshiftError, match=r"small\.json"):
             read_selection(store, "small")
+
+
+def with_variants() -> Manifest:
+    """One cell that tunes its scope with the rate."""
+    plan = manifest(RATES[:2])
+    config = plan.cells[0].config
+    scopes = tuple(
+        Variant(name, ("method=post_block", f"method.scope={name}"), {**config, "scope": name})
+        for name in ("last", "all")
+    )
+    planned = PlannedCell(CELLS[0], RATES[:2], (42,), scopes)
+    runs = tuple(planned.run(stage="grid", lr=lr, seed=42, variant=name) for lr, name in planned.candidates)
+    return replace(plan, cells=(planned,), runs=runs)
+
+
+@pytest.mark.parametrize(
+    ("correct", "chosen", "tie", "edge"),
+    [
+        # candidates: 0.001 last, 0.001 all, 0.002 last, 0.002 all
+        ([1, 2, 3, 9], (0.002, "all"), (), "highest"),
+        ([1, 9, 3, 2], (0.001, "all"), (), "lowest"),
+        ([1, 9, 9, 2], (0.001, "all"), ("0.001 all", "0.002 last"), "lowest"),
+        ([9, 9, 1, 2], (0.001, "last"), ("0.001 last", "0.001 all"), "lowest"),
+    ],
+)
+def test_a_scope_is_tuned_with_the_rate(
+    correct: list[int | None], chosen: tuple[float, str], tie: tuple[str, ...], edge: str
+) -> None:
+    plan = with_variants()
+    assert len({run.identity for run in plan.runs}) == 4
+    selection = select(plan, records(plan, correct))
+    (made,) = selection.choices
+    assert ((made.lr, made.variant), made.tie, made.edge) == (chosen, tie, edge)
+    (final,) = expand_final(plan, selection).runs
+    trained = next(run for run in plan.runs if (run.lr, run.variant) == chosen)
+    assert final.identity == trained.identity, "the final run takes over what the grid trained"
+    assert f"method.scope={chosen[1]}" in final.overrides
+
+
+def test_a_selection_of_variants_comes_back_from_its_file(tmp_path: Path) -> None:
+    selection = select(with_variants(), records(with_variants(), [1, 9, 9, 2]))
+    write_selection(Store(tmp_path), selection)
+    assert read_selection(Store(tmp_path), "small") == selection

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NAN = math.nan
 KEYS = ["model", "method", "dataset", "protocol"]
 COUNTS = ["n_finished", "n_planned", "trainable_parameters"]
-TEXT = [*KEYS, "status", "lr_edge", "lr_tied", "lr_incomplete", "excluded", "scale", "source", "identities"]
+TEXT = [*KEYS, "status", "variant", "lr_edge", "lr_tied", "lr_incomplete", "excluded", "scale", "source", "identities"]
 COLUMNS = [
     *KEYS,
     "status",
@@ -38,6 +38,7 @@ COLUMNS = [
     "params_pct",
     "trainable_parameters",
     "lr",
+    "variant",
     "lr_edge",
     "lr_tied",
     "lr_incomplete",
@@ -143,6 +144,7 @@ def _row(plan: PlannedCell, runs: Sequence[Run], finished: Sequence[Record]) -> 
         "params_pct": 100 * trainable / total,
         "trainable_parameters": trainable,
         "lr": runs[0].lr if runs else NAN,
+        "variant": runs[0].variant if runs else "",
         "scale": " ".join(sorted({str(record.provenance.get("scale", "")) for record in finished})),
         "source": str(plan.config["data"]["source"]),
         "identities": " ".join(record.identity for record in finished),
@@ -174,7 +176,7 @@ def _choice(plan: PlannedCell, selection: Selection | None) -> dict[str, Any]:
         return {}
     return {
         "lr_edge": choice.edge or "",
-        "lr_tied": " ".join(map(repr, choice.tie)),
+        "lr_tied": "; ".join(choice.tie),
         "lr_incomplete": "yes" if choice.incomplete else "",
     }
 
@@ -202,7 +204,9 @@ def _printed(plan: PlannedCell, manifest: Manifest) -> dict[str, Any]:
 def _is_the_papers(plan: PlannedCell) -> bool:
     config = plan.config
     limits = [*(config["data"].get("limit") or {}).values(), config["training"].get("max_steps")]
-    keys = [override.lstrip("+~") for override in plan.overrides]
+    # What differs between variants is tuned, as the paper tunes it; what they share was overridden.
+    shared = set[str].intersection(*(set(variant.overrides) for variant in plan.variants))
+    keys = [override.lstrip("+~") for override in shared]
     return (
         plan.cell.protocol == "paper"
         and config["data"]["source"] != "procedural"

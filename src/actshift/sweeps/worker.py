@@ -48,7 +48,7 @@ class Worker:
         self._overrides = [*overrides, f"results={_quoted(str(results))}"]
         self._commands = commands
         self._session = Session()
-        self._composed: dict[Cell, dict[str, Any]] = {}
+        self._composed: dict[tuple[Cell, str], dict[str, Any]] = {}
 
     def work(self, manifest: Manifest) -> None:
         """Pass over the manifest until each of its runs is done, failed, or in other hands."""
@@ -81,12 +81,14 @@ class Worker:
         return True
 
     def _config(self, run: Run, manifest: Manifest) -> dict[str, Any]:
-        """The config of a run as the files say now; a cell is composed once, its rates and seeds put into copies."""
+        """The config of a run as the files say now; a variant is composed once, its rates and seeds put into copies."""
         from actshift.composition import compose
 
-        if run.cell not in self._composed:
-            self._composed[run.cell] = compose([*manifest.planned(run.cell).overrides, *self._overrides])
-        return {**self._composed[run.cell], "lr": run.lr, "seed": run.seed, "stage": manifest.stage}
+        key = run.cell, run.variant
+        if key not in self._composed:
+            planned = manifest.planned(run.cell).variant(run.variant)
+            self._composed[key] = compose([*planned.overrides, *self._overrides])
+        return {**self._composed[key], "lr": run.lr, "seed": run.seed, "stage": manifest.stage}
 
 
 def _end_with_launcher() -> None:

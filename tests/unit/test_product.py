@@ -1,0 +1,55 @@
+"""Cells composed by their axes are the cells that Hydra composes."""
+
+from __future__ import annotations
+
+import shutil
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from actshift import paths
+from actshift.composition import compose, groups
+from actshift.errors import ActshiftError
+from actshift.product import ProductComposer
+
+
+@pytest.mark.parametrize("rest", [["protocol=released", "data.limit.test=7"], ["protocol=paper", "stage=final"]])
+def test_a_cell_is_what_hydra_composes(rest: list[str]) -> None:
+    cells = list(product(("tiny", "gemma3-1b"), ("sft", "post_block", "lora_r8"), ("boolq", "gsm8k")))
+    composer = ProductComposer()
+    for model, method, dataset in cells:
+        overrides = [f"model={model}", f"method={method}", f"dataset={dataset}", *rest]
+        assert composer(overrides) == compose(overrides)
+
+
+def test_every_option_can_be_an_axis() -> None:
+    composer = ProductComposer()
+    for group, first in (("model", "tiny"), ("method", "sft"), ("dataset", "boolq")):
+        for name in groups()[group]:
+            names = {"model": "tiny", "method": "sft", "dataset": "boolq"} | {group: name}
+            config = composer([f"{axis}={option}" for axis, option in names.items()])
+            assert config[group]["name"] == name, first
+
+
+def test_an_option_that_changes_more_than_its_group_is_composed_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(paths.conf_dir(), tmp_path / "conf")
+    file = tmp_path / "conf" / "dataset" / "boolq.yaml"
+    inner = "".join(f"  {line}\n" for line in file.read_text().splitlines() if not line.startswith("defaults"))
+    head = "# @package _global_\ndefaults: [dataset_schema@dataset, _self_]\ntraining: {max_steps: 3}\n"
+    file.write_text(f"{head}dataset:\n{inner}")
+    monkeypatch.setattr("actshift.composition.conf_dir", lambda: tmp_path / "conf")
+    composer = ProductComposer()
+    for dataset in ("gsm8k", "boolq"):
+        overrides = ["model=tiny", "method=sft", f"dataset={dataset}"]
+        assert composer(overrides) == compose(overrides)
+    assert composer(["model=tiny", "method=sft", "dataset=boolq"])["training"]["max_steps"] == 3
+
+
+def test_an_impossible_cell_is_refused() -> None:
+    composer = ProductComposer()
+    composer(["model=tiny", "method=post_block", "dataset=boolq"])
+    with pytest.raises(ActshiftError, match="method.layers"):
+        composer(["model=tiny", "method=post_block", "dataset=boolq", "method.layers=[99]"])
