@@ -7,6 +7,7 @@ only read; one that was interrupted continues from its newest checkpoint.
 from __future__ import annotations
 
 import json
+import threading
 import time
 import traceback
 from collections.abc import Mapping
@@ -43,10 +44,18 @@ class Busy(ActshiftError):
     """Another process is at the run that was asked for."""
 
 
-class Session:
-    """What stays warm between the runs of one process: the base model that was loaded last, and its data."""
+class Interrupted(BaseException):
+    """The process was told to stop: what was trained so far is in a checkpoint, and the run is not a failed one."""
 
-    def __init__(self) -> None:
+
+class Session:
+    """What stays warm between the runs of one process: the base model that was loaded last, and its data.
+
+    Once `stop` is set, the run at hand checkpoints and ends in `Interrupted`.
+    """
+
+    def __init__(self, *, stop: threading.Event | None = None) -> None:
+        self.stop = stop or threading.Event()
         self._base: tuple[str, Base] | None = None
         self._data: tuple[str, dict[str, Split]] = "", {}
 
@@ -167,6 +176,7 @@ class _Run:
                 "host": host(),
                 "device": trained.device,
                 "device_name": trained.device_name,
+                "hardware": config["hardware"]["name"],
                 "threads": config["hardware"]["threads"],
                 "precision": config["training"]["precision"],
                 "data": {"train": trained.train_fingerprint, split: scored.fingerprint},
@@ -203,11 +213,14 @@ class _Run:
         train_split = self.session.split(config, "train")
         rows = self._examples(base, train_split, task=task)
         watched = self._examples(base, self.session.split(config, "validation"), task=task)
-        checkpoints = Checkpoints(self._folder, every=config["hardware"]["checkpoint_every"])
+        stop = self.session.stop
+        checkpoints = Checkpoints(self._folder, every=config["hardware"]["checkpoint_every"], stop=stop)
 
         def report(step: int, steps: int, loss: float, lr: float) -> None:
             tracker.step(step, loss=loss, lr=lr)
             self.progress.update(step, steps, f"loss {loss:.3f}")
+            if stop.is_set() and step < steps:  # the last step is followed by the adapter itself
+                raise Interrupted
 
         self.progress.start("train")
         curves = train(
@@ -273,6 +286,12 @@ class _Run:
             split, task=task, tokenizer=base.tokenizer, end_token=False, max_tokens=None, cache=self.store.cache
         )
         self.progress.start(f"evaluate {name}")
+
+        def report(rows_done: int, rows_all: int) -> None:
+            self.progress.update(rows_done, rows_all)
+            if self.session.stop.is_set():
+                raise Interrupted
+
         predictions = predict(
             base,
             adaptation,
@@ -280,7 +299,7 @@ class _Run:
             rows=rows,
             max_new_tokens=self.config["dataset"]["max_new_tokens"],
             batch_tokens=self.config["hardware"]["evaluation_tokens"],
-            progress=self.progress.update,
+            progress=report,
         )
         self.progress.end()
         write_predictions(self._folder / f"predictions-{name}.jsonl", predictions)

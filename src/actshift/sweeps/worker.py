@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
@@ -20,7 +20,7 @@ from actshift.store import Store
 
 @dataclass(frozen=True)
 class Event:
-    """What a worker tells its launcher. `kind`: started, done, failed, idle."""
+    """What a worker tells its launcher. `kind`: started, done, failed, interrupted, idle."""
 
     kind: str
     run: Run | None = None
@@ -32,52 +32,63 @@ class Event:
 def serve(commands: Connection, results: str, overrides: Sequence[str]) -> None:
     """Work on each manifest whose path comes in, tell what happens, end on None or when the launcher is gone."""
     threading.Thread(target=_end_with_launcher, daemon=True).start()
-    worker = Worker(Path(results), overrides=overrides, commands=commands)
+    worker = Worker(Path(results), overrides=overrides, tell=commands.send)
     while (path := commands.recv()) is not None:
         worker.work(read_manifest(Path(path)))
         commands.send(Event("idle"))
 
 
 class Worker:
-    """Does the runs of a manifest that nobody else has done or is doing."""
+    """Does the runs of a manifest that nobody else has done or is doing, until `stop` is set."""
 
-    def __init__(self, results: Path, *, overrides: Sequence[str], commands: Connection) -> None:
+    def __init__(
+        self,
+        results: Path,
+        *,
+        overrides: Sequence[str],
+        tell: Callable[[Event], None],
+        stop: threading.Event | None = None,
+    ) -> None:
         from actshift.run import Session
 
         self._store = Store(results)
         self._overrides = [*overrides, f"results={_quoted(str(results))}"]
-        self._commands = commands
-        self._session = Session()
+        self._tell = tell
+        self._session = Session(stop=stop)
         self._composed: dict[tuple[Cell, str], dict[str, Any]] = {}
 
-    def work(self, manifest: Manifest) -> None:
-        """Pass over the manifest until each of its runs is done, failed, or in other hands."""
+    def work(self, manifest: Manifest, *, runs: Sequence[Run] | None = None) -> None:
+        """Pass over the manifest, or some of its runs, until each is done, failed, or in other hands."""
         self._composed.clear()
-        while any([self._attempt(run, manifest) for run in manifest.runs]):  # a list: all of them, not up to the first
+        chosen = manifest.runs if runs is None else runs
+        while any([self._attempt(run, manifest) for run in chosen]):  # a list: all of them, not up to the first
             pass
 
     def _attempt(self, run: Run, manifest: Manifest) -> bool:
         """Do one run if it is there to be done; whether it was."""
-        from actshift.run import Busy
+        from actshift.run import Busy, Interrupted
         from actshift.run import run as do
 
-        if self._store.state(run.identity, run.split) != "missing":
+        if self._session.stop.is_set() or self._store.state(run.identity, run.split) != "missing":
             return False
         started = time.monotonic()
-        self._commands.send(Event("started", run))
+        self._tell(Event("started", run))
         try:
             config = self._config(run, manifest)
             verify(run, config, manifest)
             record = do(config, session=self._session)
         except Busy:
             return False
+        except Interrupted:
+            self._tell(Event("interrupted", run))
+            return False
         except Exception as error:
             if self._store.failure(run.identity, run.split) is None:
                 self._store.fail(run.identity, run.split, traceback.format_exc())
-            self._commands.send(Event("failed", run, error=f"{type(error).__name__}: {error}"))
+            self._tell(Event("failed", run, error=f"{type(error).__name__}: {error}"))
             return True
         seconds = time.monotonic() - started
-        self._commands.send(Event("done", run, accuracy=record.metrics["accuracy"], seconds=seconds))
+        self._tell(Event("done", run, accuracy=record.metrics["accuracy"], seconds=seconds))
         return True
 
     def _config(self, run: Run, manifest: Manifest) -> dict[str, Any]:

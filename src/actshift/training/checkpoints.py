@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,14 +66,20 @@ _GROUPS = ("adapter", "optimizer", "random")
 
 
 class Checkpoints:
-    """The mid-run checkpoints of one run: ``checkpoint-<step>`` folders, of which the newest complete one counts."""
+    """The mid-run checkpoints of one run: ``checkpoint-<step>`` folders, of which the newest complete one counts.
 
-    def __init__(self, folder: Path, *, every: int) -> None:
+    They are due every so many steps (0: never), and after the step at which the process was told to `stop`.
+    """
+
+    def __init__(self, folder: Path, *, every: int, stop: threading.Event | None = None) -> None:
         self._folder = folder
         self._every = every
+        self._stop = stop
 
     def due(self, step: int) -> bool:
-        """Whether the schedule asks for a checkpoint after `step` steps."""
+        """Whether a checkpoint is asked for after `step` steps."""
+        if self._stop is not None and self._stop.is_set():
+            return True
         return self._every > 0 and step % self._every == 0
 
     def save(

@@ -1,0 +1,145 @@
+"""What a run will cost: seconds and bytes from sizes, rows and lengths alone, corrected by records of finished runs.
+
+The model is of floating-point operations and of bytes moved; its constants are the hardware config's. It counts a
+multiplication and an addition as two operations.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from actshift.records import Record
+
+Config = Mapping[str, Any]
+
+BYTES = {"float32": 4, "bfloat16": 2}
+ACTIVATIONS = 24
+"""Numbers of the model's width that a decoder layer keeps for one token's backward pass, attention's and MLP's apart
+from the MLP's own width: measured on steering, gradient checkpointing off."""
+MLP_ACTIVATIONS = 3
+"""The same, in numbers of the MLP's width."""
+START_SECONDS = {"cpu": 5.0, "cuda": 60.0}
+"""What a process needs before its first run: imports, and loading the model from a shared file system."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Estimated seconds of training and of scoring one split, and the peak of memory in bytes."""
+
+    train_seconds: float
+    evaluation_seconds: float
+    peak_bytes: float
+
+    @property
+    def seconds(self) -> float:
+        return self.train_seconds + self.evaluation_seconds
+
+
+def layer_weights(shape: Config) -> int:
+    """Numbers in the matrices of all decoder layers: attention's four and the MLP's three (2dHk + 2dGk + 3dm each)."""
+    attention = 2 * shape["width"] * (shape["heads"] + shape["kv_heads"]) * shape["head_size"]
+    weights: int = shape["layers"] * (attention + 3 * shape["width"] * shape["mlp_width"])
+    return weights
+
+
+def rows_of(config: Config, split: str) -> int:
+    """How many rows a split has, by its rule and limit; 0 where the source does not say before it is read."""
+    rule, dataset = config["data"]["splits"][split], config["dataset"]
+    source = "procedural" if config["data"]["source"] == "procedural" else "hub"
+    rows: int = (dataset[source]["rows"] or {}).get(rule["source"], 0)
+    held_out = math.ceil(rows * rule["hold_out"])
+    rows = {"whole": rows, "rest": rows - held_out, "held_out": held_out}[rule["keep"]]
+    limit = config["data"]["limit"][split]
+    return rows if limit is None else min(rows, limit)
+
+
+def estimate(config: Config, *, split: str, trained: bool = False) -> Cost:
+    """The cost of a run up to the record of `split`; of its evaluation alone where the adapter is there (`trained`).
+
+    Training is bound by operations: 2 N a token and pass, passes being forward, backward to the activations, and to
+    the weights where they train. Decoding is bound by moving the weights once a token of a batch.
+    """
+    speed, shape, precision = config["hardware"]["speed"], config["model"]["shape"], config["training"]["precision"]
+    tokens = config["dataset"]["tokens"]
+    limit = config["training"]["max_tokens"] or math.inf
+    prompt, answer = min(tokens["prompt"], limit), tokens["answer"]
+    weights, everything = layer_weights(shape), layer_weights(shape) + _embeddings(shape)
+    head = 2 * shape["width"] * shape["vocabulary"]
+    rate = speed["flops"][precision] * speed["efficiency"]
+    full = config["method"]["kind"] == "sft"
+
+    rows = rows_of(config, "train") * config["training"]["epochs"]
+    steps = math.ceil(rows / config["training"]["batch_size"])
+    if config["training"]["max_steps"]:
+        steps = min(steps, config["training"]["max_steps"])
+        rows = steps * config["training"]["batch_size"]
+    row = (prompt + answer) * (2 * weights + _attention(shape, prompt + answer)) + answer * head
+    training = rows * row * (3 if full else 2) / rate + steps * shape["layers"] * speed["layer_seconds"]
+
+    scored = rows_of(config, split)
+    batches = max(1.0, scored * prompt / config["hardware"]["evaluation_tokens"])
+    prefill = scored * (prompt * (2 * weights + _attention(shape, prompt)) + head) / rate
+    moved = everything * BYTES[precision] / speed["bytes_per_second"] + shape["layers"] * speed["layer_seconds"] / 3
+    decoding = batches * answer * moved + scored * answer * (2 * weights + head) / rate
+    return Cost(0.0 if trained else training, prefill + decoding, _peak(config, everything=everything, full=full))
+
+
+def _embeddings(shape: Config) -> int:
+    numbers: int = shape["width"] * shape["vocabulary"] * (1 if shape["tied"] else 2)
+    return numbers
+
+
+def _attention(shape: Config, tokens: float) -> float:
+    """Operations a token of scores and weighted sums over a causal context, whose mean length is half the row's."""
+    return float(2 * shape["layers"] * shape["heads"] * shape["head_size"] * tokens)
+
+
+def _peak(config: Config, *, everything: int, full: bool) -> float:
+    """Weights, what trains them, and the larger of a micro-batch's activations and an evaluation batch's cache."""
+    shape, size = config["model"]["shape"], BYTES[config["training"]["precision"]]
+    tokens = config["dataset"]["tokens"]
+    row, answer = min(tokens["longest"], config["training"]["max_tokens"] or math.inf), tokens["answer"]
+    kept = shape["layers"] * (ACTIVATIONS * shape["width"] + MLP_ACTIVATIONS * shape["mlp_width"])
+    micro = config["hardware"]["micro_batch"]
+    activations = micro * (row * kept * size + answer * shape["vocabulary"] * 3 * 4)
+    cache = 2 * config["hardware"]["evaluation_tokens"] * shape["layers"] * shape["kv_heads"] * shape["head_size"] * size
+    states = everything * (2 * 4 + size) if full else 0  # two moments and the gradient
+    return everything * size + states + max(activations, cache)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Measured over estimated seconds, by model and device, from the records of finished runs; 1 where there is none."""
+
+    factors: Mapping[tuple[str, str], float]
+    runs: int = 0
+
+    def apply(self, cost: Cost, *, model: str, hardware: str) -> Cost:
+        factor = self.factors.get((model, hardware), 1.0)
+        return replace(
+            cost, train_seconds=cost.train_seconds * factor, evaluation_seconds=cost.evaluation_seconds * factor
+        )
+
+
+def calibrate(records: Iterable[Record], configs: Mapping[str, Config]) -> Calibration:
+    """The median ratio of measured to estimated seconds of each (model, hardware profile).
+
+    `configs` gives a run's whole config by its identity: records keep only what counts, and hardware does not.
+    """
+    ratios: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for record in records:
+        config = configs.get(record.identity)
+        hardware = record.provenance.get("hardware")
+        if config is None or hardware != config["hardware"]["name"] or record.metrics["diverged"]:
+            continue
+        expected = estimate(config, split=record.split).seconds
+        spent = record.provenance["train_seconds"] + record.provenance["evaluation_seconds"]
+        if expected > 0:
+            ratios[record.cell.model, hardware].append(spent / expected)
+    return Calibration({key: statistics.median(values) for key, values in ratios.items()}, sum(map(len, ratios.values())))

@@ -1,0 +1,227 @@
+"""The SLURM engine: a manifest's runs packed into tasks, and the jobs that do them.
+
+Grid arrays, then a small job that selects, then final arrays, submitted together as dependent jobs. Nothing here
+decides what is done: tasks claim runs as every worker does, so jobs may be submitted twice, die, or be late.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actshift.errors import ActshiftError
+from actshift.manifests import Manifest
+from actshift.sweeps.profiles import Profile
+from actshift.store import Store
+
+FILL = 0.7
+"""The share of a profile's time limit that a task is packed up to: estimates err, and a requeue costs a start."""
+NAME = "actshift"
+
+
+@dataclass(frozen=True)
+class Work:
+    """One run as a task names it; `lr` and `variant` are null where the selection is still to come."""
+
+    model: str
+    method: str
+    dataset: str
+    protocol: str
+    seed: int
+    lr: float | None
+    variant: str | None
+    seconds: float
+    """How long it is estimated to take."""
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return self.model, self.method, self.dataset, self.protocol, self.seed, self.lr, self.variant
+
+    def to_json(self) -> dict[str, Any]:
+        return vars(self) | {"seconds": round(self.seconds, 1)}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of sbatch. `after` names the jobs, by their place in the list, that must have ended before."""
+
+    name: str
+    profile: Profile
+    arguments: tuple[str, ...]
+    tasks: int = 0
+    """Tasks of an array; 0 is a job without an array and without a GPU."""
+    after: tuple[int, ...] = ()
+    strictly: bool = False
+    """Whether the jobs before must have succeeded."""
+
+    def command(self, *, script: Path, logs: Path, ids: Sequence[str]) -> list[str]:
+        """The arguments of sbatch, `ids` being those of the jobs submitted so far."""
+        options = [f"--job-name={self.name}", *self.profile.options(gpu=self.tasks > 0)]
+        if self.tasks:
+            options.append(f"--array=0-{self.tasks - 1}%{self.profile.throttle}")
+            options.append(f"--signal=B:USR1@{self.profile.warning_seconds}")
+        options.append(f"--output={logs / ('%A_%a.log' if self.tasks else '%j.log')}")
+        if self.after:
+            kind = "afterok" if self.strictly else "afterany"
+            options.append(f"--dependency={kind}:{':'.join(ids[place] for place in self.after)}")
+            options.append("--kill-on-invalid-dep=yes")
+        return ["sbatch", "--parsable", *options, str(script), sys.executable, *self.arguments]
+
+
+def pack(work: Iterable[Work], profiles: Mapping[str, Profile]) -> list[tuple[Profile, list[Work]]]:
+    """Tasks of one model and profile each, filled in order up to `FILL` of the time limit (one run at least)."""
+    by_model: dict[str, list[Work]] = defaultdict(list)
+    for each in work:
+        by_model[each.model].append(each)
+    tasks: list[tuple[Profile, list[Work]]] = []
+    for model, runs in by_model.items():
+        room = FILL * profiles[model].seconds
+        spent = 0.0
+        for place, each in enumerate(runs):
+            if place == 0 or spent + each.seconds > room:
+                tasks.append((profiles[model], []))
+                spent = 0.0
+            tasks[-1][1].append(each)
+            spent += each.seconds
+    return tasks
+
+
+def arrays(
+    tasks: Sequence[tuple[Profile, list[Work]]], *, name: str, file: Path, size: int, **order: Any
+) -> list[Job]:
+    """The array jobs of some tasks, none larger than the site's `size`; tasks of one profile must stand together."""
+    jobs, start = [], 0
+    while start < len(tasks):
+        profile, stop = tasks[start][0], start
+        while stop < len(tasks) and tasks[stop][0] == profile and stop - start < size:
+            stop += 1
+        arguments = ("actshift.sweeps.task", str(file), str(start))
+        jobs.append(Job(name, profile, arguments, tasks=stop - start, **order))
+        start = stop
+    return jobs
+
+
+def write_tasks(
+    store: Store, manifest: Manifest, stage: str, tasks: Sequence[tuple[Profile, list[Work]]], overrides: Sequence[str]
+) -> Path:
+    """Write a submission's tasks as JSON Lines under a number of its own: a header, then a line a task."""
+    head = {"sweep": manifest.sweep, "stage": stage, "results": str(store.root.resolve()), "overrides": list(overrides)}
+    lines = [head] + [
+        {"hardware": profile.hardware, "runs": [each.to_json() for each in runs]} for profile, runs in tasks
+    ]
+    text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)
+    folder = jobs_folder(store, manifest.sweep)
+    folder.mkdir(parents=True, exist_ok=True)
+    number = len(list(folder.glob(f"{stage}-*.jsonl")))
+    while True:
+        path = folder / f"{stage}-{number:04d}.jsonl"
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        except FileExistsError:
+            number += 1
+            continue
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        return path
+
+
+def read_tasks(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A submission's header and its tasks. Errors: no such file, or one that is not whole."""
+    try:
+        head, *tasks = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for task in tasks:
+            task["runs"] = [Work(**run) for run in task["runs"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ActshiftError(f"{path} is not a list of tasks ({error}): submit the sweep again") from error
+    return head, tasks
+
+
+def jobs_folder(store: Store, sweep: str) -> Path:
+    """Where a sweep's submissions lie: task lists, logs, and the numbers of its jobs."""
+    return store.root / "slurm" / sweep
+
+
+def submit(jobs: Sequence[Job], *, store: Store, sweep: str, script: Path, say: Callable[[str], None]) -> list[str]:
+    """Submit jobs in order and return their numbers, each noted at once in ``jobs.jsonl``.
+
+    Errors: sbatch is not there or refuses; what was submitted before stays, and its runs are not doubled.
+    """
+    folder = jobs_folder(store, sweep).resolve()
+    logs = folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    ids: list[str] = []
+    for job in jobs:
+        number = _call(job.command(script=script, logs=logs, ids=ids)).split(";")[0].strip()
+        ids.append(number)
+        note = {"job": number, "name": job.name, "arguments": list(job.arguments), "tasks": job.tasks}
+        with (folder / "jobs.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(note, sort_keys=True) + "\n")
+        say(f"{number}: {job.name}, {job.profile.name}" + (f", {job.tasks} tasks" if job.tasks else ""))
+    return ids
+
+
+def queued(store: Store, sweep: str) -> set[tuple[Any, ...]]:
+    """The keys of the runs that jobs of this sweep, waiting or running, have still before them; none without squeue."""
+    path = jobs_folder(store, sweep) / "jobs.jsonl"
+    if not path.exists():
+        return set()
+    alive = _alive()
+    keys: set[tuple[Any, ...]] = set()
+    for line in path.read_text(encoding="utf-8").splitlines():
+        job = json.loads(line)
+        if not job["tasks"]:
+            continue
+        _, file, start = job["arguments"]
+        _, tasks = read_tasks(Path(file))
+        for index in range(job["tasks"]):
+            if (job["job"], str(index)) in alive:
+                keys.update(run.key for run in tasks[int(start) + index]["runs"])
+    return keys
+
+
+def waiting(store: Store, sweep: str, module: str) -> bool:
+    """Whether a job that runs `module` for this sweep is in the queue."""
+    path = jobs_folder(store, sweep) / "jobs.jsonl"
+    if not path.exists():
+        return False
+    alive = {job for job, _ in _alive()}
+    notes = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return any(note["job"] in alive and note["arguments"][0] == module for note in notes)
+
+
+def array_size() -> int:
+    """How many tasks an array may have here (`MaxArraySize` is one more than the highest index)."""
+    for line in _call(["scontrol", "show", "config"]).splitlines():
+        name, _, value = line.partition("=")
+        if name.strip() == "MaxArraySize":
+            return max(1, int(value))
+    return 1000
+
+
+def _alive() -> set[tuple[str, str]]:
+    """(job, index) of every array element, and (job, N/A) of every other job, that waits or runs."""
+    try:
+        lines = _call(["squeue", "-h", "-r", "-o", "%F|%K"]).splitlines()
+    except ActshiftError:
+        return set()
+    return {(job, index) for job, _, index in (line.strip().partition("|") for line in lines)}
+
+
+def _call(command: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise ActshiftError(
+            f"'{command[0]}' is not here: submit on a login node of a SLURM cluster, or use `actshift sweep` "
+            "(--dry-run prints what would be submitted)"
+        ) from error
+    if done.returncode:
+        raise ActshiftError(f"{command[0]} refused: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
