@@ -163,6 +163,11 @@ class Claims:
         path = self._current(identity)
         return path is not None and not _exists(path.with_suffix(".released")) and not self._looks_stale(path)
 
+    def abandoned(self, identity: str) -> bool:
+        """Whether the last owner seems to be gone without having let go: an estimate, as `held` is."""
+        path = self._current(identity)
+        return path is not None and not _exists(path.with_suffix(".released")) and self._looks_stale(path)
+
     def acquire(self, identity: str) -> Claim | None:
         """The claim on a run, or None where another process has it or won the race for it.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -63,17 +62,63 @@ def sweep_command(request: Namespace) -> int:
 
 
 def plan_command(request: Namespace) -> int:
-    """Freeze the grid stage and say how much it is."""
+    """Freeze the grid stage and say how much it is, before anything is spent."""
+    from rich.console import Console
+
+    from actshift.estimates import Estimates
+
     config, _, frozen = _request(request)
-    store = Store(Path(config["results"]))
-    grid = freeze(store, expand_grid(config["sweep"], ProductComposer(), extra=frozen), replan=request.replan)
-    finals = sum(len(planned.seeds) for planned in grid.cells)
-    reused = sum(len(planned.candidates) > 1 for planned in grid.cells)
-    print(f"{grid.title}")
-    print(f"{len(grid.cells)} cells, {len(grid.exclusions)} excluded")
-    print(f"grid: {len(grid.runs)} runs on validation")
-    print(f"final: {finals} runs on test, {reused} of them trained by the grid")
+    store, compose_cell = Store(Path(config["results"])), ProductComposer()
+    grid = freeze(store, expand_grid(config["sweep"], compose_cell, extra=frozen), replan=request.replan)
+    estimates = Estimates(store, grid, compose=compose_cell, hardware=_hardware(request, grid))
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    print(f"{grid.title}: {len(grid.cells)} cells, {len(grid.exclusions)} excluded")
+    console.print(estimates.table())
     print(store.manifest_path(grid.sweep, "grid"))
+    return 0
+
+
+def submit_command(request: Namespace) -> int:
+    """Submit what a table still needs as SLURM jobs: grid arrays, the selection, final arrays."""
+    from actshift.paths import slurm_dir
+    from actshift.sweeps import slurm
+    from actshift.sweeps.submission import Submission
+
+    profile = next((given.split("=", 1)[1] for given in request.overrides if given.startswith("profile=")), None)
+    request.overrides = [given for given in request.overrides if not given.startswith("profile=")]
+    config, launch, frozen = _request(request)
+    store, compose_cell = Store(Path(config["results"])), ProductComposer()
+    grid = freeze(store, expand_grid(config["sweep"], compose_cell, extra=frozen), replan=request.replan)
+    submission = Submission(
+        store,
+        grid,
+        compose=compose_cell,
+        folder=Path(request.slurm) if request.slurm else slurm_dir(),
+        profile=profile,
+        overrides=launch,
+        dry=request.dry_run,
+    )
+    stages = _stages(store, grid)
+    selected = len(stages) > 1 and all(store.state(run.identity, run.split) == "done" for run in grid.runs)
+    size = 1000 if request.dry_run else slurm.array_size()
+    queued = set() if request.dry_run else slurm.queued(store, grid.sweep)
+    jobs = submission.jobs(stages[-1], selected=selected, queued=queued, size=size)
+    if request.dry_run:
+        print(submission.text(jobs))
+    elif not jobs:
+        print("nothing to submit: every run is done, failed (`actshift retry`), running or in the queue")
+    else:
+        submission.submit(jobs, print)
+    return 0
+
+
+def retry_command(request: Namespace) -> int:
+    """Make failed runs missing again; the next sweep or submit does them."""
+    store, grid = _planned(request)
+    for manifest in _stages(store, grid):
+        failed = [run for run in manifest.runs if store.state(run.identity, run.split) == "failed"]
+        _clear_failures(store, manifest)
+        print(f"{manifest.sweep} {manifest.stage}: {len(failed)} failed runs are to be done again")
     return 0
 
 
@@ -93,14 +138,40 @@ def select_command(request: Namespace) -> int:
 
 
 def status_command(request: Namespace) -> int:
-    """How many runs of each stage are in which state, and the last line of each failure."""
+    """States by cell, failures with their last line, and what is left; from files, and from squeue where it answers."""
+    import json
+    import time
+
+    from rich.console import Console
+
+    from actshift.estimates import Estimates
+    from actshift.status import headline, status_of, table
+    from actshift.sweeps import slurm
+
     store, grid = _planned(request)
-    for manifest in _stages(store, grid):
-        states = Counter(store.state(run.identity, run.split) for run in manifest.runs)
-        counts = ", ".join(f"{states[state]} {state}" for state in ("done", "running", "failed", "missing"))
-        print(f"{manifest.sweep} {manifest.stage}: {len(manifest.runs)} runs: {counts}")
-        _report_failures(store, manifest)
-    return 0
+    seconds = Estimates(store, grid, compose=ProductComposer(), hardware=_hardware(request, grid)).seconds()
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    while True:
+        stages = _stages(store, grid)
+        status = status_of(store, stages, seconds=seconds, queue=slurm.queue_states(store, grid.sweep))
+        if request.json:
+            print(json.dumps(status.to_json(), sort_keys=True))
+            return 0
+        if request.watch:
+            console.clear()
+        print(headline(status))
+        console.print(table(status))
+        for manifest in stages:
+            _report_failures(store, manifest)
+        if not request.watch or not status.unfinished:
+            return 0
+        time.sleep(5)
+
+
+def _hardware(request: Namespace, grid: Manifest) -> dict[str, str]:
+    """The hardware profile that a request names, by model; nothing where it leaves that to the model's size."""
+    named = [given.split("=", 1)[1] for given in request.overrides if given.startswith("hardware=")]
+    return dict.fromkeys(grid.models, named[-1]) if named else {}
 
 
 def tables_command(request: Namespace) -> int:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Config = Mapping[str, Any]
 
 BYTES = {"float32": 4, "bfloat16": 2}
-ACTIVATIONS = 24
+ACTIVATIONS = 14
 """Numbers of the model's width that a decoder layer keeps for one token's backward pass, attention's and MLP's apart
 from the MLP's own width: measured on steering, gradient checkpointing off."""
 MLP_ACTIVATIONS = 3
@@ -108,14 +108,16 @@ def _peak(config: Config, *, everything: int, full: bool) -> float:
     kept = shape["layers"] * (ACTIVATIONS * shape["width"] + MLP_ACTIVATIONS * shape["mlp_width"])
     micro = config["hardware"]["micro_batch"]
     activations = micro * (row * kept * size + answer * shape["vocabulary"] * 3 * 4)
-    cache = 2 * config["hardware"]["evaluation_tokens"] * shape["layers"] * shape["kv_heads"] * shape["head_size"] * size
+    cache = (
+        2 * config["hardware"]["evaluation_tokens"] * shape["layers"] * shape["kv_heads"] * shape["head_size"] * size
+    )
     states = everything * (2 * 4 + size) if full else 0  # two moments and the gradient
     return everything * size + states + max(activations, cache)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Measured over estimated seconds, by model and device, from the records of finished runs; 1 where there is none."""
+    """Measured over estimated seconds by (model, hardware), from the records of finished runs; 1 where none is."""
 
     factors: Mapping[tuple[str, str], float]
     runs: int = 0
@@ -142,4 +144,6 @@ def calibrate(records: Iterable[Record], configs: Mapping[str, Config]) -> Calib
         spent = record.provenance["train_seconds"] + record.provenance["evaluation_seconds"]
         if expected > 0:
             ratios[record.cell.model, hardware].append(spent / expected)
-    return Calibration({key: statistics.median(values) for key, values in ratios.items()}, sum(map(len, ratios.values())))
+    return Calibration(
+        {key: statistics.median(values) for key, values in ratios.items()}, sum(map(len, ratios.values()))
+    )

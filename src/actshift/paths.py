@@ -13,6 +13,12 @@ def conf_dir() -> Path:
     return installed if installed.is_dir() else PACKAGE.parents[1] / "conf"
 
 
+def slurm_dir() -> Path:
+    """The folder of the SLURM script and profiles: inside the package in a wheel, else at the top of the checkout."""
+    installed = PACKAGE / "slurm"
+    return installed if installed.is_dir() else PACKAGE.parents[1] / "slurm"
+
+
 def embedded_model_dir(name: str) -> Path:
     """The folder of a model that is shipped with the package."""
     return PACKAGE / "models" / name

@@ -36,7 +36,7 @@ def expand_grid(
 ) -> Manifest:
     """The grid stage: every cell that is not excluded, at every candidate (variant and rate) and its first seed.
 
-    `compose` turns overrides into a resolved config; it is called once a variant, and rate and seed are put into copies.
+    `compose` turns overrides into a resolved config; called once a variant; rate and seed are put into copies.
     `extra` overrides win over the sweep's own. Raises ActshiftError where a cell has no grid of learning rates, a
     rate or seed stands there twice, an exclusion or an override names what it cannot, or no cell is left.
     """

@@ -11,6 +11,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from actshift.methods.options import MethodConfig
+
 STAGES = {"grid": "validation", "final": "test"}
 """The stage decides which split may be scored: the grid sees validation, the final stage test."""
 
@@ -40,51 +42,6 @@ class ModelConfig:
     attention: str = "sdpa"
     chat: bool = False
     shape: ShapeConfig = field(default_factory=ShapeConfig)
-
-
-@dataclass
-class MethodConfig:
-    """What every method has. `family` picks the protocol's schedule, `rates` the sweep's learning-rate grid."""
-
-    name: str = MISSING
-    kind: str = MISSING  # a key of actshift.methods.KINDS
-    family: str = MISSING
-    rates: str = MISSING
-    lr: float = MISSING  # the rate of a single run that names none
-
-
-@dataclass
-class SftConfig(MethodConfig):
-    kind: str = "sft"
-
-
-@dataclass
-class LoraConfig(MethodConfig):
-    kind: str = "lora"
-    rank: int = MISSING
-    alpha: float = MISSING
-    dropout: float = 0.0
-    targets: list[str] = MISSING
-
-
-@dataclass
-class ScopeConfig:
-    """Which positions a steering method changes; `first` and `last` are read by `first_last` alone."""
-
-    kind: str = "all"
-    first: int = 0
-    last: int = 0
-
-
-@dataclass
-class SteeringConfig(MethodConfig):
-    kind: str = "steering"
-    site: str = MISSING
-    scope: ScopeConfig = field(default_factory=ScopeConfig)
-    parameterization: str = MISSING
-    rank: int | None = None
-    activation: str | None = None
-    layers: Any = "all"  # "all" or a list of layer numbers
 
 
 @dataclass
@@ -134,6 +91,15 @@ class SplitsConfig:
 
 
 @dataclass
+class TokensConfig:
+    """Lengths in tokens for the cost estimate: means of prompt and answer, and the longest row."""
+
+    prompt: int = 100
+    answer: int = 20
+    longest: int = 300
+
+
+@dataclass
 class DatasetConfig:
     name: str = MISSING
     version: int = MISSING  # raised whenever prompt or scoring changes
@@ -142,6 +108,7 @@ class DatasetConfig:
     local: LocalConfig = field(default_factory=LocalConfig)
     procedural: ProceduralConfig = field(default_factory=ProceduralConfig)
     splits: dict[str, SplitsConfig] = MISSING  # by protocol
+    tokens: TokensConfig = field(default_factory=TokensConfig)
     max_new_tokens: int = MISSING
 
 
@@ -200,6 +167,17 @@ class DataConfig:
 
 
 @dataclass
+class SpeedConfig:
+    """What the cost estimate takes a device for; finished records correct it."""
+
+    flops: dict[str, float] = MISSING  # operations a second by precision, at best
+    efficiency: float = MISSING  # the share of them that training reaches
+    bytes_per_second: float = MISSING  # of memory
+    layer_seconds: float = MISSING  # what a decoder layer costs in a step, however small
+    memory_bytes: float = MISSING
+
+
+@dataclass
 class HardwareConfig:
     """Where a run happens and how it is cut up; nothing here may change a result beyond rounding."""
 
@@ -210,6 +188,7 @@ class HardwareConfig:
     micro_batch: int = MISSING
     evaluation_tokens: int = MISSING  # prompt tokens of one evaluation batch, padding included
     checkpoint_every: int = 0  # steps; 0 writes no mid-run checkpoint
+    speed: SpeedConfig = field(default_factory=SpeedConfig)
 
 
 @dataclass

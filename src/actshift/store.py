@@ -75,6 +75,10 @@ class Store:
             return "done"
         return "failed" if self.failure(identity, split) else "missing"
 
+    def stale(self, identity: str) -> bool:
+        """Whether a run was claimed by a process that neither finished it nor gave it back, and is silent now."""
+        return self._claims.abandoned(identity)
+
     def claim(self, identity: str) -> Claim | None:
         """The exclusive right to work on a run, or None where another process has it.
 

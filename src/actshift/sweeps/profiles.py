@@ -89,7 +89,7 @@ def _read(file: Path) -> Profile:
     if missing := [key for key in wanted if key not in data]:
         raise ActshiftError(f"{file} lacks {', '.join(missing)}: null leaves an option of sbatch out")
     if not TIME.fullmatch(str(data["time"])):
-        raise ActshiftError(f"{file}: time = {data['time']!r} must be 'hours:minutes:seconds' or 'days-hours:...', quoted")
+        raise ActshiftError(f"{file}: time = {data['time']!r} must be 'hours:minutes:seconds', quoted")
     _check_numbers(data, file=file, names=("cpus", "warning_seconds", "throttle"))
     _check_texts(data, file=file, names=("partition", "account", "qos", "constraint", "gres", "memory"))
     return Profile(name=file.stem, **data | {"scales": tuple(data["scales"])})

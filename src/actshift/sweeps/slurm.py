@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,8 @@ from typing import Any
 
 from actshift.errors import ActshiftError
 from actshift.manifests import Manifest
-from actshift.sweeps.profiles import Profile
 from actshift.store import Store
+from actshift.sweeps.profiles import Profile
 
 FILL = 0.7
 """The share of a profile's time limit that a task is packed up to: estimates err, and a requeue costs a start."""
@@ -93,9 +93,7 @@ def pack(work: Iterable[Work], profiles: Mapping[str, Profile]) -> list[tuple[Pr
     return tasks
 
 
-def arrays(
-    tasks: Sequence[tuple[Profile, list[Work]]], *, name: str, file: Path, size: int, **order: Any
-) -> list[Job]:
+def arrays(tasks: Sequence[tuple[Profile, list[Work]]], *, name: str, file: Path, size: int, **order: Any) -> list[Job]:
     """The array jobs of some tasks, none larger than the site's `size`; tasks of one profile must stand together."""
     jobs, start = [], 0
     while start < len(tasks):
@@ -194,6 +192,19 @@ def waiting(store: Store, sweep: str, module: str) -> bool:
     alive = {job for job, _ in _alive()}
     notes = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return any(note["job"] in alive and note["arguments"][0] == module for note in notes)
+
+
+def queue_states(store: Store, sweep: str) -> dict[str, int]:
+    """How many elements of this sweep's jobs are in which state of SLURM's; empty where squeue does not answer."""
+    path = jobs_folder(store, sweep) / "jobs.jsonl"
+    if not path.exists():
+        return {}
+    ours = {json.loads(line)["job"] for line in path.read_text(encoding="utf-8").splitlines()}
+    try:
+        lines = _call(["squeue", "-h", "-r", "-o", "%F|%T"]).splitlines()
+    except ActshiftError:
+        return {}
+    return dict(Counter(state for job, _, state in (line.strip().partition("|") for line in lines) if job in ours))
 
 
 def array_size() -> int:
