@@ -114,15 +114,19 @@ class Store:
         """All records, or those of one split, by cell, lr and seed."""
         return read_records(self.root / "records", split=split)
 
-    def fail(self, identity: str, split: str, error: str) -> None:
-        """Note that a run failed, with its traceback as text. The number of attempts goes up by one."""
+    def fail(self, identity: str, split: str, error: str, *, died: bool = False) -> None:
+        """Note that a run failed, with its traceback as text. The number of attempts goes up by one.
+
+        `died`: it ran out of memory, or took its process down with it; `deaths` counts these.
+        """
         lines = [line.strip() for line in error.splitlines() if line.strip()]
         note = {
             "split": split,
             "last_line": lines[-1] if lines else "",
             "error": error,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "attempts": self._attempts(identity, split) + 1,
+            "attempts": self._noted(identity, split, "attempts") + 1,
+            "deaths": self.deaths(identity, split) + died,
             "cleared": False,
         }
         self._write_failure(identity, split, note)
@@ -138,9 +142,13 @@ class Store:
         if note is not None:
             self._write_failure(identity, split, note | {"cleared": True})
 
-    def _attempts(self, identity: str, split: str) -> int:
+    def deaths(self, identity: str, split: str) -> int:
+        """How often a run has run out of memory or taken its process down, cleared failures counted in."""
+        return self._noted(identity, split, "deaths")
+
+    def _noted(self, identity: str, split: str, name: str) -> int:
         note = self._read_failure(identity, split)
-        return int(note["attempts"]) if note else 0
+        return int(note.get(name, 0)) if note else 0
 
     def _failure_path(self, identity: str, split: str) -> Path:
         return self.run_folder(identity) / f"failed.{_split(split)}.json"

@@ -17,7 +17,7 @@ from typing import TextIO
 from actshift.planning import Manifest, Run
 from actshift.progress import duration
 from actshift.store import Store
-from actshift.sweeps.worker import Event, serve
+from actshift.sweeps.worker import Event, retry_smaller, serve
 
 POLL_SECONDS = 1.0
 """How often the launcher looks at runs that are in other launchers' hands."""
@@ -105,13 +105,14 @@ class LocalEngine:
         self._progress.hear(event)
 
     def _bury(self, hand: _Hand) -> None:
-        """A worker died: its run failed, and the next round starts another in its place."""
+        """A worker died: its run failed, or is tried again once, and the next round starts another in its place."""
         hand.process.join()
         self._hands.remove(hand)
         if hand.run is not None:
             error = f"the worker process died with exit code {hand.process.exitcode} (out of memory, or killed)"
-            self._store.fail(hand.run.identity, hand.run.split, error)
-            self._progress.hear(Event("failed", hand.run, error=error))
+            self._store.fail(hand.run.identity, hand.run.split, error, died=True)
+            again = retry_smaller(self._store, hand.run)
+            self._progress.hear(Event("again" if again else "failed", hand.run, error=error))
 
 
 class _Progress:
@@ -128,6 +129,8 @@ class _Progress:
 
     def hear(self, event: Event) -> None:
         run = event.run
+        if event.kind == "again" and run is not None:
+            self._say(f"again with half the micro-batch: {run.cell} lr={run.lr:g} seed={run.seed}: {event.error}")
         # Two workers may have looked at a run at once: the second one finds its record and says done as well.
         if event.kind not in ("done", "failed") or run is None or run.identity in self._ended:
             return

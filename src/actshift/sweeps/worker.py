@@ -20,7 +20,7 @@ from actshift.store import Store
 
 @dataclass(frozen=True)
 class Event:
-    """What a worker tells its launcher. `kind`: started, done, failed, interrupted, idle."""
+    """What a worker tells its launcher. `kind`: started, done, failed, again, interrupted, idle."""
 
     kind: str
     run: Run | None = None
@@ -85,7 +85,8 @@ class Worker:
         except Exception as error:
             if self._store.failure(run.identity, run.split) is None:
                 self._store.fail(run.identity, run.split, traceback.format_exc())
-            self._tell(Event("failed", run, error=f"{type(error).__name__}: {error}"))
+            again = retry_smaller(self._store, run)
+            self._tell(Event("again" if again else "failed", run, error=f"{type(error).__name__}: {error}"))
             return True
         seconds = time.monotonic() - started
         self._tell(Event("done", run, accuracy=record.metrics["accuracy"], seconds=seconds))
@@ -99,7 +100,18 @@ class Worker:
         if key not in self._composed:
             planned = manifest.planned(run.cell).variant(run.variant)
             self._composed[key] = compose([*planned.overrides, *self._overrides])
-        return {**self._composed[key], "lr": run.lr, "seed": run.seed, "stage": manifest.stage}
+        config = self._composed[key]
+        halved = max(1, config["hardware"]["micro_batch"] // 2 ** self._store.deaths(run.identity, run.split))
+        hardware = {**config["hardware"], "micro_batch": halved}
+        return {**config, "lr": run.lr, "seed": run.seed, "stage": manifest.stage, "hardware": hardware}
+
+
+def retry_smaller(store: Store, run: Run) -> bool:
+    """Clear the failure of a run that died for the first time: its next attempt halves the micro-batch."""
+    again = store.failure(run.identity, run.split) is not None and store.deaths(run.identity, run.split) == 1
+    if again:
+        store.clear_failure(run.identity, run.split)
+    return again
 
 
 def _end_with_launcher() -> None:
