@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu test-network check golden list clean
+.PHONY: help setup demo test test-slow test-gpu test-network test-slurm check golden list clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -25,7 +25,7 @@ demo: setup ## Table 1 at small scale: plan, grid, selection, seeds, tables (min
 	$(BIN)/actshift sweep demo
 
 test: setup ## the tests that need no GPU, no network and no patience
-	$(BIN)/python -m pytest -m "not slow and not gpu and not network"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not network and not slurm"
 
 test-slow: setup ## the long tests
 	$(BIN)/python -m pytest -m slow
@@ -35,6 +35,9 @@ test-gpu: setup ## the tests that need a CUDA device
 
 test-network: setup ## the tests that need the model hub
 	$(BIN)/python -m pytest -m network
+
+test-slurm: setup ## the tests on a SLURM node, where one answers
+	$(BIN)/python -m pytest -m slurm
 
 check: setup ## lint, format and types
 	$(BIN)/ruff check .

@@ -151,6 +151,49 @@ def test_a_failing_run_is_named_and_retried(tmp_path: Path) -> None:
     assert (tmp_path / "tables" / "demo.md").exists()
 
 
+def test_a_worker_that_dies_takes_down_its_run_alone_which_is_tried_again_smaller(tmp_path: Path) -> None:
+    one = ["sweep.methods=[sft]", "sweep.datasets=[listops]", "sweep.seeds=[42]", "training.epochs=10"]
+    process = subprocess.Popen(
+        command("sweep", tmp_path, *one), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (checkpoints := list(tmp_path.glob("runs/*/checkpoint-*"))):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    identity = checkpoints[0].parent.name
+    owner = json.loads(max((tmp_path / "runs" / identity / "claims").glob("*.json")).read_text())
+    os.kill(owner["pid"], signal.SIGKILL)
+    output, _ = process.communicate(timeout=250)
+    assert process.returncode == 0, output
+    assert "again with half the micro-batch" in output
+    record = json.loads((tmp_path / "records" / f"{identity}.validation.json").read_text())
+    others = [json.loads(path.read_text()) for path in (tmp_path / "records").glob("*.validation.json")]
+    assert record["provenance"]["micro_batch"] == 4
+    assert sorted(other["provenance"]["micro_batch"] for other in others) == [4, 8]
+
+
+def test_ctrl_c_ends_cleanly_and_loses_no_step(tmp_path: Path) -> None:
+    one = ["sweep.methods=[sft]", "sweep.datasets=[listops]", "sweep.seeds=[42]", "training.epochs=40"]
+    process = subprocess.Popen(
+        command("sweep", tmp_path, *one, "hardware.checkpoint_every=0"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/*/claims/*.json")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 130 and "Traceback" not in output, output
+    assert "interrupted" in output
+    assert list(tmp_path.glob("runs/*/checkpoint-*")) and not list(tmp_path.glob("runs/*/failed.*"))
+    assert not group_lives(process.pid)
+
+
 def wait_for_records(results: Path, *, count: int, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 240
     while len(list((results / "records").glob("[!.]*"))) < count:

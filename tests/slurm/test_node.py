@@ -111,7 +111,7 @@ def test_a_sweep_survives_what_clusters_do(tmp_path: Path, site: Path) -> None:
 
     wait_until(lambda: bool(running(results)), seconds=90, what="the first run")
     assert sum(state == "RUNNING" for state in elements(grid).values()) <= 2, "the array is throttled"
-    killed, process = running(results)[0]
+    _, process = running(results)[0]
     os.kill(process, signal.SIGKILL)
 
     wait_until(lambda: "RUNNING" in elements(grid).values(), seconds=90, what="another task")

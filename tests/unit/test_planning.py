@@ -351,7 +351,7 @@ def test_variants_are_candidates_beside_the_rates(tmp_path: Path) -> None:
     freeze(store, grid)
     assert read_manifest(store.manifest_path("small", "grid")) == grid
     verify(runs[1], compose(list(runs[1].overrides)), grid)
-    with pytest.raises(ActshiftError, match="method.rank: 16 -> 4"):
+    with pytest.raises(ActshiftError, match=r"method\.rank: 16 -> 4"):
         verify(runs[1], compose([*runs[1].overrides, "method.rank=4"]), grid)
     with pytest.raises(ActshiftError, match="not the one frozen"):
         freeze(store, GRID)

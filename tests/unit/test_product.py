@@ -51,5 +51,5 @@ def test_an_option_that_changes_more_than_its_group_is_composed_whole(
 def test_an_impossible_cell_is_refused() -> None:
     composer = ProductComposer()
     composer(["model=tiny", "method=post_block", "dataset=boolq"])
-    with pytest.raises(ActshiftError, match="method.layers"):
+    with pytest.raises(ActshiftError, match=r"method\.layers"):
         composer(["model=tiny", "method=post_block", "dataset=boolq", "method.layers=[99]"])

@@ -176,3 +176,13 @@ def test_a_store_without_patience_is_refused(tmp_path: Path) -> None:
         Store(tmp_path, expiry=0)
     with pytest.raises(ActshiftError, match="unknown split"):
         Store(tmp_path).state(RUN, "train")
+
+
+def test_deaths_are_counted_apart_and_kept(tmp_path: Path) -> None:
+    store, identity = Store(tmp_path), "0123456789abcdef"
+    store.fail(identity, "test", "ValueError: no")
+    assert store.deaths(identity, "test") == 0
+    store.fail(identity, "test", "out of memory", died=True)
+    store.clear_failure(identity, "test")
+    assert store.deaths(identity, "test") == 1 and store.failure(identity, "test") is None
+    assert store.deaths(identity, "validation") == 0

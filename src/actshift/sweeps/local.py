@@ -19,6 +19,8 @@ from actshift.progress import duration
 from actshift.store import Store
 from actshift.sweeps.worker import Event, retry_smaller, serve
 
+STOP_SECONDS = 30.0
+"""How long a worker that is told to stop may take to reach its next step and write a checkpoint."""
 POLL_SECONDS = 1.0
 """How often the launcher looks at runs that are in other launchers' hands."""
 
@@ -55,7 +57,9 @@ class LocalEngine:
             else:
                 hand.process.terminate()
         for hand in self._hands:
-            hand.process.join(timeout=10)
+            hand.process.join(timeout=STOP_SECONDS)
+            if hand.process.is_alive():
+                hand.process.kill()
 
     def do(self, manifest: Manifest) -> Counter[str]:
         """Do the missing runs of a manifest and return how many of its runs are in which state in the end.

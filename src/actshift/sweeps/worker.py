@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 import traceback
@@ -30,10 +31,17 @@ class Event:
 
 
 def serve(commands: Connection, results: str, overrides: Sequence[str]) -> None:
-    """Work on each manifest whose path comes in, tell what happens, end on None or when the launcher is gone."""
+    """Work on each manifest whose path comes in, tell what happens, end on None or when the launcher is gone.
+
+    Ctrl-C reaches the whole group of processes: the launcher answers it, and stops its workers by SIGTERM, upon which
+    the run at hand checkpoints.
+    """
+    stop = threading.Event()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     threading.Thread(target=_end_with_launcher, daemon=True).start()
-    worker = Worker(Path(results), overrides=overrides, tell=commands.send)
-    while (path := commands.recv()) is not None:
+    worker = Worker(Path(results), overrides=overrides, tell=commands.send, stop=stop)
+    while not stop.is_set() and (path := commands.recv()) is not None:
         worker.work(read_manifest(Path(path)))
         commands.send(Event("idle"))
 
