@@ -1,0 +1,89 @@
+"""Two hundred SIGKILLs at random moments over one sweep: nothing lost, nothing doubled, nothing torn.
+
+`make test-slow`. ACTSHIFT_KILLS sets another number.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from actshift.manifests import read_manifest
+from actshift.store import Store
+
+KILLS = int(os.environ.get("ACTSHIFT_KILLS", "200"))
+SWEEP = [
+    "sweep.methods=[sft,lora_r8,post_block]",
+    "sweep.datasets=[listops,boolq]",
+    "sweep.seeds=[42,43,44,45,46]",
+    "data.limit.train=400",
+    "data.limit.validation=64",
+    "data.limit.test=64",
+    "hardware.checkpoint_every=10",
+]
+# 6 cells: 2 rates each on validation, then 5 seeds on test.
+RECORDS = 12 + 30
+
+
+def command(results: Path) -> list[str]:
+    return [sys.executable, "-m", "actshift.cli", "sweep", "demo", *SWEEP, f"results={results}"]
+
+
+def stamps(results: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (results / "records").glob("[!.]*")}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_killed_two_hundred_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    undisturbed, results = tmp_path / "undisturbed", tmp_path / "killed"
+    started = time.monotonic()
+    subprocess.run(command(undisturbed), check=True, capture_output=True)
+    whole = time.monotonic() - started
+
+    rng, kills, at_work = random.Random(0), 0, 0
+    before: dict[str, int] = {}
+    while kills < KILLS:
+        process = subprocess.Popen(
+            command(results), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        # Once this many kills are left, none may find the sweep finished: the moments spread over all of it.
+        time.sleep(rng.uniform(0.5, 12.0 if len(before) < RECORDS * (kills + 1) / KILLS else 3.0))
+        finished = process.poll() is not None
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+        at_work += not finished
+        after = stamps(results)
+        assert {name: after[name] for name in before} == before, "a record was lost or written again"
+        before = after
+    subprocess.run(command(results), check=True, capture_output=True)
+    after = stamps(results)
+    assert {name: after[name] for name in before} == before and len(after) == RECORDS
+    store = Store(results)
+    assert len(store.records()) == RECORDS, "each record reads back whole"
+    for stage in ("grid", "final"):
+        for run in read_manifest(store.manifest_path("demo", stage)).runs:
+            assert store.state(run.identity, run.split) == "done"
+    for path in (undisturbed / "tables").iterdir():
+        assert path.read_bytes() == (results / "tables" / path.name).read_bytes()
+    partial = [path for path in results.rglob("*.json") if not _whole(path)]
+    assert not partial
+    with capsys.disabled():
+        print(f"\n{kills} kills, {at_work} of them at work; undisturbed {whole:.0f} s; {RECORDS} records, tables equal")
+
+
+def _whole(path: Path) -> bool:
+    try:
+        json.loads(path.read_text())
+    except ValueError:
+        return path.name.startswith(".")
+    return True
