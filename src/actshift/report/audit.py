@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -72,10 +72,10 @@ def averages() -> Iterator[Finding]:
     A mean of six one-decimal differences is exact to rounding of its own: only more than half a unit counts.
     """
     for number in (1, 2):
-        table = _with_sft(number)
+        groups: Any = _with_sft(number).groupby(["model", "label"], sort=False)
         means = {
-            names: ((group["accuracy"] - group["sft"]).mean(), group["delta_vs_sft"].mean(), group["avg_delta"].iloc[0])
-            for names, group in table.groupby(["model", "label"], sort=False)
+            key: ((group["accuracy"] - group["sft"]).mean(), group["delta_vs_sft"].mean(), group["avg_delta"].iloc[0])
+            for key, group in groups
         }
         for (model, label), (computed, from_printed, printed) in means.items():
             if abs(printed - computed) <= STEP:
