@@ -15,6 +15,7 @@ import pandas as pd
 
 from actshift.errors import ActshiftError
 from actshift.report import paper
+from actshift.report.evidence import with_evidence
 
 if TYPE_CHECKING:
     from actshift.manifests import Manifest, PlannedCell, Run
@@ -63,7 +64,8 @@ def cells(manifest: Manifest, records: Iterable[Record], selection: Selection | 
     are over the finished runs; `values` and `seeds` hold them in the order of seeds, `identities` too. `delta` is the
     mean less that of the reference method in the same model and data set, `gap` less the paper's accuracy: NaN until
     all runs they need are finished. The paper's figures stand where a cell is the one that the paper printed: table,
-    names, protocol, real data, all rows, nothing overridden. Records that the manifest does not plan are not used.
+    names, protocol, real data, all rows, nothing overridden. `report.evidence` adds its columns. Records that the
+    manifest does not plan are not used.
     Errors: a record of another split than test.
     """
     found = {record.identity: record for record in _only_test(records)}
@@ -78,7 +80,8 @@ def cells(manifest: Manifest, records: Iterable[Record], selection: Selection | 
             own = runs[plan.cell]
             finished = [found[run.identity] for run in own if run.identity in found]
             rows.append(_row(plan, own, finished) | _choice(plan, selection) | _printed(plan, manifest))
-    return _completed(_typed(rows), reference=manifest.reference)
+    frame = _completed(_typed(rows), reference=manifest.reference)
+    return with_evidence(frame, found, reference=manifest.reference)
 
 
 def averages(cells: pd.DataFrame) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,9 +77,7 @@ def paired_bootstrap(
     if a_NR.shape[1] != b_NR.shape[1]:
         raise ValueError(f"paired runs must answer the same rows, got {a_NR.shape[1]} and {b_NR.shape[1]}")
     rng = np.random.default_rng(seed)
-    rows = a_NR.shape[1]
-    weights_DR = rng.multinomial(rows, np.full(rows, 1 / rows), size=draws) / rows
-    differences_D = weights_DR @ (a_NR.mean(axis=0) - b_NR.mean(axis=0))
+    differences_D = _row_weights(a_NR.shape[1], draws, seed) @ (a_NR.mean(axis=0) - b_NR.mean(axis=0))
     for bits_NR in (a_NR, b_NR):
         if len(bits_NR) > 1:
             differences_D = differences_D + _between_runs(bits_NR) * rng.standard_t(len(bits_NR) - 1, size=draws)
@@ -86,6 +85,14 @@ def paired_bootstrap(
     below, above = int((differences_D <= 0).sum()), int((differences_D >= 0).sum())
     p = min(1.0, 2 * (min(below, above) + 1) / (draws + 1))
     return Difference(100 * float(a_NR.mean() - b_NR.mean()), Interval(float(low), float(high)), p)
+
+
+@lru_cache(maxsize=4)
+def _row_weights(rows: int, draws: int, seed: int) -> NDArray[np.float64]:
+    """How often each draw takes each row, as shares (D x R); the cells of a column of a table use the same draws."""
+    rng = np.random.default_rng([seed, rows])
+    weights_DR: NDArray[np.float64] = rng.multinomial(rows, np.full(rows, 1 / rows), size=draws) / rows
+    return weights_DR
 
 
 def _stacked(runs: Sequence[Bits]) -> NDArray[np.float64]:

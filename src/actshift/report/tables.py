@@ -1,7 +1,7 @@
 """A sweep's table as Markdown, LaTeX, CSV and in a terminal, all from the one frame of `report.frame`.
 
 The layout is that of the paper's Table 1: a block of methods a model, a column a data set. The same records give the
-same bytes. Nothing is bold: a difference has to survive a test before it may stand out.
+same bytes. A cell is bold only where its difference to the reference survives the paired test, adjusted over the table.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import pandas as pd
 
 from actshift.records import write_atomically
 from actshift.report import frame, names
+from actshift.report.evidence import SIGNIFICANT
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -32,6 +33,12 @@ LATEX = {
     "±": r"$\pm$",
     "Δ": r"$\Delta$",
 } | {character: "\\" + character for character in "&%$#_{}"}
+
+
+class Bold(str):
+    """The text of a cell whose difference to the reference survives its test."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ def markdown(cells: pd.DataFrame, manifest: Manifest) -> str:
     rows = [("Model", *page.columns)]
     for model, block in page.blocks:
         rows += [(model if place == 0 else "", *row) for place, row in enumerate(block)]
-    rows = [tuple(text.replace("|", r"\|") for text in row) for row in rows]
+    rows = [tuple(_starred(text.replace("|", r"\|"), text) for text in row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = "| " + " | ".join("-" * width for width in widths) + " |"
     head, *body = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows]
@@ -85,7 +92,7 @@ def markdown(cells: pd.DataFrame, manifest: Manifest) -> str:
 
 
 def latex(cells: pd.DataFrame, manifest: Manifest) -> str:
-    """The table as a LaTeX `table` environment for \\input; it needs the booktabs package."""
+    """The table as a LaTeX document that compiles alone; its `table` environment is there to be copied."""
     page = layout(cells, manifest)
     columns = ("Model", *page.columns)
     body = []
@@ -93,8 +100,12 @@ def latex(cells: pd.DataFrame, manifest: Manifest) -> str:
         body += [r"\midrule", *(_line(model if place == 0 else "", *row) for place, row in enumerate(block))]
     caption = " ".join([f"{page.title.rstrip('.')}.", *page.facts])
     lines = [
-        r"% Needs \usepackage{booktabs}.",
+        r"\documentclass{article}",
+        r"\usepackage[landscape,margin=1cm]{geometry}",
+        r"\usepackage{booktabs}",
+        r"\begin{document}",
         r"\begin{table}",
+        r"\footnotesize",
         r"\centering",
         rf"\caption{{{_escaped(caption)}}}",
         rf"\label{{tab:{manifest.sweep}}}",
@@ -106,6 +117,7 @@ def latex(cells: pd.DataFrame, manifest: Manifest) -> str:
         r"\end{tabular}",
         *(rf"\par\smallskip {_escaped(note)}" for note in page.notes),
         r"\end{table}",
+        r"\end{document}",
     ]
     return "\n".join(lines) + "\n"
 
@@ -131,7 +143,7 @@ def terminal(cells: pd.DataFrame, manifest: Manifest) -> Group:
         table.add_row(Text(model, style="underline"))
         for row in block:
             # Text, not str: rich would read "[paper 86.2]" as markup.
-            table.add_row(*map(Text, row))
+            table.add_row(*(Text(text, style="bold" if isinstance(text, Bold) else "") for text in row))
         table.add_section()
     return Group(Text(page.title), *map(Text, page.facts), table, *map(Text, page.notes))
 
@@ -157,6 +169,11 @@ def _facts(cells: pd.DataFrame, manifest: Manifest) -> list[str]:
         "has no deviation. An unfinished cell is the mean so far (finished/planned runs), without a difference.",
         *_rates(cells),
     ]
+    if cells["p_holm"].notna().any():
+        facts.append(
+            f"Bold: the difference to {reference} survives a paired bootstrap over rows and seeds at 5%, adjusted for "
+            f"the {cells['p_holm'].notna().sum()} differences of the table (Holm)."
+        )
     if cells["paper_accuracy"].notna().any():
         facts.append("[paper ...] is what the paper prints in the same cell.")
     return facts
@@ -191,7 +208,8 @@ def _cell(row: Any, reference: str, reasons: Sequence[str]) -> str:
         return f"{mean} ({row.n_finished}/{row.n_planned}){printed}"
     deviation = "" if math.isnan(row.std) else f" ±{row.std:.1f}"
     delta = "" if math.isnan(row.delta) or row.method == reference else f" ({_signed(row.delta)})"
-    return f"{row.mean:.1f}{deviation}{delta}{printed}"
+    text = f"{row.mean:.1f}{deviation}{delta}{printed}"
+    return Bold(text) if row.p_holm < SIGNIFICANT else text
 
 
 def _average(row: Any) -> str:
@@ -218,7 +236,12 @@ def _letter(place: int) -> str:
 
 
 def _line(*texts: str) -> str:
-    return " & ".join(map(_escaped, texts)).strip() + r" \\"
+    cells = (rf"\textbf{{{_escaped(text)}}}" if isinstance(text, Bold) else _escaped(text) for text in texts)
+    return " & ".join(cells).strip() + r" \\"
+
+
+def _starred(shown: str, text: str) -> str:
+    return f"**{shown}**" if isinstance(text, Bold) else shown
 
 
 def _escaped(text: str) -> str:

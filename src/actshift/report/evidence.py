@@ -1,0 +1,124 @@
+"""The evidence behind each cell: intervals, tests against the reference method, and what its test set can show.
+
+Everything is in percent or percent points. What cannot be computed yet is empty, and `evidence_gap` says why.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from actshift.report.statistics import (
+    Bits,
+    detectable,
+    holm,
+    mcnemar,
+    mean_interval,
+    paired_bootstrap,
+    prediction_interval,
+)
+
+if TYPE_CHECKING:
+    from actshift.records import Record
+
+NUMBERS = [
+    "ci_low",
+    "ci_high",
+    "prediction_low",
+    "prediction_high",
+    "difference_low",
+    "difference_high",
+    "p",
+    "p_holm",
+    "p_mcnemar",
+    "detectable",
+]
+TEXTS = ["paper_inside", "precision", "hardware", "scoring", "evidence_gap"]
+PAPER_RUNS = {"sft": 1}
+"""How many runs stand behind a figure of the paper (Appendix F.3); five where a method is not listed."""
+SIGNIFICANT = 0.05
+
+
+def answers(record: Record) -> Bits | None:
+    """Which rows a run answered right, from the record's packed bits; None where it keeps none."""
+    packed = record.metrics.get("answers")
+    if not packed:
+        return None
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(packed), dtype=np.uint8))
+    return bits[: record.metrics["rows"]].astype(bool)
+
+
+def with_evidence(cells: pd.DataFrame, found: Mapping[str, Record], *, reference: str) -> pd.DataFrame:
+    """The frame with a column for each of `NUMBERS` and `TEXTS`.
+
+    `p` is the paired bootstrap's against the reference method, `p_holm` the same adjusted over the table; `p_mcnemar`
+    the median over pairs of runs of the same seed (over all pairs where the reference has one run).
+    """
+    runs = {index: [found[name] for name in str(names).split()] for index, names in cells["identities"].items()}
+    base = {
+        (row.model, row.dataset, row.protocol): runs[row.Index]
+        for row in cells.itertuples()
+        if row.method == reference and row.status == "done"
+    }
+    rows = [
+        _evidence(row, runs[row.Index], base.get((row.model, row.dataset, row.protocol)), reference=reference)
+        for row in cells.itertuples()
+    ]
+    table = pd.DataFrame(rows, index=cells.index, columns=[*NUMBERS, *TEXTS])
+    tested = {str(index): float(p) for index, p in table["p"].dropna().items()}
+    adjusted = holm(tested)
+    table["p_holm"] = [adjusted.get(str(index), np.nan) for index in table.index]
+    table = table.astype(dict.fromkeys(NUMBERS, "float64") | dict.fromkeys(TEXTS, "str"))
+    return cells.join(table.round(6))  # beyond that, machines may differ in the order of a sum
+
+
+def _evidence(row: Any, runs: Sequence[Record], base: Sequence[Record] | None, *, reference: str) -> dict[str, Any]:
+    values = [float(value) for value in row.values]
+    facts: dict[str, Any] = dict.fromkeys(NUMBERS, np.nan) | dict.fromkeys(TEXTS, "")
+    if not runs:
+        return facts | {"evidence_gap": row.excluded or "no finished run"}
+    for name in ("precision", "hardware", "scoring"):
+        facts[name] = " ".join(sorted({str(run.provenance.get(name, "")) for run in runs} - {""}))
+    interval = mean_interval(values)
+    if interval is not None:
+        facts |= {"ci_low": interval.low, "ci_high": interval.high}
+    predicted = prediction_interval(values, others=PAPER_RUNS.get(row.method, 5))
+    if predicted is not None:
+        facts |= {"prediction_low": predicted.low, "prediction_high": predicted.high}
+        if not np.isnan(row.paper_accuracy):
+            facts["paper_inside"] = "yes" if row.paper_accuracy in predicted else "no"
+    facts["detectable"] = detectable(runs[0].metrics["rows"], accuracy=statistics.fmean(values))
+    return facts | _tests(row, runs, base, reference=reference)
+
+
+def _tests(row: Any, runs: Sequence[Record], base: Sequence[Record] | None, *, reference: str) -> dict[str, Any]:
+    """The comparison with the reference, or the reason why there is none."""
+    if row.method == reference:
+        return {"evidence_gap": "" if len(runs) > 1 else "one run: no interval"}
+    if row.status != "done":
+        return {"evidence_gap": f"{row.n_finished} of {row.n_planned} runs finished"}
+    if base is None:
+        return {"evidence_gap": f"{reference} is not finished"}
+    ours, theirs = ([answers(run) for run in side] for side in (runs, base))
+    if any(bits is None for bits in (*ours, *theirs)):
+        return {"evidence_gap": "records without answers by row"}
+    if len({_test_rows(run) for run in (*runs, *base)}) > 1:
+        return {"evidence_gap": "the runs were scored on different rows"}
+    a, b = [bits for bits in ours if bits is not None], [bits for bits in theirs if bits is not None]
+    found = paired_bootstrap(a, b, draws=1000)
+    pairs = list(zip(a, b, strict=True)) if len(a) == len(b) else [(one, other) for one in a for other in b]
+    return {
+        "difference_low": found.interval.low,
+        "difference_high": found.interval.high,
+        "p": found.p,
+        "p_mcnemar": statistics.median(mcnemar(one, other) for one, other in pairs),
+    }
+
+
+def _test_rows(run: Record) -> tuple[int, str]:
+    """What was scored: as many rows, of this content."""
+    return run.metrics["rows"], str((run.provenance.get("data") or {}).get("test", ""))
