@@ -1,0 +1,209 @@
+"""Figures, each a function of a frame; nothing here trains or reads a run's folder.
+
+Accuracies are percent. A figure that has nothing to show is None.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from actshift.records import write_atomically
+from actshift.report import names
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from actshift.selection import Selection
+
+STYLE = Path(__file__).with_name("style.mplstyle")
+
+
+def accuracy_by_parameters(cells: pd.DataFrame) -> Figure | None:
+    """Mean accuracy over data sets against the share of parameters that train, and the methods that no other beats.
+
+    A method is on the front of its model if none has fewer parameters and a higher average. Only methods whose data
+    sets are all finished are shown.
+    """
+    points = [
+        (model, method, float(group["params_pct"].max()), float(group["mean"].mean()))
+        for (model, method), group in _groups(cells, ["model", "method"])
+        if group["status"].eq("done").all()
+    ]
+    models = list(dict.fromkeys(model for model, *_ in points))
+    if not models:
+        return None
+    with _axes(1, len(models), width=3.4) as (figure, axes):
+        for ax, model in zip(axes, models, strict=True):
+            own = sorted((share, mean, method) for name, method, share, mean in points if name == model)
+            for share, mean, method in own:
+                ax.plot([share], [mean], label=names.method(method), linestyle="none")
+            front = list(_front(own))
+            ax.plot([share for share, _ in front], [mean for _, mean in front], color="0.5", marker="", zorder=1)
+            ax.set(xscale="log", xlabel="parameters that train (%)", title=names.model(model))
+        axes[0].set_ylabel("accuracy, mean over data sets (%)")
+        axes[-1].legend(loc="best")
+    return figure
+
+
+def _front(points: list[tuple[float, float, str]]) -> Iterator[tuple[float, float]]:
+    best = -math.inf
+    for share, mean, _ in points:
+        if mean > best:
+            best = mean
+            yield share, mean
+
+
+def learning_rates(selection: Selection) -> Figure | None:
+    """Validation accuracy against the learning rate, a panel a data set and model, a line a method (and variant)."""
+    curves: dict[tuple[str, str], list[tuple[str, list[Any], Any]]] = {}
+    for choice in selection.choices:
+        for variant in dict.fromkeys(rate.variant for rate in choice.rates):
+            own = [rate for rate in choice.rates if rate.variant == variant and rate.accuracy is not None]
+            label = f"{names.method(choice.cell.method)} {variant}".strip()
+            curves.setdefault((choice.cell.model, choice.cell.dataset), []).append((label, own, choice))
+    if not curves:
+        return None
+    models, datasets = (list(dict.fromkeys(key[place] for key in curves)) for place in (0, 1))
+    with _axes(len(models), len(datasets), width=2.5) as (figure, axes):
+        for (model, dataset), lines in curves.items():
+            ax = axes[models.index(model) * len(datasets) + datasets.index(dataset)]
+            for label, rates, choice in lines:
+                (line,) = ax.plot([rate.lr for rate in rates], [rate.accuracy for rate in rates], label=label)
+                chosen = [rate for rate in rates if (rate.lr, rate.variant) == (choice.lr, choice.variant)]
+                ax.plot(
+                    [rate.lr for rate in chosen],
+                    [rate.accuracy for rate in chosen],
+                    linestyle="none",
+                    markersize=10,
+                    markerfacecolor="none",
+                    markeredgecolor=line.get_color(),
+                )
+            ax.set(xscale="log", title=f"{names.model(model)}, {names.dataset(dataset)}")
+        for ax in axes[-len(datasets) :]:
+            ax.set_xlabel("learning rate")
+        for ax in axes[:: len(datasets)]:
+            ax.set_ylabel("validation accuracy (%)")
+        axes[-1].legend(loc="best")
+    return figure
+
+
+def gap_to_paper(cells: pd.DataFrame) -> Figure | None:
+    """Our mean less the paper's figure in percent points, a panel a model: methods by rows, data sets by columns."""
+    known = cells[cells["gap"].notna()]
+    if known.empty:
+        return None
+    models = list(dict.fromkeys(known["model"]))
+    limit = max(1.0, float(known["gap"].abs().max()))
+    with _axes(1, len(models), width=3.2) as (figure, axes):
+        for ax, model in zip(axes, models, strict=True):
+            wide = known[known["model"].eq(model)].pivot(index="method", columns="dataset", values="gap")
+            ax.imshow(wide.to_numpy(), cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto")
+            ax.set_xticks(range(len(wide.columns)), [names.dataset(str(name)) for name in wide.columns], rotation=45)
+            ax.set_yticks(range(len(wide.index)), [names.method(str(name)) for name in wide.index])
+            ax.grid(False)
+            ax.set_title(names.model(model))
+            for y, method in enumerate(wide.index):
+                for x, dataset in enumerate(wide.columns):
+                    value = float(wide.loc[method, dataset])
+                    if not math.isnan(value):
+                        ax.text(x, y, f"{value:+.1f}", ha="center", va="center", fontsize=8)
+    return figure
+
+
+RANKS = {
+    "post_block_r1": ("linear", 1),
+    "post_block": ("linear", 8),
+    "post_block_r16": ("linear", 16),
+    "adapter_r64": ("linear", 64),
+    "post_block_nonlinear_r1": ("nonlinear", 1),
+    "post_block_nonlinear": ("nonlinear", 8),
+    "post_block_nonlinear_r16": ("nonlinear", 16),
+    "post_block_nonlinear_r64": ("nonlinear", 64),
+}
+"""The methods of Figure 4: which line a method is on, and its rank."""
+
+
+def accuracy_by_rank(cells: pd.DataFrame) -> Figure | None:
+    """Figure 4: accuracy by rank, linear and nonlinear, a panel a model; bars are standard deviations over seeds."""
+    known = cells[cells["method"].isin(list(RANKS)) & cells["mean"].notna()]
+    ranks = {RANKS[method][1] for method in known["method"]}
+    if len(ranks) < 2:
+        return None
+    models = list(dict.fromkeys(known["model"]))
+    with _axes(1, len(models), width=2.6) as (figure, axes):
+        for ax, model in zip(axes, models, strict=True):
+            for line in ("linear", "nonlinear"):
+                own = known[known["model"].eq(model) & known["method"].map(lambda name: RANKS[name][0]).eq(line)]
+                own = own.assign(rank=own["method"].map(lambda name: RANKS[name][1])).sort_values("rank")
+                if not own.empty:
+                    ax.errorbar(own["rank"], own["mean"], yerr=own["std"].fillna(0), label=line, capsize=2)
+            ax.set(xscale="log", xlabel="rank", title=names.model(model))
+            ax.set_xticks(sorted(ranks), [str(rank) for rank in sorted(ranks)])
+        axes[0].set_ylabel("accuracy (%)")
+        axes[-1].legend(loc="best")
+    return figure
+
+
+def all_figures(cells: pd.DataFrame, selection: Selection | None) -> dict[str, Figure]:
+    """Every figure that a sweep has something for, by name."""
+    from functools import partial
+
+    makers: dict[str, Callable[[], Figure | None]] = {
+        "accuracy_by_parameters": partial(accuracy_by_parameters, cells),
+        "accuracy_by_rank": partial(accuracy_by_rank, cells),
+        "gap_to_paper": partial(gap_to_paper, cells),
+    }
+    if selection is not None:
+        makers["learning_rates"] = partial(learning_rates, selection)
+    made = {name: maker() for name, maker in makers.items()}
+    return {name: figure for name, figure in made.items() if figure is not None}
+
+
+def svg(figure: Figure) -> str:
+    """A figure as SVG text; the same figure is the same text."""
+    buffer = io.StringIO()
+    with _style():
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def write(figures: dict[str, Figure], folder: Path, *, sweep: str) -> list[Path]:
+    """Write <sweep>_<name>.svg and .png of every figure; returns their paths."""
+    paths = []
+    for name, figure in figures.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        vector, raster = folder / f"{sweep}_{name}.svg", folder / f"{sweep}_{name}.png"
+        write_atomically(vector, svg(figure))
+        with _style():
+            figure.savefig(raster, metadata={"Software": None})
+        paths += [vector, raster]
+    return paths
+
+
+def _style() -> AbstractContextManager[None]:
+    """Our style, while a figure is made and while it is written."""
+    import matplotlib.style
+
+    context: AbstractContextManager[None] = matplotlib.style.context(STYLE)
+    return context
+
+
+@contextmanager
+def _axes(rows: int, columns: int, *, width: float) -> Iterator[tuple[Figure, list[Any]]]:
+    """A figure of equal panels in our style, without any window system."""
+    from matplotlib.figure import Figure
+
+    with _style():
+        figure = Figure(figsize=(max(width * columns, 4.5), 2.6 * rows))
+        yield figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
+def _groups(cells: pd.DataFrame, keys: list[str]) -> Any:
+    return cells.groupby(keys, sort=False)

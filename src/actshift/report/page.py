@@ -1,0 +1,178 @@
+"""One self-contained HTML page: tables with their evidence, figures, selection, audit and provenance.
+
+Nothing is fetched: styles and drawings stand in the page, and there is no script.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from actshift.report import audit, figures, names, tables
+from actshift.report.frame import cells as frame_of
+
+if TYPE_CHECKING:
+    from actshift.manifests import Manifest
+    from actshift.records import Record
+    from actshift.selection import Selection
+
+TEMPLATE = Path(__file__).with_name("page.html.j2")
+
+
+@dataclass(frozen=True)
+class Table:
+    """One sweep of the page: its plan, its records by identity, and what was selected."""
+
+    manifest: Manifest
+    selection: Selection | None
+
+
+def page(parts: Sequence[Table], records: Iterable[Record], *, title: str = "actshift report") -> str:
+    """The page as text, from the sweeps' plans and the test records there are."""
+    import jinja2
+
+    found = {record.identity: record for record in records}
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    findings = audit.audit()
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        title=title,
+        tables=[_part(part, found) for part in parts],
+        audit=[[str(value) for value in vars(finding).values()] for finding in findings],
+        audit_counts=f"{len(findings)} findings: "
+        + ", ".join(f"{count} {check}" for check, count in audit.counts(findings).items()),
+        provenance=_provenance(found.values()),
+    )
+
+
+def _part(part: Table, found: Mapping[str, Record]) -> dict[str, Any]:
+    manifest = part.manifest
+    cells = frame_of(manifest, found.values(), part.selection)
+    layout = tables.layout(cells, manifest)
+    own = [found[run.identity] for run in manifest.runs if run.identity in found]
+    return {
+        "id": manifest.sweep,
+        "title": layout.title,
+        "facts": layout.facts,
+        "columns": layout.columns,
+        "blocks": _blocks(layout, cells, manifest),
+        "notes": layout.notes,
+        "figures": [(name, figures.svg(drawn)) for name, drawn in figures.all_figures(cells, part.selection).items()],
+        "warnings": warnings(part.selection, own),
+        "selection": selection_rows(part.selection),
+        "runs": [_run(manifest, record) for record in own],
+    }
+
+
+def _blocks(
+    layout: tables.Layout, cells: pd.DataFrame, manifest: Manifest
+) -> list[tuple[str, list[list[dict[str, Any]]]]]:
+    rows = {(row.model, row.method, row.dataset): row for row in cells.itertuples()}
+    blocks = []
+    for model, (shown, block) in zip(manifest.models, layout.blocks, strict=True):
+        lines = []
+        for method, texts in zip(manifest.methods, block, strict=True):
+            behind: list[Any] = [None, None, *(rows[model, method, dataset] for dataset in manifest.datasets), None]
+            lines.append([_cell(text, row, manifest) for text, row in zip(texts, behind, strict=True)])
+        blocks.append((shown, lines))
+    return blocks
+
+
+def _cell(text: str, row: Any, manifest: Manifest) -> dict[str, Any]:
+    first = row.identities.split()[0] if row is not None and row.identities else ""
+    return {
+        "text": text,
+        "bold": isinstance(text, tables.Bold),
+        "tooltip": "" if row is None else evidence_text(row),
+        "link": f"{manifest.sweep}-{first}" if first else "",
+    }
+
+
+def evidence_text(row: Any) -> str:
+    """Everything that is known of a cell, a line each: what a tooltip shows."""
+    lines = [f"{row.n_finished} of {row.n_planned} runs: {', '.join(f'{value:.2f}' for value in row.values)}"]
+    ranges = (
+        ("95% interval of the mean", row.ci_low, row.ci_high),
+        ("95% prediction interval for the paper's figure", row.prediction_low, row.prediction_high),
+        ("95% interval of the difference", row.difference_low, row.difference_high),
+    )
+    lines += [f"{name}: {low:.2f} to {high:.2f}" for name, low, high in ranges if not math.isnan(low)]
+    if not math.isnan(row.paper_accuracy):
+        inside = f", inside our prediction interval: {row.paper_inside}" if row.paper_inside else ""
+        lines.append(f"paper: {row.paper_accuracy:.1f}{inside}")
+    if not math.isnan(row.p):
+        lines.append(f"p = {row.p:.3g} (bootstrap), {row.p_holm:.3g} (Holm), {row.p_mcnemar:.3g} (McNemar, median)")
+    if not math.isnan(row.detectable):
+        lines.append(f"detectable with 80% power: {row.detectable:.1f} points")
+    if not math.isnan(row.lr):
+        edge = f", {row.lr_edge} of its grid" if row.lr_edge else ""
+        tied = f", tied: {row.lr_tied}" if row.lr_tied else ""
+        lines.append(f"learning rate {row.lr:g} {row.variant}".rstrip() + edge + tied)
+    lines.append(f"protocol {row.protocol}, {row.precision or '?'}, {row.hardware or '?'}, data {row.source}")
+    lines += [f"empty: {row.evidence_gap}"] if row.evidence_gap else []
+    return "\n".join(lines)
+
+
+def selection_rows(selection: Selection | None) -> list[tuple[str, ...]]:
+    """Cell, candidate, validation accuracy, runs, and whether it was chosen, for every candidate of every cell."""
+    rows: list[tuple[str, ...]] = []
+    for choice in selection.choices if selection else ():
+        for rate in choice.rates:
+            chosen = (rate.lr, rate.variant) == (choice.lr, choice.variant)
+            accuracy = "" if rate.accuracy is None else f"{rate.accuracy:.2f}"
+            note = " ".join(["chosen"] * chosen + ["diverged"] * rate.diverged)
+            rows.append((str(choice.cell), rate.label, accuracy, f"{rate.finished}/{rate.planned}", note))
+    return rows
+
+
+def warnings(selection: Selection | None, records: Iterable[Record]) -> list[str]:
+    """What a reader must know: rates at an edge, ties, missing and diverged runs."""
+    said = []
+    for choice in selection.choices if selection else ():
+        said += [f"{choice.cell}: the chosen rate is the {choice.edge} of its grid"] if choice.edge else []
+        said += [f"{choice.cell}: tied candidates {', '.join(choice.tie)}"] if choice.tie else []
+        said += [f"{choice.cell}: diverged on validation at {', '.join(choice.diverged)}"] if choice.diverged else []
+        said += [f"{choice.cell}: chosen with runs missing"] if choice.incomplete else []
+    said += [f"{r.cell}, seed {r.seed}: the final run diverged" for r in records if r.metrics["diverged"]]
+    return said
+
+
+def _run(manifest: Manifest, record: Record) -> dict[str, str]:
+    shown = {"metrics": {k: v for k, v in record.metrics.items() if k != "answers"}, "provenance": record.provenance}
+    text = json.dumps({**shown, "config": record.config}, indent=1, sort_keys=True)
+    names_of = (
+        f"{names.model(record.cell.model)}, {names.method(record.cell.method)}, {names.dataset(record.cell.dataset)}"
+    )
+    title = f"{record.identity}: {names_of}, lr {record.lr:g}, seed {record.seed}: {record.metrics['accuracy']:.2f}"
+    return {"id": f"{manifest.sweep}-{record.identity}", "title": title, "text": text}
+
+
+def _provenance(records: Iterable[Record]) -> list[tuple[str, str]]:
+    """What the numbers were made with, each value with how many records have it; time and memory in all."""
+    kept = list(records)
+    rows = []
+    for name in (
+        "actshift",
+        "commit",
+        "dirty",
+        "python",
+        "torch",
+        "transformers",
+        "device_name",
+        "precision",
+        "source",
+    ):
+        values = Counter(str(record.provenance.get(name)) for record in kept)
+        rows.append((name, ", ".join(f"{value} ({count})" for value, count in values.most_common())))
+    seconds = [r.provenance.get("train_seconds", 0.0) + r.provenance.get("evaluation_seconds", 0.0) for r in kept]
+    rows.append(("device hours", f"{sum(seconds) / 3600:.2f} (training of a run counted with its test record)"))
+    peak = max((record.provenance.get("peak_memory_bytes") or 0 for record in kept), default=0)
+    rows.append(("peak memory", f"{peak / 2**30:.2f} GiB"))
+    rows.append(("energy", "not measured"))
+    return rows
