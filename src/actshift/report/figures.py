@@ -81,7 +81,8 @@ def learning_rates(selection: Selection) -> Figure | None:
                     [rate.lr for rate in chosen],
                     [rate.accuracy for rate in chosen],
                     linestyle="none",
-                    markersize=10,
+                    marker="o",
+                    markersize=11,
                     markerfacecolor="none",
                     markeredgecolor=line.get_color(),
                 )

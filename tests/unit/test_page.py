@@ -1,0 +1,128 @@
+"""The report page and its figures: they hold what the tables hold, fetch nothing, and are the same twice."""
+
+from __future__ import annotations
+
+import html
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_sweep import finished, planned
+
+from actshift.report import figures, frame, tables
+from actshift.report.page import Table, evidence_text, page, selection_rows, warnings
+
+COUNTS = {
+    ("llama3.2-1b", "sft", "boolq"): [880],
+    ("llama3.2-1b", "sft", "listops"): [660],
+    ("llama3.2-1b", "lora_r8", "boolq"): [700, 710, 705, 702, 699],
+    ("llama3.2-1b", "lora_r8", "listops"): [600, 601],
+    ("llama3.2-1b", "post_block", "boolq"): [861, 862, 863, 864, 865],
+    ("llama3.2-1b", "post_block", "listops"): [650, 651, 652, 653, 654],
+}
+
+
+@pytest.fixture(scope="module")
+def made() -> tuple[Any, Any, Any, str]:
+    manifest, selection = planned(models=["llama3.2-1b"], overrides=["data.source=local"], title="A <table> & co.")
+    records = finished(manifest, COUNTS)
+    return manifest, selection, records, page([Table(manifest, selection)], records)
+
+
+class Reader(HTMLParser):
+    """The tags that are open, the addresses that a browser would fetch, the ids, and the links within the page."""
+
+    VOID = ("meta", "link", "br", "img", "input", "hr")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.fetched: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.fetched += [str(values[name]) for name in ("src", "data", "srcset") if name in values]
+        self.fetched += [tag] if tag in ("script", "iframe", "object", "link", "img") else []
+        self.ids += [str(values["id"])] if "id" in values else []
+        if tag == "a":
+            self.links.append(str(values["href"]))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes something else"
+
+
+def test_the_page_is_whole_and_fetches_nothing(made: tuple[Any, Any, Any, str]) -> None:
+    reader = Reader()
+    reader.feed(made[3])
+    assert reader.open == [] and reader.fetched == []
+    assert not re.search(r"url\((?!#)|@import", made[3]), "no style is fetched either"
+    assert all(link.startswith("#") for link in reader.links), "links stay within the page"
+    assert {link[1:] for link in reader.links} <= set(reader.ids), "each leads somewhere"
+
+
+def test_the_page_holds_every_text_of_the_table_and_its_evidence(made: tuple[Any, Any, Any, str]) -> None:
+    manifest, selection, records, text = made
+    cells = frame.cells(manifest, records, selection)
+    plain = html.unescape(text)
+    for _, block in tables.layout(cells, manifest).blocks:
+        for row in block:
+            for shown in row:
+                assert shown in plain
+    for row in cells.itertuples():
+        assert evidence_text(row) in plain
+    assert "<table>" not in tables.layout(cells, manifest).title or "A &lt;table&gt; &amp; co." in text
+    for record in records:
+        assert f'id="table1-{record.identity}"' in text
+    for cell, candidate, *_ in selection_rows(selection):
+        assert cell in plain and candidate in plain
+    for warning in warnings(selection, records):
+        assert warning in plain
+
+
+def test_the_page_is_the_same_twice(made: tuple[Any, Any, Any, str]) -> None:
+    manifest, selection, records, text = made
+    assert page([Table(manifest, selection)], records) == text
+
+
+def test_warnings_name_edges_ties_and_divergence(made: tuple[Any, Any, Any, str]) -> None:
+    said = warnings(made[1], made[2])
+    assert any("highest of its grid" in line and "lora_r8" in line for line in said)
+    assert any("tied candidates 0.001, 0.002" in line for line in said)
+
+
+def test_figures_are_made_where_there_is_something_to_show(made: tuple[Any, Any, Any, str], tmp_path: Path) -> None:
+    manifest, selection, records, _ = made
+    cells = frame.cells(manifest, records, selection)
+    drawn = figures.all_figures(cells, selection)
+    assert sorted(drawn) == ["accuracy_by_parameters", "gap_to_paper", "learning_rates"]
+    written = figures.write(drawn, tmp_path, sweep="t")
+    assert len(written) == 6 and all(path.stat().st_size > 1000 for path in written)
+    (share,) = cells.query("method == 'post_block' and dataset == 'boolq'")["gap"]
+    assert f"{share:+.1f}".replace("-", "−") in figures.svg(drawn["gap_to_paper"]) or f"{share:+.1f}" in figures.svg(
+        drawn["gap_to_paper"]
+    )
+    assert figures.all_figures(frame.cells(manifest, [], selection), None) == {}
+
+
+def test_the_front_holds_only_what_no_smaller_method_beats() -> None:
+    points = [(0.003, 70.0, "a"), (0.04, 75.0, "b"), (0.4, 74.0, "c"), (100.0, 76.0, "d")]
+    assert list(figures._front(points)) == [(0.003, 70.0), (0.04, 75.0), (100.0, 76.0)]
+
+
+def test_the_report_is_made_without_the_libraries_that_train() -> None:
+    code = "import sys; import actshift.report.page, actshift.report.figures, actshift.report.audit; "
+    code += "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'datasets', 'hydra')))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
