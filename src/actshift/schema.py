@@ -15,6 +15,8 @@ from actshift.methods.options import MethodConfig
 
 STAGES = {"grid": "validation", "final": "test"}
 """The stage decides which split may be scored: the grid sees validation, the final stage test."""
+EVALUATE = "evaluate"
+"""The stage that scores an adapter that exists on a test split. It leaves no record, so no table can show it."""
 
 
 @dataclass
@@ -54,9 +56,14 @@ class HubConfig:
 
 @dataclass
 class LocalConfig:
-    """A folder below ``data.dir`` that holds ``<split>.jsonl[.gz]`` files with the hub's columns."""
+    """A folder below ``data.dir`` that holds ``<split>.jsonl[.gz]`` files with the hub's columns.
+
+    `files` names the files of splits that a folder can only have in part, `rows` their asserted row counts.
+    """
 
     folder: str = MISSING
+    files: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -239,6 +246,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     sweep: SweepConfig | None = None
     stage: str = "grid"
+    adapter: str | None = None  # of stage=evaluate: the adapter's folder
     lr: float = MISSING
     seed: int = 42
     results: str = "results"

@@ -29,6 +29,8 @@ REAL_FILES = [
     "arc_challenge/test.jsonl",
     "winogrande/train.jsonl",
     "winogrande/validation.jsonl",
+    "aqua/validation.jsonl",
+    "aqua/test.jsonl",
 ]
 DATASETS = sorted(path.stem for path in (conf_dir() / "dataset").glob("*.yaml"))
 

@@ -22,6 +22,9 @@ REAL_FILES = {
     "arc_challenge/test.jsonl": ("arc_challenge", 1172),
     "winogrande/train.jsonl": ("winogrande", 9248),
     "winogrande/validation.jsonl": ("winogrande", 1267),
+    "aqua/train_flan_cot_subset.jsonl": ("aqua", 2728),
+    "aqua/validation.jsonl": ("aqua", 254),
+    "aqua/test.jsonl": ("aqua", 254),
     "listops_nyu/d20s_test.jsonl.gz": ("listops", 10_000),
 }
 GARBAGE = (
@@ -37,7 +40,7 @@ GARBAGE = (
     "🤖" * 50,
 )
 
-LABELS = {"boolq": "True", "arc_challenge": "A", "gsm8k": "1", "listops": "1", "winogrande": "1"}
+LABELS = {"aqua": "A", "boolq": "True", "arc_challenge": "A", "gsm8k": "1", "listops": "1", "winogrande": "1"}
 
 # Text that looks like answers, so that the rules' branches are reached, mixed with anything at all.
 PIECES = [
@@ -137,6 +140,12 @@ def test_a_decided_output_cannot_change(name: str, output: str, more: str) -> No
         ("boolq", "untrue truth falsehood", None),
         ("boolq", "", None),
         # `answer (X)`, the first one; else a lone standalone label
+        ("aqua", "x = 3. So the answer is not B.\nAnswer: C.", "C"),
+        ("aqua", "Correct answer - A", "A"),
+        ("aqua", "Answer (B) or answer: (d)", "D"),
+        ("aqua", "the answer because of E", "E"),
+        ("aqua", "It is C, no, D", "D"),
+        ("aqua", "no letter", None),
         ("arc_challenge", "Answer: (C) a lamp.", "C"),
         ("arc_challenge", "answer - b", "B"),
         ("arc_challenge", "Answer (3) ice. Answer: (4) fire.", "3"),

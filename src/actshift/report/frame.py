@@ -213,6 +213,7 @@ def _is_the_papers(plan: PlannedCell) -> bool:
     return (
         plan.cell.protocol == "paper"
         and config["data"]["source"] != "procedural"
+        and not (config["data"].get("origin") or {}).get("files")  # a split that is there in part
         and config["model"]["source"] == "hub"
         and all(limit is None for limit in limits)
         and not any(key.startswith(CHANGES) and not key.startswith(WATCHES) for key in keys)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from actshift.errors import unknown
+from actshift.tasks.aqua import Aqua
 from actshift.tasks.arc_challenge import ArcChallenge
 from actshift.tasks.base import Task
 from actshift.tasks.boolq import BoolQ
 from actshift.tasks.gsm8k import Gsm8k
 from actshift.tasks.listops import ListOps
+from actshift.tasks.rules import RULES
 from actshift.tasks.winogrande import Winogrande
 
-TASKS: dict[str, Task] = {task.name: task for task in (ArcChallenge(), BoolQ(), Gsm8k(), ListOps(), Winogrande())}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (Aqua(), ArcChallenge(), BoolQ(), Gsm8k(), ListOps(), Winogrande())
+}
 
 
-def get_task(name: str) -> Task:
-    """The task that a data set's config names; an unknown name is an error with the nearest one that exists."""
+def get_task(name: str, *, rule: str = "paper") -> Task:
+    """The task that a data set's config names, scoring by a rule of `RULES`; an unknown name is an error."""
     if name not in TASKS:
         raise unknown("task", name, TASKS, where="dataset.task (conf/dataset/)")
-    return TASKS[name]
+    if rule not in RULES:
+        raise unknown("scoring rule", rule, RULES, where="evaluation.rule")
+    task = TASKS[name]
+    return task if rule == task.rule else type(task)(rule=rule)

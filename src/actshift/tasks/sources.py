@@ -110,18 +110,22 @@ def _draw(task: Task, rng: random.Random, difficulty: Mapping[str, int]) -> dict
 
 
 def local_file(dataset: Mapping[str, Any], split: str, *, directory: str | None) -> Path:
-    """``<directory>/<folder>/<split>.jsonl``, or that with ``.gz``; where neither exists, the error says what does."""
+    """``<directory>/<folder>/<split>.jsonl``, or that with ``.gz``; where neither exists, the error says what does.
+
+    A split that ``dataset.local.files`` names lies in that file instead.
+    """
     if directory is None:
         raise ActshiftError("data.source=local needs the folder that holds the data sets: set data.dir=<folder>.")
     folder = Path(directory).expanduser() / dataset["local"]["folder"]
+    name = dataset["local"]["files"].get(split, split)
     for suffix in SUFFIXES:
-        path = folder / f"{split}{suffix}"
+        path = folder / f"{name}{suffix}"
         if path.is_file():
             return path
     if not folder.is_dir():
         raise ActshiftError(f"there is no folder {folder}. Set data.dir (got {directory}) or dataset.local.folder.")
     present = sorted(path.name for path in folder.iterdir())
-    looked = " and ".join(f"{split}{suffix}" for suffix in SUFFIXES)
+    looked = " and ".join(f"{name}{suffix}" for suffix in SUFFIXES)
     raise ActshiftError(
         f"{dataset['name']} has no split '{split}' in {folder}: looked for {looked}, found "
         f"{', '.join(present) or 'nothing'}. Add the file, or set data.splits.<split>.source to one that is there."
@@ -190,6 +194,8 @@ def _from_hub(hub: Mapping[str, Any], split: str) -> Dataset:
 
 def _check_count(dataset: Mapping[str, Any], split: str, found: int, *, source: str) -> None:
     expected = dataset["hub"]["rows"].get(split)
+    if source == "local":
+        expected = dataset["local"]["rows"].get(split, expected)
     if expected is None or expected == found:
         return
     message = f"{dataset['name']}: split '{split}' has {found:,} rows, but {expected:,} are expected."
