@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from actshift.composition import composed, groups, resolved
@@ -12,16 +12,20 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-class ProductComposer:
-    """`compose` with a memory, for overrides that differ in the options of groups (model, method, dataset, ...).
+Choices = dict[str, tuple[str, ...]]
+"""By group, the overrides that concern it: which option, and keys below it."""
 
-    The first cell is composed whole. Any other is a copy of it in which the nodes of its own options stand, before
-    interpolations are resolved. An option that changes more than its group's node is composed whole with every cell.
+
+class ProductComposer:
+    """`compose` with a memory, for overrides that differ in what they say of groups (model, method, dataset, ...).
+
+    The first cell is composed whole. Any other is a copy of it in which the nodes of its own choices stand, before
+    interpolations are resolved. A choice that changes more than its group's node is composed whole with every cell.
     """
 
     def __init__(self) -> None:
         self._groups = groups()
-        self._first: dict[tuple[str, ...], tuple[dict[str, str], DictConfig]] = {}
+        self._first: dict[tuple[str, ...], tuple[Choices, DictConfig]] = {}
         self._nodes: dict[tuple[str, ...], DictConfig | None] = {}
         self._cells: dict[tuple[str, ...], dict[str, Any]] = {}
 
@@ -32,12 +36,12 @@ class ProductComposer:
         return self._cells[tuple(overrides)]
 
     def _cell(self, overrides: Sequence[str]) -> dict[str, Any]:
-        options, rest = self._parted(overrides)
-        key = (*options, *rest)
+        choices, rest = self._parted(overrides)
+        key = (*choices, *rest)
         if key not in self._first:
-            self._first[key] = options, composed(overrides)
+            self._first[key] = choices, composed(overrides)
         first, whole = self._first[key]
-        nodes = {name: self._node(name, option, key, rest) for name, option in options.items() if option != first[name]}
+        nodes = {name: self._node(name, choice, key, rest) for name, choice in choices.items() if choice != first[name]}
         if None in nodes.values():
             return resolved(composed(overrides))
         cell = copy.deepcopy(whole)
@@ -45,23 +49,30 @@ class ProductComposer:
             cell[name] = node
         return resolved(cell)
 
-    def _parted(self, overrides: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
-        """The overrides that choose a group's option, by group, and the others."""
-        pairs = [(override, *override.partition("=")[::2]) for override in overrides]
-        options = {name: option for _, name, option in pairs if option in self._groups.get(name, ())}
-        return options, tuple(override for override, name, _ in pairs if name not in options)
+    def _parted(self, overrides: Sequence[str]) -> tuple[Choices, tuple[str, ...]]:
+        """The overrides that choose a group's option, each with those of keys below it, and the others."""
+        chosen: dict[str, list[str]] = {}
+        rest = []
+        for override in overrides:
+            name, _, option = override.partition("=")
+            group = name.partition(".")[0]
+            if option in self._groups.get(name, ()):
+                chosen.setdefault(name, []).append(override)
+            elif "." in name and group in chosen:
+                chosen[group].append(override)
+            else:
+                rest.append(override)
+        return {name: tuple(own) for name, own in chosen.items()}, tuple(rest)
 
-    def _node(self, group: str, option: str, key: tuple[str, ...], rest: Sequence[str]) -> DictConfig | None:
-        """An option's node, or None where the option changes something beside it."""
-        if (group, option, *key) not in self._nodes:
-            first, whole = self._first[key]
-            other = composed([*_overrides(first | {group: option}), *rest])
-            self._nodes[group, option, *key] = other[group] if _beside(other, group) == _beside(whole, group) else None
-        return self._nodes[group, option, *key]
-
-
-def _overrides(options: Mapping[str, str]) -> list[str]:
-    return [f"{group}={option}" for group, option in options.items()]
+    def _node(self, group: str, choice: Sequence[str], key: Sequence[str], rest: Sequence[str]) -> DictConfig | None:
+        """The node of a choice, or None where the choice changes something beside it."""
+        name = (group, *choice, *key)
+        if name not in self._nodes:
+            first, whole = self._first[tuple(key)]
+            others = [override for other, own in first.items() if other != group for override in own]
+            node = composed([*choice, *others, *rest])
+            self._nodes[name] = node[group] if _beside(node, group) == _beside(whole, group) else None
+        return self._nodes[name]
 
 
 def _beside(config: DictConfig, group: str) -> dict[str, Any]:

@@ -23,13 +23,21 @@ def test_a_cell_is_what_hydra_composes(rest: list[str]) -> None:
         assert composer(overrides) == compose(overrides)
 
 
+def test_a_key_below_a_group_goes_with_its_option() -> None:
+    composer = ProductComposer()
+    for method, *own in (("post_block",), ("post_block", "method.rank=3"), ("sft",), ("post_block", "method.rank=5")):
+        for dataset in ("boolq", "gsm8k"):
+            overrides = ["model=tiny", f"method={method}", f"dataset={dataset}", "protocol=paper", *own, "stage=grid"]
+            assert composer(overrides) == compose(overrides)
+
+
 def test_every_option_can_be_an_axis() -> None:
     composer = ProductComposer()
-    for group, first in (("model", "tiny"), ("method", "sft"), ("dataset", "boolq")):
+    first = {"model": "llama3.1-8b", "method": "sft", "dataset": "boolq"}  # has the layers that any method names
+    for group in first:
         for name in groups()[group]:
-            names = {"model": "tiny", "method": "sft", "dataset": "boolq"} | {group: name}
-            config = composer([f"{axis}={option}" for axis, option in names.items()])
-            assert config[group]["name"] == name, first
+            config = composer([f"{axis}={option}" for axis, option in (first | {group: name}).items()])
+            assert config[group]["name"] == name
 
 
 def test_an_option_that_changes_more_than_its_group_is_composed_whole(
