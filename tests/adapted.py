@@ -37,11 +37,16 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 
 def method_config(method: str, *overrides: str, model: str) -> dict[str, Any]:
-    """A method's config as it fits a model: a list of layers, made for a larger one, becomes the first and the last."""
-    layers = yaml.safe_load((conf_dir() / "method" / f"{method}.yaml").read_text()).get("layers", "all")
-    if isinstance(layers, list):
+    """A method's config as it fits a small model: what was made for a larger one is adapted, and no more.
+
+    A list of layers becomes the first and the last; of the heads that LoFiT chooses there are enough for each layer.
+    """
+    file = yaml.safe_load((conf_dir() / "method" / f"{method}.yaml").read_text())
+    if isinstance(file.get("layers"), list):
         last = composed(f"model={model}")["model"]["shape"]["layers"] - 1
         overrides = (f"model={model}", f"method.layers=[0,{last}]", *overrides)
+    if "selection" in file:
+        overrides = ("method.selection.heads=0.9", *overrides)
     config: dict[str, Any] = composed(f"method={method}", *overrides)["method"]
     return config
 
@@ -49,6 +54,11 @@ def method_config(method: str, *overrides: str, model: str) -> dict[str, Any]:
 @cache
 def base_of(model: str, precision: str = "float32") -> Base:
     """A base model that the tests share: whoever attaches to it takes off again."""
+    return another_base(model, precision)
+
+
+def another_base(model: str, precision: str = "float32") -> Base:
+    """A base model of the test's own, for what is compared while something is attached to the shared one."""
     return load_base(composed(f"model={model}")["model"], precision=precision, device=CPU)
 
 

@@ -17,6 +17,8 @@ from actshift.product import ProductComposer
 from actshift.selection import Selection, read_selection, select, write_selection
 from actshift.store import Store
 
+FED = ("dataset.", "protocol.", "method.", "model.")
+"""Below these are keys that do not count themselves, but what counts is made from them (`data.origin`)."""
 HYDRA_FLAGS = ("--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i", "--hydra-help")
 
 
@@ -40,13 +42,15 @@ def run_command(arguments: Sequence[str]) -> int:
 
 def sweep_command(request: Namespace) -> int:
     """Plan, grid, select, final, tables; whatever is done already is not done again."""
+    from actshift import prefetch
     from actshift.sweeps.local import LocalEngine
 
     config, launch, frozen = _request(request)
-    store = Store(Path(config["results"]))
-    grid = freeze(store, expand_grid(config["sweep"], ProductComposer(), extra=frozen), replan=request.replan)
+    store, compose_cell = Store(Path(config["results"])), ProductComposer()
+    grid = freeze(store, expand_grid(config["sweep"], compose_cell, extra=frozen), replan=request.replan)
     if request.retry:
         _clear_failures(store, grid)
+    prefetch.require(grid, store=store, compose=compose_cell)
     with LocalEngine(store, workers=config["hardware"]["workers"], overrides=launch) as engine:
         states = engine.do(grid)
         if states["failed"]:
@@ -56,6 +60,7 @@ def sweep_command(request: Namespace) -> int:
         final = freeze(store, expand_final(grid, selection), replan=request.replan)
         if request.retry:
             _clear_failures(store, final)
+        prefetch.require(final, store=store, compose=compose_cell)
         states = engine.do(final)
     _print_tables(store, final, selection)
     return _report_failures(store, final) if states["failed"] else 0
@@ -76,6 +81,28 @@ def plan_command(request: Namespace) -> int:
     console.print(estimates.table())
     print(store.manifest_path(grid.sweep, "grid"))
     return 0
+
+
+def prefetch_command(request: Namespace) -> int:
+    """Bring what a sweep reads from the hub to its cache, or name what is not there."""
+    from functools import partial
+
+    from actshift import prefetch
+
+    config, _, frozen = _request(request)
+    compose_cell = ProductComposer()
+    configs = prefetch.configs_of(expand_grid(config["sweep"], compose_cell, extra=frozen), compose_cell)
+    if not prefetch.needs(configs):
+        print(f"nothing of '{request.sweep}' comes from the hub")
+        return 0
+    problems = (
+        prefetch.missing(*configs) if request.check else prefetch.prefetch(configs, say=partial(print, flush=True))
+    )
+    for problem in problems:
+        print(f"missing: {problem}", file=sys.stderr)
+    if not problems:
+        print(f"all that '{request.sweep}' takes from the hub is here: its runs need no network")
+    return 1 if problems else 0
 
 
 def submit_command(request: Namespace) -> int:
@@ -182,6 +209,132 @@ def tables_command(request: Namespace) -> int:
     return 0
 
 
+def overlaps_command(request: Namespace) -> int:
+    """Questions that the splits of real data share, by their words alone; of all data sets, or of those named."""
+    from rich.console import Console
+
+    from actshift.tasks.overlaps import overlaps, real_keys, table
+
+    named = [given.removeprefix("dataset=") for given in request.overrides if given.startswith("dataset=")]
+    others = [given for given in request.overrides if not given.startswith("dataset=")]
+    keys: dict[str, list[str]] = {}
+    for name in named[-1].split(",") if named else groups()["dataset"]:
+        config = compose([f"dataset={name}", *others])
+        found = real_keys(config["dataset"], source=config["data"]["source"], directory=config["data"]["dir"])
+        if not found:
+            print(f"{name}: no split in {config['data']['dir']}")
+        keys |= found
+    Console(width=None if sys.stdout.isatty() else 160).print(table(overlaps(keys), keys))
+    print(f"{len(keys)} splits, {sum(map(len, keys.values())):,} rows")
+    return 0
+
+
+def adapters_command(request: Namespace) -> int:
+    """The trained adapters of a results folder."""
+    from rich.console import Console
+
+    from actshift.descriptions import Description, adapters_in, table
+
+    root = Path(compose(request.overrides)["results"])
+    found = list(adapters_in(root))
+    if not found:
+        print(f"no adapters in {root.resolve() / 'runs'}")
+        return 0
+    Console(width=None if sys.stdout.isatty() else 160).print(table(found))
+    print(f"{root / 'runs'}/<adapter>/adapter")
+    for _, other in found:
+        if not isinstance(other, Description):
+            print(f"cannot be read: {other}", file=sys.stderr)
+    return 0
+
+
+def params_command(request: Namespace) -> int:
+    """Trainable parameters of every method on every model from the hub, with the paper's shares."""
+    from rich.console import Console
+
+    chosen = _axes(request.axes, ("model", "method"))
+    from actshift.params import counts, hub_models
+    from actshift.records import write_atomically
+    from actshift.report import params
+
+    composer = ProductComposer()
+    models = chosen.get("model") or hub_models(groups()["model"], composer)
+    rows = params.frame(list(counts(models, chosen.get("method") or groups()["method"], composer)))
+    Console(width=None if sys.stdout.isatty() else 160).print(params.terminal(rows))
+    for file, text in ((request.csv, params.csv), (request.markdown, params.markdown)):
+        if file is not None:
+            write_atomically(Path(file), text(rows))
+            print(file)
+    return 0
+
+
+def score_command(request: Namespace) -> int:
+    """Score a predictions file again, without a model: accuracy, and what changed against what was recorded."""
+    from actshift.evaluation.rescoring import rescore
+
+    print(rescore(Path(request.file), task=request.task, rule=request.rule).text())
+    return 0
+
+
+def figures_command(request: Namespace) -> int:
+    """Draw what a sweep has figures for, as SVG and PNG."""
+    from actshift.report import figures
+    from actshift.report.frame import cells
+
+    store, grid = _planned(request)
+    selection = read_selection(store, grid.sweep) if store.selected_path(grid.sweep).exists() else None
+    frame = cells(_stages(store, grid)[-1], store.records("test"), selection)
+    drawn = figures.all_figures(frame, selection)
+    for path in figures.write(drawn, store.root / "figures", sweep=grid.sweep):
+        print(path)
+    if not drawn:
+        print("nothing to draw yet: no cell has finished")
+    return 0
+
+
+def report_command(request: Namespace) -> int:
+    """Write one page with every sweep that is planned in a results folder."""
+    from actshift.records import write_atomically
+    from actshift.report.page import Table, page
+
+    store = Store(Path(request.results))
+    grids = [read_manifest(path) for path in sorted((store.root / "manifests").glob("*.grid.jsonl"))]
+    if not grids:
+        raise ActshiftError(f"nothing is planned in {store.root.resolve()}: name another folder with --results")
+    parts = []
+    for grid in grids:
+        selection = read_selection(store, grid.sweep) if store.selected_path(grid.sweep).exists() else None
+        parts.append(Table(_stages(store, grid)[-1], selection))
+    out = Path(request.out) if request.out else store.root / "report.html"
+    write_atomically(out, page(parts, store.records("test")))
+    print(out)
+    return 0
+
+
+def audit_command(request: Namespace) -> int:
+    """Print every place where the paper's numbers do not follow from one another; --out keeps them as files."""
+    from rich.console import Console
+
+    from actshift.params import counts
+    from actshift.report import audit, paper, params
+
+    composer, printed = ProductComposer(), params.printed_shares()
+    models = [model for model in paper.table(1)["model"].unique()]
+    methods = [method for method in groups()["method"] if method in set(printed["method"])]
+    shares = params.frame(list(counts(models, methods, composer)))
+    rows = {name: composer([f"dataset={name}"])["dataset"]["hub"]["rows"] for name in groups()["dataset"]}
+    findings = audit.audit(shares=shares, rows=rows)
+    Console(width=None if sys.stdout.isatty() else 200).print(audit.terminal(findings))
+    print(f"{len(findings)} findings: " + ", ".join(f"{n} {check}" for check, n in audit.counts(findings).items()))
+    if request.out:
+        folder = Path(request.out)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "audit.md").write_text(audit.markdown(findings), encoding="utf-8")
+        audit.frame(findings).to_csv(folder / "audit.csv", index=False)
+        print(folder / "audit.md", folder / "audit.csv", sep="\n")
+    return 0
+
+
 def list_command(request: Namespace) -> int:
     """Every option of the config groups with the first line of its file."""
     there = groups()
@@ -196,6 +349,20 @@ def list_command(request: Namespace) -> int:
     return 0
 
 
+def _axes(given: Sequence[str], names: Sequence[str]) -> dict[str, list[str]]:
+    """Options of groups, as in `model=a,b`. Errors: another group than these, an option that does not exist."""
+    there, chosen = groups(), {}
+    for text in given:
+        group, _, options = text.partition("=")
+        if group not in names:
+            raise unknown("axis", group, names, where="model=A,B or method=A,B")
+        chosen[group] = options.split(",")
+        for option in chosen[group]:
+            if option not in there[group]:
+                raise unknown(group, option, there[group], where=f"{group}=... (files in conf/{group}/)")
+    return chosen
+
+
 def _request(request: Namespace) -> tuple[dict[str, Any], list[str], list[str]]:
     """A sweep's config, and its overrides apart: those of this launch alone, and those that the plan freezes.
 
@@ -207,7 +374,7 @@ def _request(request: Namespace) -> tuple[dict[str, Any], list[str], list[str]]:
     frozen: list[str] = []
     for override in request.overrides:
         key = override.lstrip("+~").split("=")[0]
-        counts = not any(key == name or key.startswith(f"{name}.") for name in ignored)
+        counts = key.startswith(FED) or not any(key == name or key.startswith(f"{name}.") for name in ignored)
         (frozen if counts else launch).append(override)
     own = ("results=", "sweep.")  # said to the workers by path, and used up by the expansion
     return config, [override for override in launch if not override.startswith(own)], frozen

@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any, cast, get_args, get_origin, get_type_hint
 
 from actshift import schema
 from actshift.errors import ActshiftError, unknown
+from actshift.methods import KINDS
 from actshift.paths import conf_dir
 from actshift.validation import CHOICES, validate
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-SCHEMAS = {
+SCHEMAS: dict[tuple[str | None, str], type] = {
     ("model", "model_schema"): schema.ModelConfig,
-    ("method", "sft_schema"): schema.SftConfig,
-    ("method", "lora_schema"): schema.LoraConfig,
-    ("method", "steering_schema"): schema.SteeringConfig,
+    **{("method", f"{name}_schema"): kind.config for name, kind in KINDS.items()},
     ("dataset", "dataset_schema"): schema.DatasetConfig,
     ("protocol", "protocol_schema"): schema.ProtocolConfig,
     ("hardware", "hardware_schema"): schema.HardwareConfig,

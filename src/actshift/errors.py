@@ -16,3 +16,15 @@ def unknown(kind: str, got: object, allowed: Iterable[object], *, where: str) ->
     near = difflib.get_close_matches(str(got), names, n=1, cutoff=0.5)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return ActshiftError(f"unknown {kind} '{got}'.{hint} Allowed: {', '.join(names) or 'none'}. Set it in {where}.")
+
+
+def impossible(key: str, value: object, allowed: str) -> ActshiftError:
+    """The error for a value that a config key cannot have."""
+    return ActshiftError(
+        f"{key} = {shown(value)} is impossible: it must be {allowed}. Set it with {key}=... or in conf/."
+    )
+
+
+def shown(value: object) -> str:
+    """A value as it is written in a config."""
+    return "null" if value is None else str(value)

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from actshift.composition import check_names, compose, register_schemas
+from actshift.composition import check_names, register_schemas
+from actshift.descriptions import compose_request
 from actshift.errors import ActshiftError
 from actshift.paths import conf_dir
+from actshift.schema import EVALUATE
 
 if TYPE_CHECKING:
     from actshift.run import Session
@@ -22,6 +24,7 @@ One run: train, evaluate the stage's split, record. Overrides are Hydra's:
   actshift run --cfg job method=lora_r8          print the composed configuration and stop
   actshift run -m method=sft,lora_r8 seed=1,2    a Hydra multirun, one job after the other
   actshift run stage=final                       score the test split (grid, the default, scores validation)
+  actshift run stage=evaluate adapter=FOLDER     score a saved adapter on a test split; dataset=... names another
 
 `actshift list` shows every group and its options. A whole table, with selection and seeds: actshift sweep."""
 
@@ -38,7 +41,7 @@ def overrides_of(arguments: Sequence[str]) -> list[str]:
 
 def single(overrides: Sequence[str]) -> int:
     """Compose, run, and print what came out."""
-    _do(compose(overrides))
+    _do(compose_request(overrides))
     return 0
 
 
@@ -46,13 +49,13 @@ def multirun(arguments: Sequence[str], *, overrides: Sequence[str]) -> int:
     """Hydra's own multirun, after every one of its jobs was composed and validated."""
     check_names(overrides)
     for job in _jobs(overrides):
-        compose(job)
+        compose_request(job)
     return _hand_over(arguments)
 
 
 def through_hydra(arguments: Sequence[str], *, overrides: Sequence[str]) -> int:
     """Hydra's flags, such as --cfg, for a configuration that composes and is valid."""
-    compose(overrides)
+    compose_request(overrides)
     return _hand_over(arguments)
 
 
@@ -88,7 +91,7 @@ def _hand_over(arguments: Sequence[str]) -> int:
         from hydra.core.hydra_config import HydraConfig
 
         try:
-            return _do(compose(list(HydraConfig.get().overrides.task)), session=_warm_session())
+            return _do(compose_request(list(HydraConfig.get().overrides.task)), session=_warm_session())
         except ActshiftError as error:
             print(f"actshift: {error}", file=sys.stderr)
             raise SystemExit(2) from None
@@ -110,11 +113,30 @@ def _do(config: dict[str, Any], *, session: Session | None = None) -> float:
     from actshift.progress import Printed
     from actshift.run import run
 
+    if config["stage"] == EVALUATE:
+        return _evaluate(config, session=session)
     record = run(config, session=session, progress=Printed())
     metrics = record.metrics
     print(
         f"{record.cell} lr={record.lr:g} seed={record.seed}: {record.split} accuracy {metrics['accuracy']:.2f} "
         f"({metrics['correct']}/{metrics['rows']}), trainable {metrics['trainable_parameters']:,} of "
         f"{metrics['total_parameters']:,}\n{config['results']}/records/{record.file_name}"
+    )
+    return float(metrics["accuracy"])
+
+
+def _evaluate(config: dict[str, Any], *, session: Session | None) -> float:
+    """Evaluate an adapter, print the result and what it is not, and return the accuracy (percent)."""
+    from actshift.evaluate import evaluate
+    from actshift.progress import Printed
+
+    found = evaluate(config, session=session, progress=Printed())
+    adapter, metrics = found.adapter, found.metrics
+    print(
+        f"adapter {adapter['identity']} ({adapter['model']} / {adapter['method']}, trained on {adapter['dataset']}, "
+        f"{adapter['source']}, {adapter['protocol']}) on the test split of {found.dataset} "
+        f"({config['data']['source']}, {config['protocol']['name']}): accuracy {metrics['accuracy']:.2f} "
+        f"({metrics['correct']}/{metrics['rows']}). An evaluation is no record: no table shows it.\n"
+        f"{config['results']}/evaluations/{found.file_name}"
     )
     return float(metrics["accuracy"])

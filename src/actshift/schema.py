@@ -17,6 +17,7 @@ STAGES = {"grid": "validation", "final": "test"}
 """The stage decides which split may be scored: the grid sees validation, the final stage test."""
 EVALUATE = "evaluate"
 """The stage that scores an adapter that exists on a test split. It leaves no record, so no table can show it."""
+SCORINGS = ("generation", "likelihood")
 
 
 @dataclass
@@ -94,7 +95,7 @@ class SplitConfig:
 class SplitsConfig:
     train: SplitConfig = field(default_factory=SplitConfig)
     validation: SplitConfig = field(default_factory=SplitConfig)
-    test: SplitConfig = field(default_factory=SplitConfig)
+    test: SplitConfig | None = field(default_factory=SplitConfig)  # null: it is judged elsewhere
 
 
 @dataclass
@@ -114,9 +115,9 @@ class DatasetConfig:
     hub: HubConfig = field(default_factory=HubConfig)
     local: LocalConfig = field(default_factory=LocalConfig)
     procedural: ProceduralConfig = field(default_factory=ProceduralConfig)
+    kind: str = "benchmark"  # benchmark | instruction: what a protocol prescribes by, where the two differ
     splits: dict[str, SplitsConfig] = MISSING  # by protocol
     tokens: TokensConfig = field(default_factory=TokensConfig)
-    max_new_tokens: int = MISSING
 
 
 @dataclass
@@ -126,18 +127,35 @@ class ScheduleConfig:
 
 
 @dataclass
+class EvaluationConfig:
+    """How a split is scored. Both count: a score by another way is another number, and no table mixes them."""
+
+    max_new_tokens: int = MISSING
+    rule: str = MISSING  # paper | released: what an output's label is (actshift.tasks.rules)
+    scoring: str = "generation"  # generation | likelihood (of the answers that there are)
+
+
+@dataclass
 class ProtocolConfig:
-    """What a protocol prescribes by method family and by data set; `training` and `data` hold what a run takes."""
+    """What a protocol prescribes by method family, by data set and by the data set's kind.
+
+    `training`, `data` and `evaluation` hold what a run takes.
+    """
 
     name: str = MISSING
-    batch_size: int = MISSING
-    schedules: dict[str, ScheduleConfig] = MISSING  # by method family
+    batch_size: dict[str, int] = MISSING  # by kind of data set
+    schedules: dict[str, dict[str, ScheduleConfig]] = MISSING  # by kind of data set and method family
     epochs: dict[str, int] = MISSING  # by data set
     max_tokens: dict[str, int | None] = MISSING  # by data set
-    end_token: bool = MISSING
+    overlong: str = MISSING
+    overlap: str = MISSING
+    end_token: dict[str, bool] = MISSING  # by kind of data set
     weight_decay: float = MISSING
     clip: float = MISSING
-    precision: str = MISSING
+    precision: dict[str, str] = MISSING  # by kind of data set
+    chat: bool = MISSING  # whether a model's chat template is applied, where the model has one to apply
+    max_new_tokens: dict[str, int] = MISSING  # by data set
+    rule: str = MISSING
 
 
 @dataclass
@@ -150,6 +168,7 @@ class TrainingConfig:
     clip: float = MISSING
     precision: str = MISSING
     max_tokens: int | None = None  # prompt and answer together
+    overlong: str = MISSING  # cut | drop: what happens to a row with more tokens
     end_token: bool = MISSING
     validations: int = 4  # points of the validation curve
     validation_rows: int = 64
@@ -170,6 +189,7 @@ class DataConfig:
     origin: Any = MISSING  # the data set's settings for that source: these count, those of the others do not
     dir: str | None = None
     splits: SplitsConfig = MISSING
+    overlap: str = MISSING  # drop | count | ignore: rows whose question a later split asks too
     limit: LimitConfig = field(default_factory=LimitConfig)
 
 
@@ -244,6 +264,7 @@ class Config:
     logger: LoggerConfig = MISSING
     training: TrainingConfig = field(default_factory=TrainingConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     sweep: SweepConfig | None = None
     stage: str = "grid"
     adapter: str | None = None  # of stage=evaluate: the adapter's folder

@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from actshift.errors import ActshiftError, unknown
+from actshift.errors import impossible as _impossible
 from actshift.methods import KINDS
-from actshift.methods.options import ACTIVATIONS, PARAMETERIZATIONS, SCOPES
-from actshift.models.architectures import ARCHITECTURES, site_names
+from actshift.models.architectures import ARCHITECTURES
 from actshift.paths import embedded_model_dir
-from actshift.schema import STAGES
+from actshift.schema import EVALUATE, SCORINGS, STAGES
 from actshift.tasks import TASKS
-from actshift.tasks.splits import check_rules
+from actshift.tasks.rules import RULES
+from actshift.tasks.splits import OVERLAPS, check_rules
 
 Config = Mapping[str, Any]
 
 CHOICES: dict[str, Collection[str | None]] = {
-    "stage": STAGES,
+    "stage": (*STAGES, EVALUATE),
     "model.source": ("hub", "embedded", "random"),
     "model.architecture": ARCHITECTURES,
     "model.attention": ("sdpa", "eager"),
     "method.kind": KINDS,
     "dataset.task": TASKS,
+    "dataset.kind": ("benchmark", "instruction"),
     "data.source": ("hub", "local", "procedural"),
+    "data.overlap": OVERLAPS,
     "training.schedule.kind": ("constant", "linear", "cosine"),
     "training.precision": ("float32", "bfloat16"),
+    "training.overlong": ("cut", "drop"),
+    "evaluation.rule": RULES,
+    "evaluation.scoring": SCORINGS,
     "hardware.device": ("auto", "cpu", "cuda"),
     "logger.mode": (None, "online", "offline"),
 }
-
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The linear maps of a decoder layer, which every architecture that we know calls alike."""
 
 AT_LEAST = {
     "seed": 0,
@@ -56,7 +59,14 @@ AT_LEAST = {
     "data.limit.validation": 1,
     "data.limit.test": 1,
     "dataset.version": 1,
-    "dataset.max_new_tokens": 1,
+    "evaluation.max_new_tokens": 1,
+    "dataset.tokens.prompt": 1,
+    "dataset.tokens.answer": 1,
+    "dataset.tokens.longest": 1,
+    "hardware.speed.efficiency": 1e-6,
+    "hardware.speed.bytes_per_second": 1,
+    "hardware.speed.layer_seconds": 0,
+    "hardware.speed.memory_bytes": 1,
     "hardware.threads": 1,
     "hardware.workers": 1,
     "hardware.micro_batch": 1,
@@ -79,11 +89,15 @@ def validate(config: Config) -> None:
         raise _impossible("lr", config["lr"], "a positive number")
     if not 0 <= _get(config, "training.schedule.warmup") < 1:
         raise _impossible("training.schedule.warmup", _get(config, "training.schedule.warmup"), "a share in [0, 1)")
+    if (config["stage"] == EVALUATE) != (config["adapter"] is not None):
+        raise _impossible("adapter", config["adapter"], "an adapter's folder with stage=evaluate, else null")
     if not config["results"]:
         raise _impossible("results", "''", "a folder")
     _validate_model(config["model"])
     _validate_data(config)
-    METHODS.get(config["method"]["kind"], lambda _: None)(config)
+    check = KINDS[config["method"]["kind"]].check
+    if check is not None:
+        check(config["method"], model=config["model"])
     if config["sweep"] is not None:
         _validate_sweep(config["sweep"])
 
@@ -106,8 +120,15 @@ def _validate_data(config: Config) -> None:
     check_rules(data["splits"])
     rows = {"procedural": dataset["procedural"]["rows"], "hub": dataset["hub"]["rows"]}.get(data["source"])
     for split, rule in data["splits"].items():
-        if rows and rule["source"] not in rows:
+        if rows and rule is not None and rule["source"] not in rows:
             raise unknown(f"split of {dataset['name']}", rule["source"], rows, where=f"data.splits.{split}.source")
+    if (dataset["kind"] == "benchmark") != TASKS[dataset["task"]].scored:
+        raise _impossible("dataset.kind", dataset["kind"], f"what task '{dataset['task']}' is: benchmarks are scored")
+    if config["evaluation"]["scoring"] == "likelihood" and not TASKS[dataset["task"]].multiple_choice:
+        able = ", ".join(name for name, task in TASKS.items() if task.multiple_choice)
+        raise _impossible(
+            "evaluation.scoring", "likelihood", f"generation for {dataset['name']}; likelihood for {able}"
+        )
     if data["source"] == "procedural":
         _validate_procedural(dataset)
     if data["origin"] != dataset[data["source"]]:
@@ -131,64 +152,6 @@ def _validate_procedural(dataset: Config) -> None:
         raise ActshiftError(f"{where}.difficulty of {dataset['task']} lacks {', '.join(missing)}. Set them in conf/.")
 
 
-def _validate_lora(config: Config) -> None:
-    method = config["method"]
-    if method["rank"] < 1:
-        raise _impossible("method.rank", method["rank"], "at least 1")
-    if not 0 < method["alpha"] < math.inf:
-        raise _impossible("method.alpha", method["alpha"], "a positive number")
-    if not method["targets"]:
-        raise _impossible("method.targets", method["targets"], "a list of at least one projection")
-    for target in method["targets"]:
-        if target not in PROJECTIONS:
-            raise unknown("projection", target, PROJECTIONS, where="method.targets")
-    if not 0 <= method["dropout"] < 1:
-        raise _impossible("method.dropout", method["dropout"], "a share in [0, 1)")
-
-
-def _validate_steering(config: Config) -> None:
-    method, scope, shape = config["method"], config["method"]["scope"], config["model"]["shape"]
-    sites = site_names(config["model"]["architecture"])
-    if method["site"] not in sites:
-        raise unknown("site", method["site"], sites, where="method.site")
-    if scope["kind"] not in SCOPES:
-        raise unknown("scope", scope["kind"], SCOPES, where="method.scope.kind")
-    for end in ("first", "last"):
-        if scope[end] < 0:
-            raise _impossible(f"method.scope.{end}", scope[end], "at least 0")
-    if scope["kind"] == "first_last" and scope["first"] + scope["last"] < 1:
-        raise _impossible("method.scope", scope, "at least one position, first + last >= 1")
-    if method["parameterization"] not in PARAMETERIZATIONS:
-        raise unknown(
-            "parameterization", method["parameterization"], PARAMETERIZATIONS, where="method.parameterization"
-        )
-    takes = PARAMETERIZATIONS[method["parameterization"]]
-    for option in ("rank", "activation"):
-        if (method[option] is not None) != (option in takes):
-            needs = "needs" if option in takes else "takes no"
-            raise ActshiftError(
-                f"parameterization '{method['parameterization']}' {needs} method.{option}; "
-                f"got {_shown(method[option])}. It takes: {', '.join(takes) or 'no options'}."
-            )
-    width = shape["heads"] * shape["head_size"] if method["site"] == "heads" else shape["width"]
-    if method["rank"] is not None and not 1 <= method["rank"] <= width:
-        raise _impossible("method.rank", method["rank"], f"1 to {width}, the width of {method['site']}")
-    if method["activation"] is not None and method["activation"] not in ACTIVATIONS:
-        raise unknown("activation", method["activation"], ACTIVATIONS, where="method.activation")
-    _validate_layers(method["layers"], count=shape["layers"], model=config["model"]["name"])
-
-
-def _validate_layers(layers: Any, *, count: int, model: str) -> None:
-    if layers == "all":
-        return
-    allowed = f"'all' or a list of different layers from 0 to {count - 1}, which '{model}' has"
-    if not isinstance(layers, list) or not layers or len(set(map(str, layers))) < len(layers):
-        raise _impossible("method.layers", layers, allowed)
-    for layer in layers:
-        if type(layer) is not int or not 0 <= layer < count:
-            raise _impossible("method.layers", layers, allowed)
-
-
 def _validate_sweep(sweep: Config) -> None:
     for axis in ("models", "methods", "datasets", "seeds"):
         if not sweep[axis] or len(set(sweep[axis])) < len(sweep[axis]):
@@ -207,23 +170,8 @@ def _validate_sweep(sweep: Config) -> None:
                     raise _impossible(f"sweep.rates.{scale}.{family}", rates, "positive learning rates")
 
 
-METHODS: dict[str, Callable[[Config], None]] = {"lora": _validate_lora, "steering": _validate_steering}
-"""The checks that a kind of method adds to those that all have."""
-
-
 def _get(config: Config, key: str) -> Any:
     value: Any = config
     for part in key.split("."):
         value = value[part]
     return value
-
-
-def _impossible(key: str, value: object, allowed: str) -> ActshiftError:
-    return ActshiftError(
-        f"{key} = {_shown(value)} is impossible: it must be {allowed}. Set it with {key}=... or in conf/."
-    )
-
-
-def _shown(value: object) -> str:
-    """A value as it is written in a config."""
-    return "null" if value is None else str(value)

@@ -273,7 +273,7 @@ def test_the_same_run_twice_is_the_same_bit_for_bit(tmp_path: Path, session: Ses
     once, again = records["once"], records["again"]
     assert once.metrics == again.metrics
     folders = {name: Store(tmp_path / name).run_folder(record.identity) for name, record in records.items()}
-    for file in ("predictions-validation.jsonl", "adapter/adapter.safetensors"):
+    for file in ("predictions-validation.jsonl", "adapter/adapter_model.safetensors"):
         assert (folders["once"] / file).read_bytes() == (folders["again"] / file).read_bytes()
 
 

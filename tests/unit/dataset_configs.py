@@ -10,8 +10,12 @@ from omegaconf import OmegaConf
 
 from actshift.paths import conf_dir
 from actshift.schema import DatasetConfig
+from actshift.tasks import get_task
+from actshift.tasks.base import Task
 
 DATASETS = tuple(sorted(path.stem for path in (conf_dir() / "dataset").glob("*.yaml")))
+
+"""Every data set; a data set's task may have another name: see `task_of`."""
 
 
 @cache
@@ -26,6 +30,13 @@ def dataset_config(name: str) -> dict[str, Any]:
     return OmegaConf.to_container(_loaded(name), resolve=True)  # type: ignore[return-value]
 
 
+def task_of(name: str, *, rule: str = "paper") -> Task:
+    return get_task(dataset_config(name)["task"], rule=rule)
+
+
+SCORED = tuple(name for name in DATASETS if task_of(name).scored)
+
+
 def run_config(
     name: str, *, protocol: str = "paper", source: str = "procedural", directory: Path | None = None
 ) -> dict[str, Any]:
@@ -37,6 +48,7 @@ def run_config(
             "origin": dataset[source],
             "dir": None if directory is None else str(directory),
             "splits": dataset["splits"][protocol],
+            "overlap": {"paper": "drop", "released": "count"}[protocol],
             "limit": {"train": None, "validation": None, "test": None},
         },
     }

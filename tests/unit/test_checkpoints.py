@@ -38,7 +38,7 @@ def stop_after(step: int) -> Progress:
 
 def trained(base: Base, adaptation: Adaptation, *, folder: Path, progress: Progress = lambda *_: None) -> Curves:
     """8 steps over a cosine with warmup, so that every step has its own learning rate; a checkpoint every 2."""
-    return train(
+    (curves,) = train(
         base,
         adaptation,
         rows=some_rows(base, 16),
@@ -46,12 +46,13 @@ def trained(base: Base, adaptation: Adaptation, *, folder: Path, progress: Progr
         training=training_config(
             batch_size=4, epochs=2, schedule={"kind": "cosine", "warmup": 0.25}, validations=4, weight_decay=0.01
         ),
-        lr=5e-3,
-        seed=3,
+        lrs=(5e-3,),
+        seeds=(3,),
         micro_batch=3,
         checkpoints=Checkpoints(folder, every=EVERY),
         progress=progress,
     )
+    return curves
 
 
 def full_run(

@@ -38,11 +38,19 @@ def composed() -> list[dict[str, Any]]:
     """Every model, method and data set under every protocol, each at least once."""
     width = max(len(GROUPS[axis]) for axis in AXES)
     rows = [
-        [f"protocol={protocol}", *(f"{axis}={GROUPS[axis][place % len(GROUPS[axis])]}" for axis in AXES[:3])]
+        [protocol, *(GROUPS[axis][place % len(GROUPS[axis])] for axis in AXES[:3])]
         for protocol in GROUPS["protocol"]
         for place in range(width)
     ]
-    return [compose(row) for row in rows]
+    return [
+        compose([f"protocol={protocol}", f"model={model}", f"method={method}", f"dataset={dataset}", *layers(method)])
+        for protocol, model, method, dataset in rows
+    ]
+
+
+def layers(method: str) -> list[str]:
+    """A list of layers is made for models of some depth: here the first, which every model has, stands for it."""
+    return ["method.layers=[0]"] if re.search(r"^layers: \[", config_file("method", method), re.MULTILINE) else []
 
 
 # --- what is there ----------------------------------------------------------------------------------------------
@@ -77,7 +85,8 @@ def test_every_combination_is_valid(composed: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize("model", GROUPS["model"])
 def test_the_full_product_composes(model: str, protocol: str) -> None:
     for method, dataset in product(GROUPS["method"], GROUPS["dataset"]):
-        config = compose([f"model={model}", f"method={method}", f"dataset={dataset}", f"protocol={protocol}"])
+        cell = [f"model={model}", f"method={method}", f"dataset={dataset}", f"protocol={protocol}"]
+        config = compose([*cell, *layers(method)])
         assert cell_of(config) == (model, method, dataset, protocol)
 
 
@@ -215,7 +224,7 @@ def test_a_sweep_that_cannot_be_is_refused(override: str, message: str) -> None:
             "data.limit.train",
         ),
         (["data.source=procedurl"], "data.source 'procedurl'", "hub, local, procedural", "procedural"),
-        (["stage=nope"], "stage 'nope'", "Allowed: final, grid", None),
+        (["stage=nope"], "stage 'nope'", "Allowed: evaluate, final, grid", None),
         (["stage=grid,fnal"], "stage 'fnal'", "final, grid", "final"),
         (["++training.precision=float16"], "training.precision 'float16'", "bfloat16, float32", "float16"),
         (["logger.mode=ofline"], "logger.mode 'ofline'", "null, offline, online", "offline"),

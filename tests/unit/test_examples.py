@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dataset_configs import DATASETS, run_config
+from dataset_configs import DATASETS, run_config, task_of
 
 from actshift.errors import ActshiftError
 from actshift.tasks import get_task
@@ -58,7 +58,7 @@ def encode(split: Split, tokenizer: Any, **changes: Any) -> Examples:
 @pytest.mark.parametrize("name", DATASETS)
 @pytest.mark.parametrize("begin", [True, False])
 def test_ids_are_prompt_then_answer(name: str, begin: bool) -> None:
-    task, tokenizer = get_task(name), build_tokenizer(begin=begin)
+    task, tokenizer = task_of(name), build_tokenizer(begin=begin)
     config = run_config(name)
     config["data"]["limit"]["train"] = 20
     split = load_split(config, "train")

@@ -8,10 +8,10 @@ import dataclasses
 import pytest
 import torch
 from adapted import answers, attached, base_of, method_config, naive_answer, perturb, some_prompts
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actshift.evaluation.generation import generate, length_batches
+from actshift.evaluation.generation import WORTH, generate, length_batches
 from actshift.models.loading import Base
 
 SENTENCES = [
@@ -114,3 +114,80 @@ def test_generating_leaves_no_gradient_behind_and_training_can_go_on() -> None:
         adaptation.observe(None)
         base.model(input_ids=torch.tensor([[7, 8]])).logits.sum().backward()
         assert all(parameter.grad is not None for _, parameter in adaptation.named_parameters())
+
+
+def test_any_of_several_end_tokens_ends_a_row() -> None:
+    base = base_of("random-llama")
+    prompts = some_prompts(base, [4, 7, 5])
+    with attached(base, method_config("post_block", model="random-llama")) as adaptation:
+        full = answers(base, perturb(adaptation), prompts, new=8)
+        ends = {full[0][2], full[2][5]}
+        pairs = generate(base, adaptation, prompts=prompts, max_new_tokens=8, batch_tokens=100, ends=ends)
+        cut = [next((place for place, token in enumerate(row) if token in ends), 8) for row in full]
+        assert [ids for _, ids in sorted(pairs)] == [row[:end] for row, end in zip(full, cut, strict=True)]
+        assert min(cut) <= 2
+
+
+@settings(max_examples=20, deadline=None)
+@given(ended=st.lists(st.integers(1, 8), min_size=6, max_size=6))
+def test_rows_that_are_decided_leave_the_batch_and_change_no_other(ended: list[int]) -> None:
+    base = base_of("random-llama")
+    prompts = some_prompts(base, [4, 7, 5, 3, 9, 6])
+    widths: list[int] = []
+    counter = base.model.register_forward_pre_hook(
+        lambda _, args, kwargs: widths.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    with attached(base, method_config("post_block", model="random-llama")) as adaptation:
+        full = answers(base, perturb(adaptation), prompts, new=8)
+        assert widths == [6] * 8
+        widths.clear()
+        enough = {tuple(row[:length]) for row, length in zip(full, ended, strict=True)}
+        # A row may begin as another one does.
+        ended = [next(end for end in range(1, 9) if tuple(row[:end]) in enough) for row in full]
+        pairs = generate(
+            base,
+            adaptation,
+            prompts=prompts,
+            max_new_tokens=8,
+            batch_tokens=100,
+            decided=lambda ids: tuple(ids) in enough,
+        )
+        stopped = [ids for _, ids in sorted(pairs)]
+    counter.remove()
+    assert stopped == [row[:length] for row, length in zip(full, ended, strict=True)]
+    assert len(widths) == max(ended)
+    for token, width in enumerate(widths):
+        going = sum(length > token for length in ended)
+        assert going <= width <= max(going, going / WORTH + 1)
+
+
+def test_replicas_answer_as_each_of_them_alone() -> None:
+    base = base_of("random-llama")
+    prompts = some_prompts(base, [4, 7, 5, 3])
+    config = method_config("post_block", model="random-llama")
+    with attached(base, config, seeds=(0, 1, 2)) as adaptation:
+        perturb(adaptation)
+        states = [adaptation.state_dict(replica) for replica in range(3)]
+        together = [
+            sorted(generate(base, adaptation, prompts=prompts, max_new_tokens=6, batch_tokens=tokens, decided=decided))
+            for tokens, decided in ((1000, None), (45, None), (1, None), (1000, ends_on_even))
+        ]
+    alone: list[list[list[int]]] = []
+    for state in states:
+        with attached(base, config) as adaptation:
+            adaptation.load_state_dict(state)
+            alone.append(answers(base, adaptation, prompts))
+    expected = [ids for replica in alone for ids in replica]
+    assert len({tuple(ids) for ids in expected}) > len(prompts), "the replicas differ"
+    for pairs in together[:3]:
+        assert pairs == list(enumerate(expected))
+    assert together[3] == [(place, until_even(ids)) for place, ids in enumerate(expected)]
+    assert len({len(ids) for _, ids in together[3]}) > 2
+
+
+def ends_on_even(ids: list[int]) -> bool:
+    return bool(ids) and ids[-1] % 2 == 0
+
+
+def until_even(ids: list[int]) -> list[int]:
+    return next((ids[: end + 1] for end, token in enumerate(ids) if token % 2 == 0), ids)

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from dataset_configs import DATASETS, dataset_config
+from dataset_configs import DATASETS, dataset_config, task_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -162,7 +162,7 @@ def test_gsm8k_steps_are_right_and_reach_the_answer() -> None:
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_generate_draws_from_its_generator_alone(name: str) -> None:
-    task, difficulty = get_task(name), dataset_config(name)["procedural"]["difficulty"]
+    task, difficulty = task_of(name), dataset_config(name)["procedural"]["difficulty"]
     random.seed(0)
     first = [task.generate(rng, **difficulty) for rng in [random.Random(5)] for _ in range(20)]
     random.seed(1)

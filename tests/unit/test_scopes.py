@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 from adapted import answers, attached, base_of, method_config, naive_answer, perturb, some_prompts
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actshift.methods.options import SCOPES
-from actshift.methods.scopes import first_last, get_scope, last_prompt, prompt
+from actshift.methods.scopes import first_last, get_scopes, last_prompt, prompt
 
 LENGTHS = st.lists(st.integers(0, 9), min_size=1, max_size=5)
 ENDS = st.integers(0, 6)
@@ -32,6 +34,8 @@ def test_a_prompt_by_hand() -> None:
     assert first_last(prompt_BT, first=1, last=2).int().tolist() == [[0, 0, 1, 0, 1, 1, 0]]
     assert first_last(prompt_BT, first=2, last=0).int().tolist() == [[0, 0, 1, 1, 0, 0, 0]]
     assert first_last(prompt_BT, first=7, last=7).int().tolist() == [[0, 0, 1, 1, 1, 1, 0]]
+    odd_BT = torch.tensor([[1, 1, 1, 1, 1, 0]], dtype=torch.bool)
+    assert first_last(odd_BT, first=7, last=7).int().tolist() == [[1, 1, 0, 1, 1, 0]]
 
 
 @given(lengths=LENGTHS, first=ENDS, last=ENDS, left=st.booleans(), answer=st.integers(0, 3))
@@ -41,7 +45,8 @@ def test_the_ends_are_counted_from_the_real_tokens(
     prompt_BT = masks(lengths, left=left, answer=answer)
     chosen_BT = first_last(prompt_BT, first=first, last=last)
     for row, length in enumerate(lengths):
-        expected = [place < first or place >= length - last for place in range(length)]
+        p, s = min(first, length // 2), min(last, length // 2)  # neither end goes beyond the half, as in pyreft
+        expected = [place < p or place >= length - s for place in range(length)]
         assert chosen_BT[row][prompt_BT[row]].tolist() == expected
         assert not chosen_BT[row][~prompt_BT[row]].any()
 
@@ -52,18 +57,44 @@ def test_the_last_prompt_token_is_one_a_row_that_has_a_prompt(lengths: list[int]
     assert counts == [min(length, 1) for length in lengths]
 
 
+@given(lengths=LENGTHS, first=ENDS, last=ENDS, left=st.booleans())
+def test_the_two_ends_are_the_whole_and_share_no_position(
+    lengths: list[int], first: int, last: int, left: bool
+) -> None:
+    prompt_BT = masks(lengths, left=left, answer=1)
+    ends = get_scopes(kind="first_last", first=first, last=last, separate=True)
+    first_BT, last_BT = (ends[end](prompt_BT) for end in ("first", "last"))  # type: ignore[misc]
+    assert not (first_BT & last_BT).any()
+    assert torch.equal(first_BT | last_BT, first_last(prompt_BT, first=first, last=last))
+
+
+def test_the_ends_are_pyrefts() -> None:
+    locations = pytest.importorskip("pyreft.dataset").get_intervention_locations
+    for length, first, last, share in product(range(1, 18), (0, 1, 7), (0, 1, 3, 7), (True, False)):
+        if first + last == 0:
+            continue
+        per_layer = locations(
+            last_position=length, positions=f"f{first}+l{last}", num_interventions=2, share_weights=share
+        )
+        wanted = {place for layer in per_layer for place in layer if place >= 0}
+        chosen_T = first_last(torch.ones(1, length, dtype=torch.bool), first=first, last=last)[0]
+        assert set(chosen_T.nonzero().flatten().tolist()) == wanted, (length, first, last, share)
+
+
 def test_every_scope_of_the_options_exists() -> None:
-    assert {kind for kind in SCOPES if get_scope(kind, first=1, last=1) is None} == {"all"}
+    scopes = {kind: get_scopes(kind=kind, first=1, last=1, separate=False) for kind in SCOPES}
+    assert all(list(found) == [""] for found in scopes.values())
+    assert [kind for kind, found in scopes.items() if found[""] is None] == ["all"]
 
 
 @pytest.mark.parametrize("model", ["random-llama", "random-qwen3", "random-gemma3"])
-@pytest.mark.parametrize("kind", SCOPES)
-def test_generation_under_a_scope_is_that_of_each_prompt_alone(kind: str, model: str) -> None:
+@pytest.mark.parametrize(("kind", "separate"), [*((kind, False) for kind in SCOPES), ("first_last", True)])
+def test_generation_under_a_scope_is_that_of_each_prompt_alone(kind: str, separate: bool, model: str) -> None:
     """Mixed lengths, some shorter than first + last, padded on the left, with a cache."""
     base = base_of(model)
     prompts = some_prompts(base, [2, 9, 5, 1])
     config = method_config("post_block", model=model)
-    config = {**config, "scope": {"kind": kind, "first": 2, "last": 2}}
+    config = {**config, "scope": {"kind": kind, "first": 2, "last": 2, "separate": separate}}
     with attached(base, config) as adaptation:
         expected = [
             naive_answer(base, perturb(adaptation) if row == 0 else adaptation, prompt)
@@ -72,11 +103,11 @@ def test_generation_under_a_scope_is_that_of_each_prompt_alone(kind: str, model:
         assert answers(base, adaptation, prompts) == expected
 
 
-@pytest.mark.parametrize("kind", SCOPES)
-def test_only_the_positions_of_the_scope_change(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "separate"), [*((kind, False) for kind in SCOPES), ("first_last", True)])
+def test_only_the_positions_of_the_scope_change(kind: str, separate: bool) -> None:
     base = base_of("random-llama")
     config = {**method_config("post_block_vector", model="random-llama"), "layers": [1]}
-    config["scope"] = {"kind": kind, "first": 1, "last": 2}
+    config["scope"] = {"kind": kind, "first": 1, "last": 2, "separate": separate}
     prompt_BT = masks([4, 6], left=False, answer=2)
     seen: list[torch.Tensor] = []
 
@@ -91,6 +122,11 @@ def test_only_the_positions_of_the_scope_change(kind: str) -> None:
         base.model(input_ids=torch.full(prompt_BT.shape, 7))
     before.remove()
     after.remove()
-    scope = get_scope(kind, first=1, last=2)
+    (scope,) = get_scopes(kind=kind, first=1, last=2, separate=False).values()
     expected_BT = torch.ones_like(prompt_BT) if scope is None else scope(prompt_BT)
     assert torch.equal((seen[0] != seen[1]).any(-1), expected_BT)
+    if separate:
+        tensors = adaptation.state_dict()
+        for end, place in (("first", 0), ("last", -1)):
+            shift_BD = seen[1][0, :4][[place]] - seen[0][0, :4][[place]]
+            torch.testing.assert_close(shift_BD[0], tensors[f"1.post_block.{end}.vector"], rtol=0, atol=1e-5)

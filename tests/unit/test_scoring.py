@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
-from dataset_configs import DATASETS, dataset_config
+from dataset_configs import SCORED, dataset_config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actshift.tasks import get_task
+from actshift.errors import ActshiftError
+from actshift.tasks import TASKS, get_task
+from actshift.tasks.rules import RULES, plain
 from actshift.tasks.sources import procedural_rows, read_rows
 
 REAL_FILES = {
@@ -26,7 +29,16 @@ REAL_FILES = {
     "aqua/validation.jsonl": ("aqua", 254),
     "aqua/test.jsonl": ("aqua", 254),
     "listops_nyu/d20s_test.jsonl.gz": ("listops", 10_000),
+    "winogrande_xl/train.jsonl.gz": ("winogrande", 40_398),
 }
+UNSCORED = {
+    "gsm8k/train.jsonl.gz": 718,
+    "gsm8k/test.jsonl": 117,
+    "aqua/train_flan_cot_subset.jsonl": 15,
+    "aqua/validation.jsonl": 3,
+    "aqua/test.jsonl": 7,
+}
+"""Gold answers that the released rule does not score: it cuts 1234 to 123, and takes the first `answer X` it meets."""
 GARBAGE = (
     "",
     " \n",
@@ -41,6 +53,7 @@ GARBAGE = (
 )
 
 LABELS = {"aqua": "A", "boolq": "True", "arc_challenge": "A", "gsm8k": "1", "listops": "1", "winogrande": "1"}
+SCORED = sorted(LABELS)
 
 # Text that looks like answers, so that the rules' branches are reached, mixed with anything at all.
 PIECES = [
@@ -90,10 +103,24 @@ def test_gold_answers_of_the_real_data_score_100_percent(file: str, shared: Path
     rows = read_rows(shared / "data" / file, columns=task.columns)
     assert len(rows) == count
     assert [row for row in rows if not task.score(task.answer(row), task.label(row))] == []
-    assert not any(task.score(text, task.label(row)) for row in rows for text in GARBAGE)
+    assert not any(task.score(text, label) for label in {task.label(row) for row in rows} for text in GARBAGE)
+    released = get_task(name, rule="released")
+    missed = [row for row in rows if not released.score(task.answer(row), task.label(row))]
+    assert len(missed) == UNSCORED.get(file, 0)
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@given(text=st.text(max_size=40))
+def test_garbage_scores_nothing(text: str) -> None:
+    """Text without a digit, a letter A to E, or the words that name answers."""
+    if re.search(r"\d|[A-E]|true|false|answer|option", plain(text), re.IGNORECASE):
+        return
+    for name, label in LABELS.items():
+        for rule in RULES:
+            task = get_task(name, rule=rule)
+            assert task.extract(text) is None and not task.score(text, label)
+
+
+@pytest.mark.parametrize("name", SCORED)
 def test_gold_answers_of_procedural_rows_score_100_percent(name: str) -> None:
     config = dataset_config(name)
     task = get_task(config["task"])
@@ -103,7 +130,7 @@ def test_gold_answers_of_procedural_rows_score_100_percent(name: str) -> None:
             assert not any(task.score(text, task.label(row)) for text in GARBAGE)
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", SCORED)
 def test_an_answer_still_scores_with_a_following_line(name: str) -> None:
     config = dataset_config(name)
     task = get_task(config["task"])
@@ -111,22 +138,44 @@ def test_an_answer_still_scores_with_a_following_line(name: str) -> None:
         assert task.score(f" \n{task.answer(row)}\n\nand so on.", task.label(row))
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", SCORED)
 @given(output=TEXTS)
-def test_no_text_breaks_a_scorer(name: str, output: str) -> None:
-    task = get_task(name)
+def test_no_text_breaks_a_scorer(name: str, rule: str, output: str) -> None:
+    task = get_task(name, rule=rule)
     label = task.extract(output)
     assert label is None or label.isprintable()
     assert task.score(output, LABELS[name]) in (True, False)
     assert label is not None or not task.score(output, LABELS[name])
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", SCORED)
 @given(output=TEXTS, more=TEXTS)
-def test_a_decided_output_cannot_change(name: str, output: str, more: str) -> None:
-    task = get_task(name)
-    if task.decided(output) or (task.first_match and task.extract(output) is not None):
+def test_a_decided_output_cannot_change(name: str, rule: str, output: str, more: str) -> None:
+    task = get_task(name, rule=rule)
+    if task.decided(output):
+        assert task.first_match
         assert task.extract(output + more) == task.extract(output)
+        assert task.decided(output + more)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", [name for name in SCORED if TASKS[name].first_match])
+def test_a_gold_answer_is_decided_before_it_ends(name: str, rule: str) -> None:
+    config = dataset_config(name)
+    task = get_task(config["task"], rule=rule)
+    for row in procedural_rows(config, "train")[:50]:
+        answer = task.answer(row)
+        first = next(end for end in range(len(answer) + 1) if task.decided(answer[:end]))
+        assert task.extract(answer[:first]) == task.label(row)
+
+
+@given(text=st.text(), more=st.text())
+def test_plain_text_is_made_character_by_character(text: str, more: str) -> None:
+    assert plain(text + more) == plain(text) + plain(more)
+    assert plain(plain(text)) == plain(text)
+    assert plain(text) == text or not text.isascii()
 
 
 @pytest.mark.parametrize(
@@ -138,6 +187,8 @@ def test_a_decided_output_cannot_change(name: str, output: str, more: str) -> No
         ("boolq", "True, because it is so. Answer: False. Answer: True.", "False"),
         ("boolq", "It is false, not true.", "False"),
         ("boolq", "untrue truth falsehood", None),
+        ("boolq", "Answer：\u00a0Ｆａｌｓｅ", "False"),
+        ("boolq", "An\u00adswer: tr\u200bue", "True"),
         ("boolq", "", None),
         # `answer (X)`, the first one; else a lone standalone label
         ("aqua", "x = 3. So the answer is not B.\nAnswer: C.", "C"),
@@ -146,6 +197,8 @@ def test_a_decided_output_cannot_change(name: str, output: str, more: str) -> No
         ("aqua", "the answer because of E", "E"),
         ("aqua", "It is C, no, D", "D"),
         ("aqua", "no letter", None),
+        ("aqua", "it is b", None),
+        ("aqua", "Answer: F", None),
         ("arc_challenge", "Answer: (C) a lamp.", "C"),
         ("arc_challenge", "answer - b", "B"),
         ("arc_challenge", "Answer (3) ice. Answer: (4) fire.", "3"),
@@ -154,6 +207,10 @@ def test_a_decided_output_cannot_change(name: str, output: str, more: str) -> No
         ("arc_challenge", "Answer: Eis, or rather C", "C"),
         ("arc_challenge", "Answer: Été, so D", "D"),
         ("arc_challenge", "Answer: (F)", None),
+        ("arc_challenge", "Answer：（Ｃ）", "C"),
+        ("arc_challenge", "It is a lamp", None),
+        ("arc_challenge", "a\nB", "B"),
+        ("arc_challenge", "the answer because D", "D"),
         ("arc_challenge", "", None),
         # the number after the last `answer:`, else the last number
         ("gsm8k", "Answer: 5\nAnswer: 7", "7"),
@@ -168,6 +225,14 @@ def test_a_decided_output_cannot_change(name: str, output: str, more: str) -> No
         ("gsm8k", "Answer: six, that is 6\nAnswer: seven", "6"),
         ("gsm8k", "10, 11", "11"),
         ("gsm8k", "Answer: none", None),
+        ("gsm8k", "Answer: −１２", "-12"),
+        ("gsm8k", "Answer: -$5,000.25", "-5000.25"),
+        ("gsm8k", "Answer: 12\u00a0345\u202f678 m", "12345678"),
+        ("gsm8k", "Answer: 1,23,4", "1"),
+        ("gsm8k", "it is 10-3", "3"),
+        ("gsm8k", "it is (10)-3", "3"),
+        ("gsm8k", "it is 10 = -3", "-3"),
+        ("gsm8k", "Answer: €12.50", "12.50"),
         ("gsm8k", "", None),
         # the first option named after the first `answer:`
         ("winogrande", "Answer: Option1.", "1"),
@@ -200,11 +265,51 @@ def test_a_decided_output_cannot_change(name: str, output: str, more: str) -> No
         ("listops", "<answer>7.0</answer>", None),
         ("listops", "<answer>7", None),
         ("listops", f"<answer>{'9' * 5000}</answer>", None),
+        ("listops", "<answer>−７</answer>", "-7"),
+        ("listops", "<answer>1 2</answer>", None),
         ("listops", "", None),
     ],
 )
 def test_the_rules_by_example(name: str, output: str, label: str | None) -> None:
     assert get_task(name).extract(output) == label
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "label"),
+    [
+        ("boolq", "True? Answer：False", "True"),
+        ("arc_challenge", "It is a lamp", "A"),
+        ("arc_challenge", "the answer because D", "B"),
+        ("arc_challenge", "answered: (D)", "E"),
+        ("gsm8k", "Answer: 1234", "123"),
+        ("gsm8k", "Answer: 1,234", "1234"),
+        ("gsm8k", "Answer: .5", "5"),
+        ("gsm8k", "10-3", "-3"),
+        ("aqua", "The answer (B) would need 3; Answer: d", "B"),
+        ("aqua", "a good one", "A"),
+        ("winogrande", "Answer：Option1", None),
+        ("listops", "<answer>−7</answer>", None),
+    ],
+)
+def test_the_released_slips_by_example(name: str, output: str, label: str | None) -> None:
+    assert get_task(name, rule="released").extract(output) == label
+
+
+def test_an_unknown_rule_is_refused() -> None:
+    with pytest.raises(ActshiftError, match="paper"):
+        get_task("boolq", rule="papers")
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_the_options_of_a_row_are_answers_that_score_as_themselves(name: str) -> None:
+    config = dataset_config(name)
+    for rule in RULES:
+        task = get_task(config["task"], rule=rule)
+        for row in procedural_rows(config, "train")[:50]:
+            options = task.options(row)
+            assert bool(options) is task.multiple_choice
+            assert not options or task.label(row) in options
+            assert [task.extract(text) for text in options.values()] == list(options)
 
 
 def test_an_option_is_decided_once_something_follows_it() -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from actshift.errors import ActshiftError
-from actshift.models.architectures import ARCHITECTURES, site_names
+from actshift.models.architectures import site_names
 from actshift.models.loading import Base
 from actshift.models.sites import Sites
 
@@ -25,7 +25,7 @@ Visit = Callable[[str, int, torch.Tensor], torch.Tensor]
 
 EVERY_SITE = [
     pytest.param(architecture, site, id=f"{architecture}-{site}")
-    for architecture in ARCHITECTURES
+    for architecture in MODELS
     for site in site_names(architecture)
 ]
 

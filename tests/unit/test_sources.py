@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dataset_configs import DATASETS, dataset_config
+from dataset_configs import DATASETS, SCORED, dataset_config, task_of
 
 from actshift.errors import ActshiftError
 from actshift.tasks import TASKS, get_task
-from actshift.tasks.sources import hub_split
+from actshift.tasks.sources import hub_split, partial_splits
 
 ROWS = [{"question": f"is {number} odd", "answer": bool(number % 2), "passage": "Numbers."} for number in range(6)]
 
@@ -89,15 +90,15 @@ def test_procedural_rows_are_a_function_of_the_config() -> None:
     assert hub_split(config, "train", source="procedural", directory=None).to_list() != first
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", SCORED)
 def test_procedural_labels_are_balanced(name: str) -> None:
     config = dataset_config(name)
-    task = get_task(config["task"])
+    task = task_of(name)
     rows = hub_split(config, "train", source="procedural", directory=None).to_list()
     shares = [count / len(rows) for _, count in Counter(map(task.label, rows)).most_common()]
     # GSM8K's results are 1 to 18 and not even: the commonest is one in eight.
     shares_of = {"boolq": 1 / 2, "winogrande": 1 / 2, "arc_challenge": 1 / 4, "listops": 1 / 10}
-    even = (shares_of | {"gsm8k": 1 / 8, "aqua": 1 / 3})[name]
+    even = (shares_of | {"gsm8k": 1 / 8, "aqua": 1 / 3})[task.name]
     assert shares[0] < 1.25 * even, "always giving the commonest answer must score near chance"
     assert name == "gsm8k" or shares[-1] > 0.75 * even
 
@@ -209,11 +210,53 @@ def test_another_folder_needs_no_count(tmp_path: Path) -> None:
     assert local(config, tmp_path, "my_own_part") == ROWS[:3]
 
 
-@pytest.mark.parametrize("name", ["boolq", "gsm8k", "arc_challenge", "winogrande", "aqua"])
-def test_real_files_have_the_counts_of_the_hub(name: str, shared: Path, no_network: None) -> None:
+COUNTS = {
+    "boolq": {"train": 9427, "validation": 3270},
+    "winogrande": {"train": 9248, "validation": 1267, "test": 1767},
+    "winogrande_xl": {"train": 40398, "validation": 1267},
+    "arc_challenge": {"train": 1119, "validation": 299, "test": 1172},
+    "gsm8k": {"train": 7473, "test": 1319},
+    "aqua": {"train": 2728, "validation": 254, "test": 254},
+    "alpaca_cleaned": {"train": 5000},
+}
+"""Rows of the real files, two of which hold a part of the hub's train split."""
+PARTIAL = {"aqua": ["train"], "alpaca_cleaned": ["train"]}
+
+
+@pytest.mark.parametrize("name", list(COUNTS))
+def test_real_files_have_their_rows(name: str, shared: Path, no_network: None) -> None:
     config = dataset_config(name)
-    for split, count in {**config["hub"]["rows"], **config["local"]["rows"]}.items():
+    for split, count in COUNTS[name].items():
         assert len(hub_split(config, split, source="local", directory=str(shared / "data"))) == count
+    whole = {split: count for split, count in COUNTS[name].items() if split not in PARTIAL.get(name, ())}
+    asserted = {split: count for split, count in config["hub"]["rows"].items() if split in whole}
+    assert asserted == {split: count for split, count in whole.items() if (name, split) != ("winogrande", "test")}
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_part_of_a_split_is_told_from_the_whole(name: str) -> None:
+    config = {"dataset": dataset_config(name), "data": {"source": "local"}}
+    assert partial_splits(config) == PARTIAL.get(name, [])
+    for source in ("hub", "procedural"):
+        assert partial_splits({**config, "data": {"source": source}}) == []
+
+
+def test_a_part_of_a_split_has_a_row_count_of_its_own(tmp_path: Path) -> None:
+    config = boolq(tmp_path, name="train_part.jsonl")
+    config["hub"]["rows"] = {"train": 9427}
+    config["local"] |= {"files": {"train": "train_part"}, "rows": {"train": len(ROWS)}}
+    assert local(config, tmp_path) == ROWS
+    config["local"]["rows"] = {"train": 5}
+    with pytest.raises(ActshiftError, match=r"has 6 rows, but 5 are expected"):
+        local(config, tmp_path)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_the_hub_s_revision_is_a_commit_or_openly_none(name: str) -> None:
+    revision = dataset_config(name)["hub"]["revision"]
+    assert (revision is None) is (name == "listops")
+    assert revision is None or re.fullmatch(r"[0-9a-f]{40}", revision)
+    assert dataset_config(name)["hub"]["rows"], "what is not pinned is at least counted"
 
 
 # --- hub: the real client on a folder, which needs no network -----------------------------------------------------
@@ -253,7 +296,7 @@ def test_a_hub_that_cannot_be_reached_is_explained(tmp_path: Path) -> None:
     here = str(Path(__file__).parent)
     done = subprocess.run([sys.executable, "-c", code, here], env=environment, capture_output=True, text=True)
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("actshift.errors.ActshiftError: google/boolq (config None, revision None, split train)")
+    assert last.startswith("actshift.errors.ActshiftError: google/boolq (config None, revision 35b264d0")
     assert last.endswith("Without network: data.source=local data.dir=<folder>, or data.source=procedural.")
 
 
@@ -265,6 +308,7 @@ def test_local_and_procedural_rows_write_no_cache(tmp_path: Path) -> None:
         "from actshift.tasks.splits import load_split\n"
         "config = run_config('boolq', source='local', directory=sys.argv[2])\n"
         "config['dataset']['hub']['rows'] = {}\n"
+        "config['data']['overlap'] = 'ignore'\n"
         "print(len(load_split(config, 'validation').rows))\n"
         "config['data']['source'] = 'procedural'\n"
         "print(len(load_split(config, 'test').rows))\n"

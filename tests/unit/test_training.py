@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.nn import functional
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
 from actshift.tasks.examples import Example
-from actshift.training.batches import step_rows
+from actshift.training.batches import STARTING, micro_batches, step_rows
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import Curves, mean_loss, train
 
@@ -26,18 +27,19 @@ def trained(
     base: Base, adaptation: Adaptation, *, folder: Path, lr: float = 1e-3, micro_batch: int = 8, **changes: Any
 ) -> Curves:
     """Train on 16 rows, 8 a step, two epochs: 4 steps."""
-    return train(
+    (curves,) = train(
         base,
         adaptation,
         rows=changes.pop("rows", some_rows(base, 16)),
         validation_rows=some_rows(base, 5, seed=50),
         training=training_config(**{"batch_size": 8, "epochs": 2, **changes}),
-        lr=lr,
-        seed=3,
+        lrs=(lr,),
+        seeds=(3,),
         micro_batch=micro_batch,
         checkpoints=Checkpoints(folder, every=0),
         progress=changes.pop("progress", lambda *_: None),
     )
+    return curves
 
 
 def plain_losses(base: Base, adaptation: Adaptation, *, lr: float, steps: int, rows: list[Example]) -> list[float]:
@@ -76,6 +78,23 @@ def test_micro_batches_change_nothing(method: str, tmp_path: Path) -> None:
             torch.testing.assert_close(tensor, state[name], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_cutting_a_step_by_length_changes_nothing(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, results = base_of(MODEL), []
+    for starting in (0, 1000):  # as many micro-batches as pay, and one
+        monkeypatch.setitem(STARTING, "cpu", starting)
+        parts = len(micro_batches([some_rows(base, 8)], most=8, starting=starting))
+        assert parts == 1 if starting else parts > 3
+        with attached(base, method_config(method, model=MODEL)) as adaptation:
+            curves = trained(base, adaptation, folder=tmp_path, lr=2e-5, validations=2)
+            results.append((curves, adaptation.state_dict()))
+    (cut, state), (whole, expected) = results
+    assert cut.loss == pytest.approx(whole.loss, rel=1e-6)
+    assert [loss for _, loss in cut.validation] == pytest.approx([loss for _, loss in whole.validation], rel=1e-6)
+    for name, tensor in state.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("method", "lr"),
     [
@@ -95,10 +114,10 @@ def test_the_loop_is_adamw_on_the_mean_loss_of_a_steps_answer_tokens(
     with attached(base, config) as adaptation:
         losses = trained(base, adaptation, folder=tmp_path, lr=lr, micro_batch=3, schedule=constant).loss
         rows = some_rows(base, 8)
-        alone = [mean_loss(base, adaptation, rows=[row], micro_batch=1) for row in rows]
+        alone = [mean_loss(base, adaptation, rows=[row], micro_batch=1)[0] for row in rows]
         counts = [len(row.ids) - row.prompt_length for row in rows]
         mean = sum(loss * count for loss, count in zip(alone, counts, strict=True)) / sum(counts)
-        assert mean_loss(base, adaptation, rows=rows, micro_batch=3) == pytest.approx(mean, rel=1e-6)
+        assert mean_loss(base, adaptation, rows=rows, micro_batch=3) == [pytest.approx(mean, rel=1e-6)]
     assert losses == pytest.approx(expected, rel=1e-5)
     assert sum(losses[2:]) < sum(losses[:2]), "the second epoch meets the first one's rows"
 
@@ -125,9 +144,13 @@ def test_schedules_follow_their_formulas(kind: str, warmup: float, tmp_path: Pat
 
 def test_progress_is_told_after_each_step_and_the_last_step_is_validated(tmp_path: Path) -> None:
     base, told = base_of(MODEL), []
+
+    def progress(step: int, steps: int, curves: Sequence[Curves]) -> None:
+        told.append((step, steps, curves[0].loss[-1], curves[0].lr[-1]))
+
     with attached(base, method_config("post_block", model=MODEL)) as adaptation:
-        curves = trained(base, adaptation, folder=tmp_path, validations=2, progress=lambda *args: told.append(args))
-        last = mean_loss(base, adaptation, rows=some_rows(base, 5, seed=50), micro_batch=2)
+        curves = trained(base, adaptation, folder=tmp_path, validations=2, progress=progress)
+        (last,) = mean_loss(base, adaptation, rows=some_rows(base, 5, seed=50), micro_batch=2)
     assert told == [(step + 1, 4, curves.loss[step], curves.lr[step]) for step in range(4)]
     assert [step for step, _ in curves.validation] == [2, 4]
     assert curves.validation[-1][1] == pytest.approx(last, rel=1e-6)
@@ -207,7 +230,7 @@ def test_dropout_acts_while_training_and_only_then(tmp_path: Path) -> None:
             assert torch.equal(logits(base, adaptation, ids_BT), logits(base, adaptation, ids_BT)), "not before"
             losses[dropout] = trained(base, adaptation, folder=tmp_path, max_steps=1, validations=1).loss
             assert torch.equal(logits(base, adaptation, ids_BT), logits(base, adaptation, ids_BT)), "nor after"
-            values = {mean_loss(base, adaptation, rows=some_rows(base, 3), micro_batch=2) for _ in range(2)}
+            values = {mean_loss(base, adaptation, rows=some_rows(base, 3), micro_batch=2)[0] for _ in range(2)}
             assert len(values) == 1
     assert losses[0.0] != losses[0.5]
     assert base.device == CPU and not any(module.training for module in base.model.modules())

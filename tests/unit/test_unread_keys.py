@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 import yaml
 
-from actshift import commands
+from actshift import commands, product
 from actshift.cli import main
-from actshift.composition import compose, known_keys
+from actshift.composition import compose, known_keys, resolved
 from actshift.identity import identity_of, ignored_keys
+from actshift.methods import attach
 from actshift.paths import conf_dir, embedded_model_dir
 from actshift.run import Session, pick_device, run
 from actshift.tasks import get_task
@@ -147,9 +148,21 @@ def _runs(read: set[str], workplace: Path) -> None:
         ["method=lora_r8", *local],
         ["method=post_block", *hub, "stage=final"],
         ["method=post_block_nonlinear", "model.source=hub", f"model.path={embedded_model_dir('tiny_llama')}"],
+        ["method=joint_orth"],
     ]
     for overrides in runs:
         run(Recorded(compose([*small, *overrides]), read), session=session)
+    _parts(read, session)
+
+
+def _parts(read: set[str], session: Session) -> None:
+    """Every parameterization with options of its own, alone and as a part of joint training: all read when attached."""
+    parts = [["jola", "rank=null"], ["lofit_two_stage", "rank=null"], ["nonlinear", "activation=silu"]]
+    for prefix, method in (("method", "post_block"), ("method.steering", "joint")):
+        for name, option in parts:
+            overrides = [f"method={method}", f"{prefix}.parameterization={name}", f"{prefix}.{option}"]
+            config = Recorded(compose(overrides), read)
+            attach(session.base(config), config=config["method"], seeds=(0,)).detach()
 
 
 def _tracker(read: set[str], workplace: Path) -> None:
@@ -165,13 +178,16 @@ def _sweep(read: set[str], patch: pytest.MonkeyPatch) -> None:
     overrides = ["debug=few_steps", "training.max_steps=2"]
     run(compose(["method=post_block", "stage=final", "lr=0.01", "seed=1", *overrides]))
     patch.setattr(commands, "compose", lambda names: Recorded(compose(names), read))
+    patch.setattr(product, "resolved", lambda composed: Recorded(resolved(composed), read))
     axes = [
         "sweep.methods=[sft,post_block]",
         "sweep.datasets=[listops]",
         "sweep.seeds=[1]",
         "sweep.rates.tiny.steering_r8=[0.01]",
     ]
+    axes.append("+sweep.variants.post_block.smaller=[method.rank=4]")
     exclude = "sweep.exclude=[{reason: elsewhere, model: tiny, method: sft, dataset: listops}]"
+    assert main(["plan", "demo", *axes, exclude, "+sweep.seeds_by_method.sft=[2]", *overrides]) == 0
     assert main(["sweep", "demo", *axes, exclude, "+sweep.seeds_by_method.sft=[2]", *overrides]) == 0
 
 

@@ -6,6 +6,7 @@ import copy
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 from actshift.composition import compose
 from actshift.errors import ActshiftError
 from actshift.methods import KINDS
-from actshift.validation import METHODS, validate
+from actshift.paths import conf_dir
+from actshift.validation import validate
 
 Config = dict[str, Any]
 # A model that nobody has: whatever would load it fails otherwise than validation does.
@@ -24,7 +26,7 @@ NOWHERE = ("model.source=hub", "model.path=/there/is/no/such/model")
 @pytest.fixture(scope="module")
 def configs() -> dict[str, Config]:
     """One valid config of each kind of method, and one with a sweep."""
-    methods = ("post_block", "post_block_vector", "post_block_nonlinear", "lora_r8", "sft")
+    methods = ("post_block", "post_block_vector", "post_block_nonlinear", "lora_r8", "sft", "jola", "joint_orth")
     return {
         **{method: compose([f"method={method}", *NOWHERE]) for method in methods},
         "gemma": compose(["model=gemma3-1b", "method=post_block"]),
@@ -190,6 +192,24 @@ def test_layers(changed: Callable[..., Config], layers: Any, valid: bool) -> Non
         ("post_block_nonlinear", {"method.activation": "sillu"}, r"unknown activation 'sillu'. Did you mean 'silu'\?"),
         ("post_block", {"method.scope.kind": "first_last"}, r"method.scope = .*at least one position"),
         ("post_block", {"method.scope.last": -1}, r"method.scope.last = -1 .*at least 0"),
+        ("post_block", {"method.scope.separate": True}, r"method.scope.separate = True .*false unless .*first_last"),
+        ("jola", {"method.gates.schedule": "expon"}, r"gate schedule 'expon'. Did you mean 'exponential'\?"),
+        ("jola", {"method.gates.start": 1.5}, r"method.gates.start = 1.5 .*\[0, 1\]"),
+        ("jola", {"method.gates.decay": -1.0}, r"method.gates.decay = -1.0 .*at least 0"),
+        ("jola", {"method.gates.cycle": 0}, r"method.gates.cycle = 0 .*at least 1"),
+        ("jola", {"method.selection.stage": 0.0}, r"method.selection.stage = 0.0 .*\(0, 1\)"),
+        ("jola", {"method.selection.heads": 1.0}, r"method.selection.heads = 1.0 .*\(0, 1\)"),
+        ("jola", {"method.selection.penalty": -1.0}, r"method.selection.penalty = -1.0 .*at least 0"),
+        ("joint_orth", {"method.lora.rank": 0}, r"method.lora.rank = 0 .*at least 1"),
+        ("joint_orth", {"method.steering.rank": 10**6}, r"method.steering.rank = 1000000 .*1 to \d+"),
+        ("joint_orth", {"method.steering.site": "post_blok"}, r"Did you mean 'post_block'\?.*method.steering.site"),
+        ("joint_orth", {"method.lora_lr": 0.0}, r"method.lora_lr = 0.0 .*positive number, or null"),
+        ("joint_orth", {"method.orthogonality.project": "both"}, r"projected side 'both'. Allowed: input, output"),
+        ("joint_orth", {"method.orthogonality.every": 0}, r"orthogonality.every = 0 .*step, epoch, start or a number"),
+        ("joint_orth", {"method.orthogonality.every": "steps"}, r"orthogonality.every = steps .*step, epoch, start"),
+        ("joint_orth", {"method.orthogonality.against": []}, r"orthogonality.against = \[\] .*at least one"),
+        ("joint_orth", {"method.lora.targets": ["o_proj"]}, r"unknown projection 'down_proj'.*Allowed: o_proj"),
+        ("joint_orth", {"method.steering.site": "heads"}, r"needs a steering part .*got linear at heads"),
         ("lora_r8", {"method.rank": 0}, r"method.rank = 0 .*at least 1"),
         ("lora_r8", {"method.alpha": 0.0}, r"method.alpha = 0.0 .*positive"),
         ("lora_r8", {"method.dropout": 1.0}, r"method.dropout = 1.0 .*\[0, 1\)"),
@@ -214,7 +234,12 @@ def test_what_does_not_go_together(
 
 def test_what_goes_together(changed: Callable[..., Config], tmp_path: Path) -> None:
     validate(changed("gemma", {"method.site": "post_mlp_norm"}))
-    validate(changed("post_block", {"method.scope": {"kind": "first_last", "first": 0, "last": 1}}))
+    scope = {"kind": "first_last", "first": 0, "last": 1, "separate": False}
+    validate(changed("post_block", {"method.scope": scope}))
+    validate(changed("post_block", {"method.scope": {**scope, "first": 2, "separate": True}}))
+    every_way = {"method.orthogonality.every": 7, "method.orthogonality.against": ["o_proj", "down_proj"]}
+    validate(changed("joint_orth", {**every_way, "method.orthogonality.project": "input", "method.lora_lr": 1e-3}))
+    validate(changed("joint_orth", {"method.orthogonality.project": None, "method.steering.site": "heads"}))
     validate(changed("sft", {"data.source": "local", "data.dir": str(tmp_path)}))
     gemma = changed("gemma", {"method.site": "heads"})
     shape = gemma["model"]["shape"]
@@ -249,8 +274,13 @@ def test_sweeps(changed: Callable[..., Config], changes: dict[str, Any], message
         validate(changed("sweep", changes))
 
 
-def test_the_checks_are_of_methods_that_exist() -> None:
-    assert set(METHODS) <= set(KINDS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_an_implementation_a_config_of_its_name_and_a_method(kind: str) -> None:
+    module, name = KINDS[kind].path.split(":")
+    assert callable(getattr(import_module(module), name))
+    assert KINDS[kind].config.kind == kind
+    files = [file.read_text() for file in (conf_dir() / "method").glob("*.yaml")]
+    assert any(f"defaults: [{kind}_schema, " in text for text in files)
 
 
 def test_validation_needs_no_torch() -> None:

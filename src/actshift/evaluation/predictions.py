@@ -1,58 +1,80 @@
-"""Predictions: what a model answered on a split, each answer with its label and its score."""
+"""Predictions: what a model answered on a split, each answer with its label and its score. Needs no torch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
-from actshift.evaluation.generation import generate
-from actshift.methods.base import Adaptation
-from actshift.models.loading import Base
+from actshift.errors import ActshiftError
 from actshift.records import write_atomically
-from actshift.tasks.base import Task
-from actshift.tasks.examples import Rows
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One row's continuation. `extracted` is the label that the task's rule finds in it, None where it finds none."""
+    """One row's answer. `extracted` is the label that the task's rule finds in `output`, None where it finds none.
+
+    Of a generation, `output` is the continuation, up to where later text could not change its score. Of a choice by
+    likelihood it is the answer chosen; `logprobs` has each label's summed log-likelihood (nats) and tokens.
+    """
 
     row: int
     output: str
     label: str
     extracted: str | None
     correct: bool
+    logprobs: dict[str, tuple[float, int]] | None = None
 
-
-def predict(
-    base: Base,
-    adaptation: Adaptation,
-    *,
-    task: Task,
-    rows: Rows,
-    max_new_tokens: int,
-    batch_tokens: int,
-    progress: Callable[[int, int], None],
-) -> list[Prediction]:
-    """Generate from every row's prompt and score the continuations, in the order of the rows."""
-    prompts = [row.ids[: row.prompt_length] for row in rows]
-    predictions = {}
-    for place, ids in generate(
-        base, adaptation, prompts=prompts, max_new_tokens=max_new_tokens, batch_tokens=batch_tokens
-    ):
-        output = base.tokenizer.decode(ids, skip_special_tokens=True)
-        assert isinstance(output, str)
-        label = rows[place].label
-        predictions[place] = Prediction(
-            place, output, label, extracted=task.extract(output), correct=task.score(output, label)
-        )
-        progress(len(predictions), len(rows))
-    return [predictions[place] for place in range(len(rows))]
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object of this prediction; what it does not have is left out."""
+        return {name: value for name, value in asdict(self).items() if name != "logprobs" or value is not None}
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
     """Keep predictions as JSON Lines, complete or not at all."""
-    lines = (json.dumps(asdict(prediction), ensure_ascii=False) for prediction in predictions)
+    lines = (json.dumps(prediction.to_json(), ensure_ascii=False) for prediction in predictions)
     write_atomically(path, "".join(f"{line}\n" for line in lines))
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """The predictions of a file. Errors name the file, and the line that is no prediction."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ActshiftError(f"{path} cannot be read: {error}. Name a predictions-<split>.jsonl of a run.") from error
+    predictions = list(_parsed(text, path))
+    if not predictions:
+        raise ActshiftError(f"{path} holds no predictions.")
+    return predictions
+
+
+def _parsed(text: str, path: Path) -> Iterator[Prediction]:
+    kinds: dict[str, tuple[type, ...]] = {"row": (int,), "output": (str,), "label": (str,), "correct": (bool,)}
+    kinds |= {"extracted": (str, type(None)), "logprobs": (dict, type(None))}
+    known = {field.name for field in fields(Prediction)}
+    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: an output may hold other line breaks
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ActshiftError(f"{path}, line {number}: not JSON ({error}).") from error
+        given = {"logprobs": None, **found} if isinstance(found, dict) else {}
+        if given.keys() != known or not all(isinstance(given[name], kinds[name]) for name in known):
+            raise ActshiftError(f"{path}, line {number}: a prediction has {', '.join(sorted(known))}; got {line[:80]}")
+        logprobs = given["logprobs"] and {label: tuple(score) for label, score in given["logprobs"].items()}
+        yield Prediction(**given | {"logprobs": logprobs})
+
+
+def per_token_metrics(predictions: Sequence[Prediction]) -> dict[str, float]:
+    """Percent right if the likelihood of an answer counted by token, not in sum; nothing of generated predictions."""
+    if not predictions or any(prediction.logprobs is None for prediction in predictions):
+        return {}
+    return {"accuracy_per_token": 100 * sum(map(_right_by_token, predictions)) / len(predictions)}
+
+
+def _right_by_token(prediction: Prediction) -> bool:
+    logprobs = prediction.logprobs or {}
+    return max(logprobs, key=lambda label: logprobs[label][0] / logprobs[label][1]) == prediction.label

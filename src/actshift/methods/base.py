@@ -6,7 +6,7 @@ Shapes: A replicas, B rows of one replica, T tokens, D width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -29,6 +29,10 @@ class Adaptation(ABC):
     def named_parameters(self, replica: int = 0) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters that train, of one replica, by a name that is stable between processes."""
 
+    def named_buffers(self, replica: int = 0) -> Iterator[tuple[str, torch.Tensor]]:
+        """What is saved beside the parameters of one replica: it changes or is drawn, and does not train."""
+        yield from ()
+
     @abstractmethod
     def detach(self) -> None:
         """Take the method off: the base model is bit for bit what it was before `attach`."""
@@ -50,11 +54,11 @@ class Adaptation(ABC):
         """
 
     def penalty(self, step: int) -> torch.Tensor | None:
-        """A term added to the loss of a step, or None."""
+        """A term added to the loss of a step, summed over the replicas, or None."""
         return None
 
-    def after_step(self, step: int) -> None:  # noqa: B027
-        """Called after each optimizer step, `step` steps having been done."""
+    def after_step(self, step: int, losses: Sequence[float] = ()) -> None:  # noqa: B027
+        """Called after each optimizer step, `step` steps having been done; `losses` has the step's, one a replica."""
 
     def parameter_groups(self, *, lrs: tuple[float, ...]) -> list[dict]:
         """The optimizer's groups: one a replica, each at its own learning rate."""
@@ -69,7 +73,7 @@ class Adaptation(ABC):
 
     def state_dict(self, replica: int = 0) -> dict[str, torch.Tensor]:
         """What training changed, by name: enough to have the adapted model back on the same base."""
-        return {name: parameter.detach().cpu().clone() for name, parameter in self.named_parameters(replica)}
+        return {name: tensor.detach().cpu().clone() for name, tensor in self._saved(replica).items()}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, torch.Tensor], replica: int = 0) -> None:
@@ -77,7 +81,7 @@ class Adaptation(ABC):
 
         Errors: what is missing, unexpected or of another shape, by name.
         """
-        own = dict(self.named_parameters(replica))
+        own = self._saved(replica)
         wrong = [f"missing {name}" for name in own.keys() - state.keys()]
         wrong += [f"unexpected {name}" for name in state.keys() - own.keys()]
         wrong += [
@@ -88,5 +92,8 @@ class Adaptation(ABC):
         if wrong:
             listed = "; ".join(sorted(wrong)[:5])
             raise ActshiftError(f"this adapter does not fit the method and base model it is loaded into: {listed}")
-        for name, parameter in own.items():
-            parameter.copy_(state[name])
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+
+    def _saved(self, replica: int) -> dict[str, torch.Tensor]:
+        return {**dict(self.named_parameters(replica)), **dict(self.named_buffers(replica))}

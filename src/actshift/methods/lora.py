@@ -39,6 +39,14 @@ class Lora(Adaptation):
             if "lora_" in name:
                 yield name.replace(".default", ""), parameter
 
+    def output(self, layer: int, *, projection: str) -> nn.Parameter:
+        """B (D x R) of a projection of one layer: its columns span what LoRA adds to the projection's output."""
+        for name, module in self._base.sites.module("post_block", layer).named_modules():
+            if name.endswith(f"{projection}.lora_B"):
+                weight: nn.Parameter = module.get_submodule("default").weight
+                return weight
+        raise KeyError(f"no LoRA on {projection} of layer {layer}")
+
     def detach(self) -> None:
         self._peft.unload()
         # peft marks a model that it has been on, and warns when it comes again.

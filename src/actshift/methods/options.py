@@ -1,6 +1,11 @@
-"""What a steering method can be made of, as names alone: configs are checked against it without importing torch."""
+"""What a method can be made of, as names and types: Hydra composes by it, without importing torch."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
 
 SCOPES = ("all", "prompt", "last_prompt", "first_last")
 ACTIVATIONS = ("silu", "relu", "gelu", "tanh")
@@ -8,5 +13,111 @@ PARAMETERIZATIONS: dict[str, tuple[str, ...]] = {
     "vector": (),
     "linear": ("rank",),
     "nonlinear": ("rank", "activation"),
+    "loreft": ("rank",),
+    "lofit": (),
+    "lofit_two_stage": ("selection",),
+    "jola": ("gates",),
 }
 """Each parameterization and the method keys that it takes."""
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The linear maps of a decoder layer, which every architecture that we know calls alike."""
+
+GATE_SCHEDULES = ("exponential", "linear", "cyclic", "performance")
+PROJECTED = ("output", "input")
+MOMENTS = ("step", "epoch", "start")
+
+
+@dataclass
+class MethodConfig:
+    """What every method has. `family` picks the protocol's schedule, `rates` the sweep's learning-rate grid."""
+
+    name: str = MISSING
+    kind: str = MISSING  # a key of actshift.methods.KINDS
+    family: str = MISSING
+    rates: str = MISSING
+    lr: float = MISSING  # the rate of a single run that names none
+
+
+@dataclass
+class SftConfig(MethodConfig):
+    kind: str = "sft"
+
+
+@dataclass
+class LoraOptions:
+    rank: int = MISSING
+    alpha: float = MISSING
+    dropout: float = 0.0
+    targets: list[str] = MISSING
+
+
+@dataclass
+class LoraConfig(LoraOptions, MethodConfig):
+    kind: str = "lora"
+
+
+@dataclass
+class ScopeConfig:
+    """Which positions a steering method changes; what follows `kind` is read by `first_last` alone."""
+
+    kind: str = "all"
+    first: int = 0
+    last: int = 0
+    separate: bool = False  # own weights for the first positions and for the last
+
+
+@dataclass
+class SelectionConfig:
+    """LoFiT's first stage: how long it is, how many heads it leaves, how hard the scales are kept small."""
+
+    stage: float = 0.5  # share of the steps
+    heads: float = 0.03  # share of all heads of all layers, at least one
+    penalty: float = 1e-3  # of the scales' absolute values
+
+
+@dataclass
+class GatesConfig:
+    """JoLA's lambda by step: `start` is its first value; each schedule reads what it names below."""
+
+    schedule: str = "exponential"  # exponential | linear | cyclic | performance
+    start: float = 0.1
+    decay: float = 0.01  # exponential: rate a step
+    end: float = 0.2  # linear: the value after the last step
+    cycle: int = 20  # cyclic: steps
+    change: float = 0.01  # performance: up where the loss fell, down where it rose
+
+
+@dataclass
+class SteeringOptions:
+    site: str = MISSING
+    scope: ScopeConfig = field(default_factory=ScopeConfig)
+    parameterization: str = MISSING
+    rank: int | None = None
+    activation: str | None = None
+    selection: SelectionConfig = field(default_factory=SelectionConfig)  # read by lofit_two_stage alone
+    gates: GatesConfig = field(default_factory=GatesConfig)  # read by jola alone
+    layers: Any = "all"  # "all" or a list of layer numbers
+
+
+@dataclass
+class SteeringConfig(SteeringOptions, MethodConfig):
+    kind: str = "steering"
+
+
+@dataclass
+class OrthogonalityConfig:
+    """What of the steering part is kept orthogonal to what LoRA writes, and when."""
+
+    project: str | None = None  # output (W2) | input (W1); null: nothing is kept orthogonal
+    every: Any = "step"  # step | epoch | start | a number of steps
+    against: list[str] = field(default_factory=lambda: ["down_proj"])  # whose LoRA B spans what is left out
+
+
+@dataclass
+class JointConfig(MethodConfig):
+    kind: str = "joint"
+    lora: LoraOptions = field(default_factory=LoraOptions)
+    steering: SteeringOptions = field(default_factory=SteeringOptions)
+    lora_lr: float | None = None  # null: the run's rate for both parts
+    orthogonality: OrthogonalityConfig = field(default_factory=OrthogonalityConfig)

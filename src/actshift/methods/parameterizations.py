@@ -1,14 +1,15 @@
 """Parameterizations: how a steering method computes its shift of a hidden state, over a leading replica axis.
 
-Shapes: A replicas, B rows, T tokens, D width, R rank. Each replica has parameters of its own, so that it has its own
-optimizer state and learning rate; they are stacked for the forward pass. All arithmetic is in float32.
+Shapes: A replicas, B rows, T tokens, N = B T, D width, R rank. Each replica has parameters of its own, so that it has
+its own optimizer state and learning rate; they are stacked for the forward pass. All arithmetic is in float32.
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,11 +24,44 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 class Parameterization(nn.Module):
-    """The shift at one site of one layer; built from the site's width, its options and a generator a replica."""
+    """The shift at one site of one layer, its *part* of a method; built from a width, options, a generator a replica.
+
+    `training` says whether a forward pass belongs to a training step. What happens once a step happens to the parts
+    of all layers together, which are called by name; the defaults below do nothing.
+    """
+
+    per_head = False
+    """Whether it is also built from ``heads``, the number of heads that share the width equally."""
 
     @abstractmethod
     def forward(self, h_ABTD: torch.Tensor) -> torch.Tensor:
         """The shift of h, in h's shape; row (a, b) depends on replica a's parameters alone."""
+
+    def replica_parameters(self, replica: int) -> Iterator[tuple[str, nn.Parameter]]:
+        """What one replica trains."""
+        for name, tensors in self.named_children():
+            assert isinstance(tensors, nn.ParameterList)
+            yield name, tensors[replica]
+
+    def replica_buffers(self, replica: int) -> Iterator[tuple[str, torch.Tensor]]:
+        """What one replica saves beside that."""
+        yield from ()
+
+    def loaded(self, replica: int) -> None:
+        """Called after parameters and buffers of one replica have been overwritten by saved ones."""
+
+    @classmethod
+    def before_step(cls, parts: Mapping[str, Any], *, step: int, steps: int) -> None:
+        """Called before the forward passes of step `step` of `steps`."""
+
+    @classmethod
+    def penalty(cls, parts: Mapping[str, Any], *, step: int, steps: int) -> torch.Tensor | None:
+        """A term of the loss of step `step`, one number a replica, or None."""
+        return None
+
+    @classmethod
+    def after_step(cls, parts: Mapping[str, Any], *, losses: Sequence[float]) -> None:
+        """Called after a step with its loss, one a replica, the penalty not counted."""
 
 
 class Vector(Parameterization):
@@ -38,7 +72,7 @@ class Vector(Parameterization):
         self.vector = nn.ParameterList(torch.zeros(width) for _ in generators)
 
     def forward(self, h_ABTD: torch.Tensor) -> torch.Tensor:
-        return _stack(self.vector)[:, None, None, :].expand_as(h_ABTD)
+        return stack(self.vector)[:, None, None, :].expand_as(h_ABTD)
 
 
 class Linear(Parameterization):
@@ -56,7 +90,7 @@ class Linear(Parameterization):
         self.up = nn.ParameterList(torch.zeros(width, rank) for _ in generators)
 
     def forward(self, h_ABTD: torch.Tensor) -> torch.Tensor:
-        down_ARD, up_ADR = _stack(self.down), _stack(self.up)
+        down_ARD, up_ADR = stack(self.down), stack(self.up)
         code_ANR = torch.bmm(h_ABTD.flatten(1, 2), down_ARD.mT)
         return torch.bmm(self.activate(code_ANR), up_ADR.mT).view_as(h_ABTD)
 
@@ -75,8 +109,6 @@ class Nonlinear(Linear):
         return self._activation(code_ANR)
 
 
-PARAMETERIZATIONS: dict[str, type[Parameterization]] = {"vector": Vector, "linear": Linear, "nonlinear": Nonlinear}
-
-
-def _stack(parameters: nn.ParameterList) -> torch.Tensor:
-    return parameters[0][None] if len(parameters) == 1 else torch.stack(list(parameters))
+def stack(tensors: nn.ParameterList | Sequence[torch.Tensor]) -> torch.Tensor:
+    """The tensors of all replicas along a new leading axis."""
+    return tensors[0][None] if len(tensors) == 1 else torch.stack(list(tensors))

@@ -6,6 +6,7 @@ A scope counts from the first real token, so left padding does not move it. Shap
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -20,18 +21,35 @@ def prompt(prompt_BT: torch.Tensor) -> torch.Tensor:
 
 def last_prompt(prompt_BT: torch.Tensor) -> torch.Tensor:
     """The last prompt token (pyreft's default)."""
-    return first_last(prompt_BT, first=0, last=1)
+    place_BT, length_B1 = _places(prompt_BT)
+    return prompt_BT & (place_BT == length_B1)
 
 
 def first_last(prompt_BT: torch.Tensor, *, first: int, last: int) -> torch.Tensor:
-    """The first `first` and the last `last` prompt tokens; all of a prompt that is shorter than both together."""
+    """The first `first` and the last `last` prompt tokens.
+
+    Neither end goes beyond half of a prompt of n tokens: it has min(first, n // 2) and min(last, n // 2) of them, so
+    that no position is in both (pyreft's ``get_intervention_locations``). The middle token of a short prompt of odd
+    length is in none.
+    """
+    place_BT, length_B1 = _places(prompt_BT)
+    half_B1 = length_B1 // 2
+    in_first_BT = place_BT <= half_B1.clamp(max=first)
+    return prompt_BT & (in_first_BT | (place_BT > length_B1 - half_B1.clamp(max=last)))
+
+
+def get_scopes(*, kind: str, first: int, last: int, separate: bool) -> dict[str, Scope | None]:
+    """The scopes of a config by the name of their weights: one, or the two ends where they have separate weights.
+
+    None stands for `all`, prompt and generated tokens alike, which needs no mask.
+    """
+    if separate:
+        return {"first": partial(first_last, first=first, last=0), "last": partial(first_last, first=0, last=last)}
+    scopes: dict[str, Scope | None] = {"all": None, "prompt": prompt, "last_prompt": last_prompt}
+    return {"": scopes[kind] if kind in scopes else partial(first_last, first=first, last=last)}
+
+
+def _places(prompt_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The number of each prompt token in its row, counted from 1, and how many there are."""
     place_BT = prompt_BT.long().cumsum(-1)
-    length_B1 = place_BT[:, -1:]
-    return prompt_BT & ((place_BT <= first) | (place_BT > length_B1 - last))
-
-
-def get_scope(kind: str, *, first: int, last: int) -> Scope | None:
-    """The scope of a config; None for `all`, prompt and generated tokens alike, which needs no mask."""
-    if kind == "first_last":
-        return lambda prompt_BT: first_last(prompt_BT, first=first, last=last)
-    return {"all": None, "prompt": prompt, "last_prompt": last_prompt}[kind]
+    return place_BT, place_BT[:, -1:]

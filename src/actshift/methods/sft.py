@@ -17,7 +17,8 @@ class Sft(Adaptation):
 
     def __init__(self, base: Base, *, config: Mapping[str, Any], seeds: Sequence[int]) -> None:
         self._model = base.model
-        self._original = {name: p.detach().to("cpu", copy=True) for name, p in base.model.named_parameters()}
+        aside = "meta" if base.device.type == "meta" else "cpu"
+        self._original = {name: p.detach().to(aside, copy=True) for name, p in base.model.named_parameters()}
         self._model.requires_grad_(True)
 
     def named_parameters(self, replica: int = 0) -> Iterator[tuple[str, nn.Parameter]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,55 +11,123 @@ from torch import nn
 
 from actshift.methods import options
 from actshift.methods.base import Adaptation
-from actshift.methods.parameterizations import PARAMETERIZATIONS, Parameterization
-from actshift.methods.scopes import get_scope
+from actshift.methods.heads import Jola, Lofit, LofitTwoStage
+from actshift.methods.loreft import Loreft
+from actshift.methods.parameterizations import Linear, Nonlinear, Parameterization, Vector
+from actshift.methods.scopes import get_scopes
 from actshift.models.loading import Base
 from actshift.models.sites import Change
+
+PARAMETERIZATIONS: dict[str, type[Parameterization]] = {
+    "vector": Vector,
+    "linear": Linear,
+    "nonlinear": Nonlinear,
+    "loreft": Loreft,
+    "lofit": Lofit,
+    "lofit_two_stage": LofitTwoStage,
+    "jola": Jola,
+}
 
 
 class Steering(Adaptation):
     """h <- h + shift(h) at the scope's positions. The sum is taken in float32 and rounded once to the base's type.
 
-    Parameters are named ``<layer>.<site>.<tensor>``. Shapes: A replicas, B rows of one replica, T tokens, D width.
+    Every chosen layer has one part, or with ``scope.separate`` one for the first positions and one for the last.
+    Parameters are named ``<layer>.<site>[.first|.last].<tensor>``.
+    Shapes: A replicas, B rows of one replica, T tokens, D width.
     """
 
     def __init__(self, base: Base, *, config: Mapping[str, Any], seeds: Sequence[int]) -> None:
         self.replicas = len(seeds)
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        kind = PARAMETERIZATIONS[config["parameterization"]]
-        chosen = {name: config[name] for name in options.PARAMETERIZATIONS[config["parameterization"]]}
-        scope = config["scope"]
+        self._model = base.model
         self._site: str = config["site"]
-        self._scope = get_scope(scope["kind"], first=scope["first"], last=scope["last"])
-        self._scope_BT1: torch.Tensor | None = None
-        self._shifts: dict[int, Parameterization] = {}
-        self._hooks = []
-        for layer in range(base.sites.layers) if config["layers"] == "all" else config["layers"]:
-            shift = kind(base.sites.width(self._site), generators=generators, **chosen).to(base.device)
-            self._shifts[layer] = shift
-            self._hooks.append(base.sites.hook(self._site, layer, self._change(shift)))
+        self._kind = PARAMETERIZATIONS[config["parameterization"]]
+        self._scopes = get_scopes(**config["scope"])
+        self._scopes_BT1: dict[str, torch.Tensor] = {}
+        self._steps = 0
+        self.layers = list(range(base.sites.layers)) if config["layers"] == "all" else list(config["layers"])
+        self._parts = self._build(base, config=config, seeds=seeds)
+        self._hooks = [base.sites.hook(self._site, layer, self._change(layer)) for layer in self.layers]
 
-    def _change(self, shift: Parameterization) -> Change:
+    def _build(self, base: Base, *, config: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Parameterization]:
+        """The parts by name, their initial values drawn in the order of the layers."""
+        chosen = {name: config[name] for name in options.PARAMETERIZATIONS[config["parameterization"]]}
+        if self._kind.per_head:
+            chosen["heads"] = base.sites.heads if self._site == "heads" else 1
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        with torch.device("meta") if base.device.type == "meta" else nullcontext():
+            return {
+                self._name(layer, end): self._kind(base.sites.width(self._site), generators=generators, **chosen).to(
+                    base.device
+                )
+                for layer in self.layers
+                for end in self._scopes
+            }
+
+    def _name(self, layer: int, end: str) -> str:
+        return ".".join(filter(None, (str(layer), self._site, end)))
+
+    def part(self, layer: int) -> Parameterization:
+        """The part of a layer whose scope is whole."""
+        return self._parts[self._name(layer, "")]
+
+    def _change(self, layer: int) -> Change:
+        parts = {end: self._parts[self._name(layer, end)] for end in self._scopes}
+
         def change(h_BTD: torch.Tensor) -> torch.Tensor:
-            if self._scope is not None and self._scope_BT1 is None:
-                return h_BTD
-            h_ABTD = h_BTD.float().unflatten(0, (self.replicas, -1))
-            shift_BTD = shift(h_ABTD).flatten(0, 1)
-            if self._scope_BT1 is not None:
-                shift_BTD = shift_BTD * self._scope_BT1
-            return (h_BTD.float() + shift_BTD).to(h_BTD.dtype)
+            exact_BTD = h_BTD.float()
+            h_ABTD = exact_BTD.unflatten(0, (self.replicas, -1))
+            changed_BTD = exact_BTD
+            for end, part in parts.items():
+                if self._scopes[end] is not None and end not in self._scopes_BT1:
+                    continue
+                part.training = self._model.training
+                shift_BTD = part(h_ABTD).flatten(0, 1)
+                if end in self._scopes_BT1:
+                    shift_BTD = shift_BTD * self._scopes_BT1[end]
+                changed_BTD = changed_BTD + shift_BTD
+            return changed_BTD.to(h_BTD.dtype)
 
         return change
 
     def observe(self, prompt_BT: torch.Tensor | None) -> None:
-        if self._scope is not None:
-            self._scope_BT1 = None if prompt_BT is None else self._scope(prompt_BT)[..., None]
+        self._scopes_BT1 = {
+            end: scope(prompt_BT)[..., None]
+            for end, scope in self._scopes.items()
+            if scope is not None and prompt_BT is not None
+        }
+
+    def begin(self, *, steps: int, steps_per_epoch: int) -> None:
+        self._steps = steps
+
+    def before_step(self, step: int) -> None:
+        self._kind.before_step(self._parts, step=step, steps=self._steps)
+
+    def penalty(self, step: int) -> torch.Tensor | None:
+        penalty_A = self._kind.penalty(self._parts, step=step, steps=self._steps)
+        return None if penalty_A is None else penalty_A.sum()
+
+    def after_step(self, step: int, losses: Sequence[float] = ()) -> None:
+        self._kind.after_step(self._parts, losses=losses)
 
     def named_parameters(self, replica: int = 0) -> Iterator[tuple[str, nn.Parameter]]:
-        for layer, shift in self._shifts.items():
-            for name, tensors in shift.named_children():
-                assert isinstance(tensors, nn.ParameterList)
-                yield f"{layer}.{self._site}.{name}", tensors[replica]
+        for part_name, part in self._parts.items():
+            for name, parameter in part.replica_parameters(replica):
+                yield f"{part_name}.{name}", parameter
+
+    def named_buffers(self, replica: int = 0) -> Iterator[tuple[str, torch.Tensor]]:
+        for part_name, part in self._parts.items():
+            for name, buffer in part.replica_buffers(replica):
+                yield f"{part_name}.{name}", buffer
+
+    def load_state_dict(self, state: Mapping[str, torch.Tensor], replica: int = 0) -> None:
+        super().load_state_dict(state, replica)
+        self.loaded(replica)
+
+    def loaded(self, replica: int = 0) -> None:
+        """Called after parameters and buffers of one replica have been overwritten by saved ones."""
+        for part in self._parts.values():
+            part.loaded(replica)
 
     def detach(self) -> None:
         for hook in self._hooks:

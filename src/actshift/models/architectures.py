@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -15,13 +15,15 @@ class Site:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Where a family of models keeps its decoder layers, and its sites below each."""
+    """What transformers calls a family of models, where it keeps its decoder layers, and its sites below each."""
 
+    type: str
     layers: str
     sites: dict[str, Site]
 
 
 _LLAMA = Architecture(
+    type="llama",
     layers="model.layers",
     sites={
         "post_block": Site(""),
@@ -34,9 +36,10 @@ _LLAMA = Architecture(
 
 ARCHITECTURES = {
     "llama": _LLAMA,
-    "qwen3": _LLAMA,
+    "qwen3": replace(_LLAMA, type="qwen3"),
     # Gemma 3 norms the outputs of attention and MLP once more before each addition.
     "gemma3": Architecture(
+        type="gemma3_text",
         layers="model.layers",
         sites={
             **_LLAMA.sites,

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from actshift.errors import ActshiftError
+from actshift.hub import folder, model_repository, quiet
+from actshift.models.architectures import ARCHITECTURES
 from actshift.models.sites import Sites
 from actshift.paths import embedded_model_dir
 
@@ -28,8 +33,6 @@ _SHAPE_KEYS = {
     "tied": "tie_word_embeddings",
 }
 """Our names of a decoder's sizes: transformers' names."""
-
-_CONFIG_TYPES = {"llama": "llama", "qwen3": "qwen3", "gemma3": "gemma3_text"}
 
 
 @dataclass(frozen=True)
@@ -61,30 +64,65 @@ class Base:
 def load_base(model: Mapping[str, Any], *, precision: str, device: torch.device) -> Base:
     """The base model of a resolved model config, every parameter in `precision`.
 
-    Errors: a model that cannot be found or opened, and one whose sizes are not those of its config.
+    Errors: a model that cannot be found, downloaded or opened (see `actshift.hub`), one whose weights are no
+    safetensors or that needs code of its own, and one whose sizes are not those of its config.
     """
     transformers.utils.logging.disable_progress_bar()
     dtype = PRECISIONS[precision]
-    path = str(embedded_model_dir(model["path"])) if model["source"] != "hub" else model["path"]
-    options = {"revision": model["revision"]} if model["source"] == "hub" and model["revision"] else {}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+    path = model_folder(model)
+    with _explaining(model, path):
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         if model["source"] == "random":
             network = _random_model(model, dtype=dtype)
         else:
+            _assert_sizes(AutoConfig.from_pretrained(path, trust_remote_code=False), model=model)
             network = AutoModelForCausalLM.from_pretrained(
-                path, dtype=dtype, attn_implementation=model["attention"], **options
+                path,
+                dtype=dtype,
+                attn_implementation=model["attention"],
+                use_safetensors=True,
+                trust_remote_code=False,
             )
-    except OSError as error:
-        raise ActshiftError(
-            f"model '{model['name']}' could not be loaded from '{path}': {error}\n"
-            "A gated model needs its licence accepted on the hub and a login; without a network, a filled cache."
-        ) from error
-    _assert_as_declared(network, model=model, dtype=dtype)
+    _assert_sizes(network.config, model=model)
+    _assert_precision(network, model=model, dtype=dtype)
+    if model["source"] == "hub":
+        _name(network, model=model, path=path)
     network.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides the signature
     network.eval().requires_grad_(False)
     size = sum(parameter.numel() for parameter in network.parameters())
     return Base(network, tokenizer, Sites(network, architecture=model["architecture"]), size)
+
+
+def model_folder(model: Mapping[str, Any]) -> Path:
+    """The folder with a model's files: of the package, or of the hub's cache, where they are downloaded to."""
+    if model["source"] != "hub":
+        return embedded_model_dir(model["path"])
+    with quiet():
+        return folder(model_repository(model))
+
+
+@contextmanager
+def _explaining(model: Mapping[str, Any], path: Path) -> Iterator[None]:
+    """What transformers cannot open, in our words."""
+    try:
+        yield
+    except ActshiftError:
+        raise
+    except (OSError, ValueError, SafetensorError) as error:
+        # Of a damaged file in the hub's cache both the link and what it points to have to go.
+        cached = path.parents[1] if path.parent.name == "snapshots" else path
+        raise ActshiftError(
+            f"model '{model['name']}' could not be loaded from '{path}': {error}\n"
+            "It takes config.json, a tokenizer and weights as safetensors, and no model's own code is ever run. "
+            f"Set model.path to another, or delete {cached} if its files are damaged."
+        ) from error
+
+
+def _name(network: PreTrainedModel, *, model: Mapping[str, Any], path: Path) -> None:
+    """Let a model that was opened as a folder know its repository and commit, which adapters are checked against."""
+    network.name_or_path = model["path"]
+    if path.parent.name == "snapshots":
+        network.config._commit_hash = path.name
 
 
 def meta_model(model: Mapping[str, Any]) -> PreTrainedModel:
@@ -105,18 +143,22 @@ def _shape_config(model: Mapping[str, Any]) -> transformers.PretrainedConfig:
     sizes = {theirs: model["shape"][ours] for ours, theirs in _SHAPE_KEYS.items()}
     special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     # The default initialisation leaves a small network nearly linear; tests want every path to matter.
-    return AutoConfig.for_model(_CONFIG_TYPES[model["architecture"]], **sizes, **special, initializer_range=0.2)
+    return AutoConfig.for_model(ARCHITECTURES[model["architecture"]].type, **sizes, **special, initializer_range=0.2)
 
 
-def _assert_as_declared(network: PreTrainedModel, *, model: Mapping[str, Any], dtype: torch.dtype) -> None:
+def _assert_precision(network: PreTrainedModel, *, model: Mapping[str, Any], dtype: torch.dtype) -> None:
     wrong = {str(p.dtype) for p in network.parameters() if p.dtype != dtype}
     if wrong:
         raise ActshiftError(f"model '{model['name']}' holds {', '.join(sorted(wrong))} where {dtype} was asked for")
-    config = network.config.get_text_config()
+
+
+def _assert_sizes(config: transformers.PretrainedConfig, *, model: Mapping[str, Any]) -> None:
+    """Of the files' own config, before gigabytes of weights are read; and of the model as it was built."""
+    text = config.get_text_config()
     for ours, theirs in _SHAPE_KEYS.items():
-        actual = getattr(config, theirs, None)
+        actual = getattr(text, theirs, None)
         if ours == "head_size" and actual is None:
-            actual = config.hidden_size // config.num_attention_heads
+            actual = text.hidden_size // text.num_attention_heads
         if actual != model["shape"][ours]:
             raise ActshiftError(
                 f"model '{model['name']}' has {theirs} = {actual}, but its config declares "

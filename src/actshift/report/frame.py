@@ -52,7 +52,7 @@ COLUMNS = [
     "source",
     "identities",
 ]
-CHANGES = ("model.", "method.", "dataset.", "protocol.", "training.", "data.splits", "data.limit")
+CHANGES = ("model.", "method.", "dataset.", "protocol.", "training.", "evaluation.", "data.splits", "data.limit")
 """Overrides of these make a cell another experiment than the one that its names say."""
 WATCHES = "training.validation"
 
@@ -66,9 +66,10 @@ def cells(manifest: Manifest, records: Iterable[Record], selection: Selection | 
     all runs they need are finished. The paper's figures stand where a cell is the one that the paper printed: table,
     names, protocol, real data, all rows, nothing overridden. `report.evidence` adds its columns. Records that the
     manifest does not plan are not used.
-    Errors: a record of another split than test.
+    Errors: a record of another split than test, records scored in different ways.
     """
     found = {record.identity: record for record in _only_test(records)}
+    _check_scoring(record for run in manifest.runs if (record := found.get(run.identity)))
     planned = {(plan.cell.model, plan.cell.method, plan.cell.dataset): plan for plan in manifest.cells}
     runs = _runs_by_cell(manifest)
     rows = []
@@ -118,6 +119,19 @@ def _only_test(records: Iterable[Record]) -> list[Record]:
                 'records alone. Read them with `read_records(folder, split="test")`.'
             )
     return kept
+
+
+def _check_scoring(records: Iterable[Record]) -> None:
+    """Refuse records that were scored in different ways: their accuracies are not of one kind."""
+    ways: dict[str, str] = {}
+    for record in records:
+        ways.setdefault(str(record.provenance.get("scoring", "generation")), f"{record.identity} of {record.cell}")
+    if len(ways) > 1:
+        named = " and ".join(f"{way} ({record})" for way, record in sorted(ways.items()))
+        raise ActshiftError(
+            f"a table cannot mix accuracies by {named}: score every run with the same evaluation.scoring, "
+            "or give the second opinion a sweep of its own."
+        )
 
 
 def _runs_by_cell(manifest: Manifest) -> dict[Any, list[Run]]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from actshift.errors import unknown
+from collections.abc import Mapping
+from typing import Any
+
+from actshift.errors import ActshiftError, unknown
+from actshift.tasks.alpaca import Alpaca
 from actshift.tasks.aqua import Aqua
 from actshift.tasks.arc_challenge import ArcChallenge
 from actshift.tasks.base import Task
@@ -13,15 +17,25 @@ from actshift.tasks.rules import RULES
 from actshift.tasks.winogrande import Winogrande
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (Aqua(), ArcChallenge(), BoolQ(), Gsm8k(), ListOps(), Winogrande())
+    task.name: task for task in (Alpaca(), Aqua(), ArcChallenge(), BoolQ(), Gsm8k(), ListOps(), Winogrande())
 }
 
 
 def get_task(name: str, *, rule: str = "paper") -> Task:
-    """The task that a data set's config names, scoring by a rule of `RULES`; an unknown name is an error."""
+    """The task that a data set's config names, worded and scoring by a rule of `RULES`; an unknown name is an error."""
     if name not in TASKS:
         raise unknown("task", name, TASKS, where="dataset.task (conf/dataset/)")
     if rule not in RULES:
         raise unknown("scoring rule", rule, RULES, where="evaluation.rule")
     task = TASKS[name]
     return task if rule == task.rule else type(task)(rule=rule)
+
+
+def refuse_unscored(config: Mapping[str, Any]) -> None:
+    """Refuse to score a resolved configuration's data set where no output of it is right or wrong."""
+    if not get_task(config["dataset"]["task"]).scored:
+        scored = ", ".join(name for name, task in TASKS.items() if task.scored)
+        raise ActshiftError(
+            f"stage={config['stage']} scores answers, and no answer to {config['dataset']['name']} is right or wrong: "
+            f"its responses are for AlpacaEval to judge. Tasks that are scored: {scored}."
+        )

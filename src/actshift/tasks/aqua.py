@@ -26,11 +26,15 @@ class Aqua(Task):
     name = "aqua"
     columns = ("question", "options", "rationale", "correct")
     difficulty = ("choices",)
+    multiple_choice = True
     first_match = False
 
     def prompt(self, row: Row) -> str:
         options = "\n".join(row["options"])
         return f"Answer the following multiple-choice math question.\nQuestion: {row['question']}\n{options}\n"
+
+    def question(self, row: Row) -> str:
+        return str(row["question"])
 
     def answer(self, row: Row) -> str:
         return f"{row['rationale'].strip()}\nAnswer: {self.label(row)}."

@@ -9,7 +9,10 @@ from typing import Any
 from actshift.tasks.base import Row, Task
 from actshift.tasks.world import KINDS, OPPOSITES
 
-_AFTER_ANSWER = re.compile(r"answer\s*[:\-]?\s*\(?([A-E1-5])(?!\w)", re.IGNORECASE)
+_AFTER_ANSWER = {
+    "paper": re.compile(r"answer\s*[:\-]?\s*\(?([A-E1-5])(?!\w)", re.IGNORECASE),
+    "released": re.compile(r"ANSWER\s*[:\-]?\s*\(?([A-E1-5])"),
+}
 _STANDALONE = re.compile(r"\b([A-E1-5])\b")
 
 
@@ -31,32 +34,51 @@ def draw_question(rng: random.Random, *, choices: int) -> tuple[str, str, list[s
 
 
 class ArcChallenge(Task):
-    """Score: `answer (X)` with X in A-E or 1-5, the first one; else a lone standalone label."""
+    """Score: `answer (X)` with X in A-E or 1-5, the first one; else a lone standalone label.
+
+    paper: silent; released: all text is read as capitals, and a label may begin a word / here: a label ends where it
+    is named, and a standalone one is a capital or a digit.
+    """
 
     name = "arc_challenge"
     columns = ("question", "choices", "answerKey")
     difficulty = ("choices",)
-    # The fallback asks for a label that stands alone in the whole output, so later text can change a score.
-    first_match = False
+    multiple_choice = True
 
     def prompt(self, row: Row) -> str:
         choices = row["choices"]
         options = "\n".join(f"({label}) {text}" for label, text in zip(choices["label"], choices["text"], strict=True))
         return f"Answer the following multiple-choice question.\nQuestion: {row['question']}\n{options}\n"
 
+    def question(self, row: Row) -> str:
+        return str(row["question"])
+
     def answer(self, row: Row) -> str:
-        text = row["choices"]["text"][row["choices"]["label"].index(row["answerKey"])]
-        return f"Answer: ({row['answerKey']}) {text}."
+        return self.options(row)[self.label(row)]
 
     def label(self, row: Row) -> str:
         return str(row["answerKey"])
 
+    def options(self, row: Row) -> dict[str, str]:
+        choices = zip(row["choices"]["label"], row["choices"]["text"], strict=True)
+        return {str(label): f"Answer: ({label}) {text}." for label, text in choices}
+
     def extract(self, output: str) -> str | None:
-        named = _AFTER_ANSWER.search(output)
+        text = self.read(output)
+        named = _AFTER_ANSWER[self.rule].search(text)
         if named:
             return named.group(1).upper()
-        standalone = _STANDALONE.findall(output)
+        standalone = _STANDALONE.findall(text)
         return standalone[0] if len(standalone) == 1 else None
+
+    def decided(self, output: str) -> bool:
+        text = self.read(output)
+        named = _AFTER_ANSWER[self.rule].search(text)
+        # A label at the very end may still become the beginning of a word; standing alone is never decided.
+        return named is not None and named.end() < len(text)
+
+    def read(self, output: str) -> str:
+        return output.upper() if self.rule == "released" else super().read(output)
 
     def generate(self, rng: random.Random, **difficulty: int) -> dict[str, Any]:
         """`choices`: how many options a question has, 2 to 5."""

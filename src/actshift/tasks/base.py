@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from actshift.tasks.rules import plain
+
 Row = Mapping[str, Any]
 
 
@@ -24,11 +26,24 @@ class Task(ABC):
     difficulty: ClassVar[tuple[str, ...]] = ()
     """The settings that `generate` takes; ``dataset.procedural.difficulty`` must give exactly these."""
     first_match: ClassVar[bool] = True
-    """True where the rule looks at the first match only, so that later text cannot change a score."""
+    """True where the rule looks for a first match, so that an output can be decided before it ends."""
+
+    scored: ClassVar[bool] = True
+    """False where no output is right or wrong, so that nothing here can score one."""
+    multiple_choice: ClassVar[bool] = False
+    """True where `options` has the answers that a row can have."""
+
+    def __init__(self, *, rule: str = "paper") -> None:
+        self.rule = rule
+        """Whose scoring rule it is, and whose wording of the prompt: one of `actshift.tasks.rules.RULES`."""
 
     @abstractmethod
     def prompt(self, row: Row) -> str:
         """The text before the answer, its closing newline included (Table 7)."""
+
+    def question(self, row: Row) -> str:
+        """What a row asks, by which two rows are one question: without the passage and the options it may have."""
+        return self.prompt(row)
 
     @abstractmethod
     def answer(self, row: Row) -> str:
@@ -42,13 +57,21 @@ class Task(ABC):
     def extract(self, output: str) -> str | None:
         """The label that an output names by the task's rule, or None where it names none."""
 
+    def options(self, row: Row) -> dict[str, str]:
+        """By label, the answer texts that a likelihood can choose among; none where answers are free text."""
+        return {}
+
     def score(self, output: str, label: str) -> bool:
         """Whether the output names the label."""
         return self.extract(output) == label
 
     def decided(self, output: str) -> bool:
         """Whether no further text can change what `extract` finds, so that generation may stop here."""
-        return self.first_match and self.extract(output) is not None
+        return False
+
+    def read(self, output: str) -> str:
+        """An output as the task's rule reads it."""
+        return output if self.rule == "released" else plain(output)
 
     @abstractmethod
     def generate(self, rng: random.Random, **difficulty: int) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 from actshift.tasks.base import Row, Task
 from actshift.tasks.world import draw_facts, wrong_colour
 
-_AFTER_ANSWER = re.compile(r"answer\s*:\s*(true|false)", re.IGNORECASE)
-_STANDALONE = re.compile(r"\b(true|false)\b", re.IGNORECASE)
+_AFTER_ANSWER = re.compile(r"answer\s*:\s*(true|false)")
+_STANDALONE = re.compile(r"\b(true|false)\b")
 
 
 class BoolQ(Task):
@@ -19,8 +19,7 @@ class BoolQ(Task):
     name = "boolq"
     columns = ("question", "answer", "passage")
     difficulty = ("facts", "traps")
-    # A standalone true/false yields to an `answer: true/false` that comes later; see `decided`.
-    first_match = False
+    multiple_choice = True
 
     def prompt(self, row: Row) -> str:
         return (
@@ -29,18 +28,26 @@ class BoolQ(Task):
             f"Question: {row['question']}\n"
         )
 
+    def question(self, row: Row) -> str:
+        return str(row["question"])
+
     def answer(self, row: Row) -> str:
-        return f"Answer: {self.label(row)}."
+        return self.options(row)[self.label(row)]
 
     def label(self, row: Row) -> str:
         return "True" if row["answer"] else "False"
 
+    def options(self, row: Row) -> dict[str, str]:
+        return {label: f"Answer: {label}." for label in ("True", "False")}
+
     def extract(self, output: str) -> str | None:
-        named = _AFTER_ANSWER.search(output) or _STANDALONE.search(output)
+        text = self.read(output).lower()
+        named = _AFTER_ANSWER.search(text) or _STANDALONE.search(text)
         return named.group(1).capitalize() if named else None
 
     def decided(self, output: str) -> bool:
-        return _AFTER_ANSWER.search(output) is not None
+        # A standalone true/false would yield to an `answer: true/false` that comes later.
+        return _AFTER_ANSWER.search(self.read(output).lower()) is not None
 
     def generate(self, rng: random.Random, **difficulty: int) -> dict[str, Any]:
         """`facts`: how many facts a passage has. Half of the questions are false in the thing's colour, and `traps`

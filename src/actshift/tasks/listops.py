@@ -15,8 +15,6 @@ OPERATORS = ("MIN", "MAX", "MED", "SM")
 OPERATOR_PROBABILITY = 0.25
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
-# No value is longer than a digit; the bound keeps int() from refusing a number of thousands of digits.
-_INTEGER = re.compile(r"[-+]?\d{1,18}")
 MAX_DRAWS = 100_000
 """Trees drawn for one row before its limits are taken to be impossible: seconds."""
 
@@ -62,9 +60,10 @@ class ListOps(Task):
     difficulty = ("max_depth", "max_args", "min_length", "max_length")
 
     def prompt(self, row: Row) -> str:
+        between = "\u2026" if self.rule == "released" else "..."  # the released prompt has one ellipsis character
         return (
             "Evaluate the value of the following nested list expression.\n"
-            "Return only the final numeric result inside <answer>...</answer>.\n\n"
+            f"Return only the final numeric result inside <answer>{between}</answer>.\n\n"
             f"Expression:\n{row['Source']}\n"
         )
 
@@ -75,9 +74,14 @@ class ListOps(Task):
         return str(row["Target"])
 
     def extract(self, output: str) -> str | None:
-        tagged = _ANSWER.search(output)
-        inside = tagged.group(1).strip() if tagged else ""
-        return str(int(inside)) if _INTEGER.fullmatch(inside) else None
+        tagged = _ANSWER.search(self.read(output))
+        try:
+            return str(int(tagged.group(1))) if tagged else None
+        except ValueError:  # no integer, or one of thousands of digits
+            return None
+
+    def decided(self, output: str) -> bool:
+        return _ANSWER.search(self.read(output)) is not None
 
     def generate(self, rng: random.Random, **difficulty: int) -> dict[str, Any]:
         """`max_depth`, `max_args`, and the tree's `min_length` and `max_length`, both inclusive."""

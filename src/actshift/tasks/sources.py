@@ -9,12 +9,12 @@ from __future__ import annotations
 import gzip
 import json
 import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actshift.errors import ActshiftError, unknown
+from actshift.hub import dataset_repository, folder, quiet
 from actshift.tasks import get_task
 from actshift.tasks.base import Task
 
@@ -109,6 +109,19 @@ def _draw(task: Task, rng: random.Random, difficulty: Mapping[str, int]) -> dict
         raise ActshiftError(f"{where}={dict(difficulty)} is impossible for {task.name}: {error}.") from error
 
 
+def partial_splits(config: Mapping[str, Any]) -> list[str]:
+    """The hub splits of which a run's source holds a part, under another name: that is not the data set itself."""
+    return sorted(config["dataset"]["local"]["files"]) if config["data"]["source"] == "local" else []
+
+
+def has_split(dataset: Mapping[str, Any], split: str, *, directory: str | None) -> bool:
+    """Whether a local folder holds a split, whole or in part."""
+    try:
+        return local_file(dataset, split, directory=directory).is_file()
+    except ActshiftError:
+        return False
+
+
 def local_file(dataset: Mapping[str, Any], split: str, *, directory: str | None) -> Path:
     """``<directory>/<folder>/<split>.jsonl``, or that with ``.gz``; where neither exists, the error says what does.
 
@@ -175,20 +188,21 @@ def _to_dataset(rows: list[dict[str, Any]], *, where: str) -> Dataset:
 
 
 def _from_hub(hub: Mapping[str, Any], split: str) -> Dataset:
-    import httpx
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
+    """A split of a data set on the hub, read from the folder of its files: of exactly this revision, cached or not."""
+    import datasets
 
     if hub["rows"] and split not in hub["rows"]:
         raise unknown(f"split of {hub['path']}", split, hub["rows"], where="data.splits.<split>.source")
     try:
-        with _quiet():
+        with quiet(datasets.utils):
+            files = str(folder(dataset_repository(hub)))
             # In memory as the other sources are: `train_test_split` refuses to keep a part of a mapped file there.
-            return load_dataset(hub["path"], hub["config"], revision=hub["revision"], split=split, keep_in_memory=True)
-    except (OSError, ValueError, DatasetsError, httpx.HTTPError) as error:
+            return datasets.load_dataset(files, hub["config"], split=split, keep_in_memory=True)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise ActshiftError(
             f"{hub['path']} (config {hub['config']}, revision {hub['revision']}, split {split}) could not be loaded "
-            f"from the hub: {error}. Without network: data.source=local data.dir=<folder>, or data.source=procedural."
+            f"from the hub: {str(error).rstrip('.')}. Without network: data.source=local data.dir=<folder>, or "
+            "data.source=procedural."
         ) from error
 
 
@@ -203,24 +217,3 @@ def _check_count(dataset: Mapping[str, Any], split: str, found: int, *, source: 
     if source == "local":
         raise ActshiftError(f"{message} If the folder rightly holds another number, set {setting}.")
     raise ActshiftError(f"{message} The hub's data has changed: pin dataset.hub.revision, or set {setting}.")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No bars and no warnings of the hub's libraries while they load; their settings are put back."""
-    import datasets
-    import huggingface_hub
-
-    modules = (datasets.utils, huggingface_hub.utils)
-    disabled = [module.are_progress_bars_disabled() for module in modules]
-    levels = [module.logging.get_verbosity() for module in modules]
-    for module in modules:
-        module.disable_progress_bars()
-        module.logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        for module, was_disabled, level in zip(modules, disabled, levels, strict=True):
-            if not was_disabled:
-                module.enable_progress_bars()
-            module.logging.set_verbosity(level)

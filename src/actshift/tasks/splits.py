@@ -10,7 +10,9 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from actshift.errors import ActshiftError, unknown
+from actshift.tasks import get_task
 from actshift.tasks.base import Task
+from actshift.tasks.overlaps import question_keys
 from actshift.tasks.sources import hub_split
 
 if TYPE_CHECKING:
@@ -19,32 +21,71 @@ if TYPE_CHECKING:
 PARTS = {"whole": None, "rest": "train", "held_out": "test"}
 """What a rule may keep, and the name that `train_test_split` gives to that part."""
 
+OVERLAPS = ("drop", "count", "ignore")
+"""What ``data.overlap`` may do with rows whose question a later split asks too."""
+LATER = {"train": ("validation", "test"), "validation": ("test",), "test": ()}
+
 
 @dataclass(frozen=True)
 class Split:
-    """Rows in the order in which they are used, and the first 16 hex digits of the SHA-256 of their JSON."""
+    """Rows in the order in which they are used, and the first 16 hex digits of the SHA-256 of their JSON.
+
+    `overlap` counts the rows of the whole split whose question a later one asks too: left out, or kept and counted.
+    """
 
     rows: list[dict[str, Any]]
     fingerprint: str
+    overlap: int = 0
 
 
 def load_split(config: Mapping[str, Any], split: str) -> Split:
-    """The rows of one split of a resolved run config: its rule in ``data.splits``, then its ``data.limit``.
+    """The rows of one split of a resolved run config: its rule, then ``data.overlap``, then its ``data.limit``.
 
-    Raises `ActshiftError` where the rules let two splits share rows, and for everything that `hub_split` refuses.
+    Raises `ActshiftError` where the rules let two splits share rows, where the data set has no such split, and for
+    everything that `hub_split` refuses.
     """
     data = config["data"]
     if split not in data["splits"]:
         raise unknown("split", split, data["splits"], where="data.splits")
     check_rules(data["splits"])
-    rule = data["splits"][split]
-    whole = hub_split(config["dataset"], rule["source"], source=data["source"], directory=data["dir"])
-    part = apply_rule(whole, rule, name=split)
     limit = data["limit"][split]
     if limit is not None and limit < 1:
         raise ActshiftError(f"data.limit.{split} must be 1 or more, or null for all rows; got {limit}.")
-    rows = part.to_list() if limit is None else part.select(range(min(limit, len(part)))).to_list()
-    return Split(rows=rows, fingerprint=fingerprint(rows))
+    rows, overlap = _without_overlap(config, split, _part(config, split))
+    rows = rows[:limit]
+    return Split(rows=rows, fingerprint=fingerprint(rows), overlap=overlap)
+
+
+def _part(config: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
+    """The rows that a split's rule keeps."""
+    dataset, data = config["dataset"], config["data"]
+    rule = data["splits"][split]
+    if rule is None:
+        raise ActshiftError(f"{dataset['name']} has no {split} split: its outputs are judged elsewhere, not scored.")
+    whole = hub_split(dataset, rule["source"], source=data["source"], directory=data["dir"])
+    return apply_rule(whole, rule, name=split).to_list()
+
+
+def _without_overlap(
+    config: Mapping[str, Any], split: str, rows: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], int]:
+    """The rows to use and how many of all ask a question of a later split: train, then validation, then test."""
+    data = config["data"]
+    later = [name for name in LATER.get(split, ()) if data["splits"][name] is not None]
+    # The generator repeats no prompt: what a procedural question shares with another is its words, not its passage.
+    if data["overlap"] == "ignore" or data["source"] == "procedural" or not later:
+        return rows, 0
+    task = get_task(config["dataset"]["task"])
+    try:
+        asked = {key for name in later for key in question_keys(_part(config, name), task=task)}
+    except ActshiftError as error:
+        raise ActshiftError(
+            f"{error} It is read to see which rows of {split} ask its questions; data.overlap=ignore does without."
+        ) from error
+    repeated = [key in asked for key in question_keys(rows, task=task)]
+    if data["overlap"] == "drop":
+        rows = [row for row, repeats in zip(rows, repeated, strict=True) if not repeats]
+    return rows, sum(repeated)
 
 
 def apply_rule(dataset: Dataset, rule: Mapping[str, Any], *, name: str) -> Dataset:
@@ -75,14 +116,15 @@ def check_rule(rule: Mapping[str, Any], *, name: str) -> None:
         raise ActshiftError(f"data.splits.{name}.hold_out must be between 0 and 1 (a share), got {share}.")
 
 
-def check_rules(rules: Mapping[str, Mapping[str, Any]]) -> None:
+def check_rules(rules: Mapping[str, Mapping[str, Any] | None]) -> None:
     """Refuses rules under which a row could be in two splits; needs no data.
 
     Two splits of one hub split are disjoint only as the two parts of the very same cut.
     """
-    for name, rule in rules.items():
+    given = {name: rule for name, rule in rules.items() if rule is not None}
+    for name, rule in given.items():
         check_rule(rule, name=name)
-    for (name, rule), (other_name, other) in combinations(rules.items(), 2):
+    for (name, rule), (other_name, other) in combinations(given.items(), 2):
         same_cut = all(rule[key] == other[key] for key in ("hold_out", "shuffle", "seed"))
         parts = {rule["keep"], other["keep"]}
         if rule["source"] == other["source"] and not (same_cut and parts == {"rest", "held_out"}):

@@ -9,22 +9,21 @@ from typing import Any
 from actshift.tasks.base import Row, Task
 from actshift.tasks.world import COMPARATIVES, THINGS
 
-_AFTER_ANSWER = re.compile(r"answer\s*[:\-]", re.IGNORECASE)
-_OPTION = re.compile(r"\boption\s*([12])\b", re.IGNORECASE)
+_AFTER_ANSWER = re.compile(r"answer\s*[:\-]")
+_OPTION = re.compile(r"\boption\s*([12])\b")
 
 
-def _first_option(output: str) -> re.Match[str] | None:
-    answer = _AFTER_ANSWER.search(output)
-    return _OPTION.search(output, answer.end()) if answer else None
+def _first_option(text: str) -> re.Match[str] | None:
+    answer = _AFTER_ANSWER.search(text)
+    return _OPTION.search(text, answer.end()) if answer else None
 
 
 class Winogrande(Task):
-    """Score: the first option named after the first `answer:`."""
+    """Score: the first option named after the first `answer:`; case does not matter."""
 
     name = "winogrande"
     columns = ("sentence", "option1", "option2", "answer")
-    # An option at the very end may still become no option, as `Option1` does in `Option12`; see `decided`.
-    first_match = False
+    multiple_choice = True
 
     def prompt(self, row: Row) -> str:
         return (
@@ -32,19 +31,27 @@ class Winogrande(Task):
             f"{row['sentence']}\nOption1: {row['option1']}\nOption2: {row['option2']}\n"
         )
 
+    def question(self, row: Row) -> str:
+        return str(row["sentence"])
+
     def answer(self, row: Row) -> str:
-        return f"Answer: Option{row['answer']}."
+        return self.options(row)[self.label(row)]
 
     def label(self, row: Row) -> str:
         return str(row["answer"])
 
+    def options(self, row: Row) -> dict[str, str]:
+        return {label: f"Answer: Option{label}." for label in ("1", "2")}
+
     def extract(self, output: str) -> str | None:
-        option = _first_option(output)
+        option = _first_option(self.read(output).lower())
         return option.group(1) if option else None
 
     def decided(self, output: str) -> bool:
-        option = _first_option(output)
-        return option is not None and option.end() < len(output)
+        text = self.read(output).lower()
+        option = _first_option(text)
+        # At the very end it may still become no option, as `Option1` does in `Option12`.
+        return option is not None and option.end() < len(text)
 
     def generate(self, rng: random.Random, **difficulty: int) -> dict[str, Any]:
         """Two things compared, then one of them asked for by the same comparative or its opposite."""

@@ -1,15 +1,17 @@
 """Batches: which rows a step sees, and how rows become tensors.
 
-Shapes: B rows, T tokens, N answer tokens of a batch.
+Shapes: A replicas, B rows, T tokens, N answer tokens of a batch, V words of the vocabulary.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from actshift.tasks.examples import Example
@@ -17,10 +19,12 @@ from actshift.tasks.examples import Example
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows padded on the right to the longest of them."""
+    """Rows padded on the right to the longest of them.
+
+    Padding needs no attention mask: it comes after a row's tokens, and attention only looks back.
+    """
 
     ids_BT: torch.Tensor
-    attention_BT: torch.Tensor
     prompt_BT: torch.Tensor
     answer_BT: torch.Tensor
     """True at answer tokens, the only ones that the loss counts."""
@@ -33,10 +37,39 @@ def collate(examples: Sequence[Example], *, pad_id: int, device: torch.device) -
     for row, example in enumerate(examples):
         ids_BT[row, : len(example.ids)] = torch.tensor(example.ids)
     place_T = torch.arange(longest)
-    attention_BT = place_T < torch.tensor([[len(example.ids)] for example in examples])
-    prompt_BT = attention_BT & (place_T < torch.tensor([[example.prompt_length] for example in examples]))
-    answer_BT = attention_BT & ~prompt_BT
-    return Batch(*(tensor.to(device) for tensor in (ids_BT, attention_BT, prompt_BT, answer_BT)))
+    prompt_BT = place_T < torch.tensor([[example.prompt_length] for example in examples])
+    answer_BT = (place_T < torch.tensor([[len(example.ids)] for example in examples])) & ~prompt_BT
+    return Batch(*(tensor.to(device) for tensor in (ids_BT, prompt_BT, answer_BT)))
+
+
+STARTING = {"cpu": 64, "cuda": 256}
+"""What one more micro-batch costs, in tokens: measured with the smallest model on a CPU, an estimate for CUDA."""
+
+
+def micro_batches(blocks: Sequence[Sequence[Example]], *, most: int, starting: int) -> list[list[Example]]:
+    """The rows of each micro-batch: at most `most` of each block, the blocks one after the other.
+
+    Each block goes from its short rows to its long ones and is cut where that leaves least to compute: a micro-batch
+    costs its tokens with the padding, and `starting` tokens on top.
+    """
+    ordered = [sorted(block, key=lambda row: len(row.ids)) for block in blocks]
+    longest = [len(blocks) * max(len(row.ids) for row in rows) for rows in zip(*ordered, strict=True)]
+    return [
+        [row for block in ordered for row in block[start:end]]
+        for start, end in pairwise(_cuts(longest, most=most, starting=starting))
+    ]
+
+
+def _cuts(lengths: Sequence[int], *, most: int, starting: int) -> list[int]:
+    """Where to cut ascending lengths, both ends included, by the cheapest way to reach each place."""
+    cheapest = [(0, 0)]  # the cost of what lies before a place, and the last cut before it
+    for end, length in enumerate(lengths, start=1):
+        starts = range(max(0, end - most), end)
+        cheapest.append(min((cheapest[start][0] + (end - start) * length + starting, start) for start in starts))
+    cuts = [len(lengths)]
+    while cuts[-1] > 0:
+        cuts.append(cheapest[cuts[-1]][1])
+    return cuts[::-1]
 
 
 def step_rows(rows: int, *, batch_size: int, epochs: int, max_steps: int | None, seed: int) -> list[list[int]]:
@@ -54,18 +87,22 @@ def warmup_steps(share: float, *, steps: int) -> int:
     return math.ceil(share * steps)
 
 
-def answer_loss(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, int]:
-    """The summed negative log-likelihood (nats) of a batch's answer tokens, and their number N.
+def answer_tokens(examples: Iterable[Example]) -> int:
+    """How many answer tokens some rows have; a row's very first token is predicted by nothing and not counted."""
+    return sum(len(example.ids) - max(example.prompt_length, 1) for example in examples)
+
+
+def answer_loss(model: PreTrainedModel, batch: Batch, *, replicas: int = 1) -> torch.Tensor:
+    """The summed negative log-likelihood (nats) of the answer tokens of each replica's block, loss_A.
 
     The output head is applied at the positions that predict an answer token and nowhere else.
     """
-    hidden_BTD = model.get_decoder()(
-        input_ids=batch.ids_BT, attention_mask=batch.attention_BT.long(), use_cache=False
-    ).last_hidden_state
     predicts_BT = batch.answer_BT[:, 1:]
+    counts = predicts_BT.unflatten(0, (replicas, -1)).sum((1, 2)).tolist()
+    hidden_BTD = model.get_decoder()(input_ids=batch.ids_BT, use_cache=False).last_hidden_state
     logits_NV = model.get_output_embeddings()(hidden_BTD[:, :-1][predicts_BT]).float()
     softcap = getattr(model.config, "final_logit_softcapping", None)
     if softcap is not None:
         logits_NV = softcap * torch.tanh(logits_NV / softcap)
-    targets_N = batch.ids_BT[:, 1:][predicts_BT]
-    return torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="sum"), len(targets_N)
+    blocks = zip(logits_NV.split(counts), batch.ids_BT[:, 1:][predicts_BT].split(counts), strict=True)
+    return torch.stack([cross_entropy(logits, targets, reduction="sum") for logits, targets in blocks])

@@ -9,7 +9,8 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,14 +22,16 @@ from safetensors.torch import load_file, save_file
 from actshift.methods.base import Adaptation
 
 
-def write_folder(path: Path, *, tensors: Mapping[str, Mapping[str, torch.Tensor]], facts: Mapping[str, Any]) -> None:
-    """Write `<name>.safetensors` for each group of tensors and `facts.json` as one new folder, replacing an old one."""
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to be filled in a `with`, which takes its place at `path`, flushed, once the block ends without error.
+
+    An older folder of that name is replaced.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.parent / f".{path.name}.{uuid4().hex}"
     partial.mkdir()
-    for name, group in tensors.items():
-        save_file({key: tensor.contiguous() for key, tensor in group.items()}, partial / f"{name}.safetensors")
-    (partial / "facts.json").write_text(json.dumps(facts))
+    yield partial
     for file in [*partial.iterdir(), partial]:
         _flush(file)
     if path.exists():
@@ -36,6 +39,14 @@ def write_folder(path: Path, *, tensors: Mapping[str, Mapping[str, torch.Tensor]
         shutil.rmtree(path)
     partial.rename(path)
     _flush(path.parent)
+
+
+def write_folder(path: Path, *, tensors: Mapping[str, Mapping[str, torch.Tensor]], facts: Mapping[str, Any]) -> None:
+    """Write `<name>.safetensors` for each group of tensors and `facts.json` as one new folder, replacing an old one."""
+    with new_folder(path) as partial:
+        for name, group in tensors.items():
+            save_file({key: tensor.contiguous() for key, tensor in group.items()}, partial / f"{name}.safetensors")
+        (partial / "facts.json").write_text(json.dumps(facts))
 
 
 def read_facts(path: Path) -> dict[str, Any] | None:
@@ -94,7 +105,7 @@ class Checkpoints:
         folder = self._folder / f"checkpoint-{step:08d}"
         write_folder(
             folder,
-            tensors={"adapter": adaptation.state_dict(), "optimizer": moments, "random": random},
+            tensors={"adapter": _state(adaptation), "optimizer": moments, "random": random},
             facts={"step": step, **facts},
         )
         self._remove(keep=folder)
@@ -105,7 +116,7 @@ class Checkpoints:
             facts = read_facts(folder)
             if facts is None or not all(_readable(folder / f"{name}.safetensors") for name in _GROUPS):
                 continue
-            adaptation.load_state_dict(read_tensors(folder, "adapter"))
+            _load_state(adaptation, read_tensors(folder, "adapter"))
             state = optimizer.state_dict()
             state["state"] = {}
             for key, tensor in read_tensors(folder, "optimizer").items():
@@ -131,6 +142,19 @@ class Checkpoints:
 
     def _complete(self) -> list[Path]:
         return sorted(self._folder.glob("checkpoint-*"))
+
+
+def _state(adaptation: Adaptation) -> dict[str, torch.Tensor]:
+    """The state of every replica, its number before each name."""
+    states = [adaptation.state_dict(replica) for replica in range(adaptation.replicas)]
+    return {f"{replica}/{name}": tensor for replica, state in enumerate(states) for name, tensor in state.items()}
+
+
+def _load_state(adaptation: Adaptation, state: Mapping[str, torch.Tensor]) -> None:
+    for replica in range(adaptation.replicas):
+        mark = f"{replica}/"
+        own = {name.removeprefix(mark): tensor for name, tensor in state.items() if name.startswith(mark)}
+        adaptation.load_state_dict(own, replica)
 
 
 def _readable(file: Path) -> bool:

@@ -14,14 +14,23 @@ from transformers import PreTrainedModel, get_scheduler
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
 from actshift.tasks.examples import Example, Rows
-from actshift.training.batches import Batch, answer_loss, collate, step_rows, warmup_steps
+from actshift.training.batches import (
+    STARTING,
+    Batch,
+    answer_loss,
+    answer_tokens,
+    collate,
+    micro_batches,
+    step_rows,
+    warmup_steps,
+)
 from actshift.training.checkpoints import Checkpoints
 
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 """Our names of the schedules: transformers' names. All of them warm up linearly."""
 
-Progress = Callable[[int, int, float, float], None]
-"""Called after each step with the steps done, the steps planned, the step's loss and its learning rate."""
+Progress = Callable[[int, int, Sequence["Curves"]], None]
+"""Called after each step with the steps done, the steps planned, and the curves so far of each replica."""
 
 
 @dataclass
@@ -42,110 +51,144 @@ def train(
     rows: Rows,
     validation_rows: Sequence[Example],
     training: Mapping[str, Any],
-    lr: float,
-    seed: int,
+    lrs: Sequence[float],
+    seeds: Sequence[int],
     micro_batch: int,
     checkpoints: Checkpoints,
     progress: Progress,
-) -> Curves:
-    """Train an attached method by a resolved training config and return its curves.
+) -> list[Curves]:
+    """Train an attached method by a resolved training config and return the curves of each replica.
 
-    A step's loss is the sum over its answer tokens divided by their number, whatever the micro-batches. An
-    interrupted run continues from its newest checkpoint; on a CPU it then equals an uninterrupted one bit for bit. A
-    loss that is not finite ends the training there: `diverged_at` names the step.
+    A replica's loss of a step is the sum over the answer tokens of its own rows divided by their number, whatever the
+    micro-batches (`micro_batch` rows of each replica); the order of its rows follows from its seed. Each has its own
+    learning rate, clipping and optimizer state, so that A replicas together equal A runs of one within rounding. An
+    interrupted training continues from its newest checkpoint; on a CPU it then equals an uninterrupted one bit for
+    bit. A replica whose loss is not finite stops there, `diverged_at` names the step, and the others go on.
     """
+    if not len(lrs) == len(seeds) == adaptation.replicas:
+        raise ValueError(f"{adaptation.replicas} replicas, but {len(lrs)} learning rates and {len(seeds)} seeds")
     plan = {key: training[key] for key in ("batch_size", "epochs", "max_steps")}
-    steps = step_rows(len(rows), **plan, seed=seed)
+    orders = [step_rows(len(rows), **plan, seed=seed) for seed in seeds]
+    steps = len(orders[0])
     optimizer = torch.optim.AdamW(
-        adaptation.parameter_groups(lrs=(lr,)), weight_decay=training["weight_decay"], fused=True
+        adaptation.parameter_groups(lrs=tuple(lrs)), weight_decay=training["weight_decay"], fused=True
     )
     schedule = training["schedule"]
     scheduler = get_scheduler(
         SCHEDULES[schedule["kind"]],
         optimizer,
-        num_warmup_steps=warmup_steps(schedule["warmup"], steps=len(steps)),
-        num_training_steps=len(steps),
+        num_warmup_steps=warmup_steps(schedule["warmup"], steps=steps),
+        num_training_steps=steps,
     )
-    torch.manual_seed(seed)
-    curves, done = Curves(), 0
+    torch.manual_seed(seeds[0])
+    curves, done = [Curves() for _ in seeds], 0
     found = checkpoints.restore(adaptation=adaptation, optimizer=optimizer)
     if found is not None:
-        done, curves = found["step"], _curves(found["curves"])
+        done, curves = found["step"], [_curves(state) for state in found["curves"]]
         scheduler.load_state_dict(found["scheduler"])
         # The scheduler sets the optimizer's rates when it steps, and not when it is loaded.
         for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
             group["lr"] = rate
 
-    adaptation.begin(steps=len(steps), steps_per_epoch=math.ceil(len(rows) / training["batch_size"]))
-    watched = _watch_points(len(steps), points=training["validations"])
+    adaptation.begin(steps=steps, steps_per_epoch=math.ceil(len(rows) / training["batch_size"]))
+    watched = _watch_points(steps, points=training["validations"]) if validation_rows else set()
+    rate_groups = _rate_groups(adaptation, optimizer)
     with _mode(base.model, training=True):
-        for step in range(done + 1, len(steps) + 1):
-            parts = [rows[row] for row in steps[step - 1]]
-            batches = [
-                collate(parts[start : start + micro_batch], pad_id=base.pad_id, device=base.device)
-                for start in range(0, len(parts), micro_batch)
-            ]
-            curves.lr.append(scheduler.get_last_lr()[0])
+        for step in range(done + 1, steps + 1):
+            blocks = [[rows[row] for row in order[step - 1]] for order in orders]
+            rates = [scheduler.get_last_lr()[group] for group in rate_groups]
             adaptation.before_step(step)
-            loss = _step(base, adaptation, optimizer=optimizer, batches=batches, clip=training["clip"], step=step)
-            curves.loss.append(loss)
-            if not math.isfinite(loss):
-                curves.diverged_at = step
+            alive = _alive(curves)
+            losses = _losses(base, adaptation, blocks=blocks, alive=alive, micro_batch=micro_batch, step=step)
+            for replica in alive:
+                curves[replica].loss.append(losses[replica])
+                curves[replica].lr.append(rates[replica])
+                if not math.isfinite(losses[replica]):
+                    curves[replica].diverged_at = step
+            alive = _alive(curves)
+            if not alive:
                 break
-            adaptation.after_step(step)
+            _update(adaptation, optimizer, alive=alive, clip=training["clip"])
+            adaptation.after_step(step, losses)
             scheduler.step()
-            if step in watched and validation_rows:
-                watched_loss = mean_loss(base, adaptation, rows=validation_rows, micro_batch=micro_batch)
-                curves.validation.append((step, watched_loss))
-            if checkpoints.due(step) and step < len(steps):
-                facts = {"curves": vars(curves), "scheduler": _plain(scheduler.state_dict())}
+            if step in watched:
+                means = mean_loss(base, adaptation, rows=validation_rows, micro_batch=micro_batch)
+                for replica in alive:
+                    curves[replica].validation.append((step, means[replica]))
+            if checkpoints.due(step) and step < steps:
+                facts = {"curves": [vars(own) for own in curves], "scheduler": _plain(scheduler.state_dict())}
                 checkpoints.save(step, adaptation=adaptation, optimizer=optimizer, facts=facts)
-            progress(step, len(steps), loss, curves.lr[-1])
+            progress(step, steps, curves)
     return curves
 
 
-def _step(
+def _losses(
     base: Base,
     adaptation: Adaptation,
     *,
-    optimizer: torch.optim.Optimizer,
-    batches: Sequence[Batch],
-    clip: float,
+    blocks: Sequence[Sequence[Example]],
+    alive: Sequence[int],
+    micro_batch: int,
     step: int,
-) -> float:
-    """One optimizer step; returns its loss. A loss that is not finite changes nothing."""
-    tokens = sum(int(batch.answer_BT[:, 1:].sum()) for batch in batches)
-    total = 0.0
-    for batch in batches:
+) -> list[float]:
+    """The loss of each replica's rows, and the gradients of the living ones' in their parameters."""
+    # A step whose rows lost every answer token (cut by the protocol's length) has a loss and gradients of zero.
+    tokens_A = torch.tensor([max(answer_tokens(block), 1) for block in blocks], device=base.device)
+    total_A = torch.zeros(len(blocks), dtype=torch.float64, device=base.device)
+    for batch in _batches(base, blocks, size=micro_batch):
         adaptation.observe(batch.prompt_BT)
-        loss, _ = answer_loss(base.model, batch)
-        # A step whose rows lost every answer token (cut by the protocol's length) has a loss and gradients of zero.
-        (loss / max(tokens, 1)).backward()
-        total += loss.item()
+        loss_A = answer_loss(base.model, batch, replicas=len(blocks))
+        (loss_A / tokens_A)[alive].sum().backward()
+        total_A += loss_A.detach()
     penalty = adaptation.penalty(step)
     if penalty is not None:
         penalty.backward()
-    mean = total / max(tokens, 1)
-    if math.isfinite(mean):
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        if clip > 0:
+    losses: list[float] = (total_A / tokens_A).tolist()
+    return losses
+
+
+def _update(adaptation: Adaptation, optimizer: torch.optim.Optimizer, *, alive: Sequence[int], clip: float) -> None:
+    """One optimizer step of the living replicas, each clipped by its own norm; the others stay as they are."""
+    for replica in range(adaptation.replicas):
+        parameters = [parameter for _, parameter in adaptation.named_parameters(replica)]
+        if replica not in alive:
+            for parameter in parameters:
+                parameter.grad = None  # which is what the optimizer skips: a gradient of zero would still move it
+        elif clip > 0:
             torch.nn.utils.clip_grad_norm_(parameters, clip)
-        optimizer.step()
+    optimizer.step()
     optimizer.zero_grad()
-    return mean
 
 
 @torch.no_grad()
-def mean_loss(base: Base, adaptation: Adaptation, *, rows: Sequence[Example], micro_batch: int) -> float:
-    """Mean negative log-likelihood per answer token (nats) of some rows, nothing being trained."""
-    total, tokens = 0.0, 0
+def mean_loss(base: Base, adaptation: Adaptation, *, rows: Sequence[Example], micro_batch: int) -> list[float]:
+    """Mean negative log-likelihood per answer token (nats) of some rows by each replica, nothing being trained."""
+    blocks = [rows] * adaptation.replicas
+    total_A = torch.zeros(len(blocks), dtype=torch.float64, device=base.device)
     with _mode(base.model, training=False):
-        for start in range(0, len(rows), micro_batch):
-            batch = collate(rows[start : start + micro_batch], pad_id=base.pad_id, device=base.device)
+        for batch in _batches(base, blocks, size=micro_batch):
             adaptation.observe(batch.prompt_BT)
-            loss, count = answer_loss(base.model, batch)
-            total, tokens = total + loss.item(), tokens + count
-    return total / max(tokens, 1)
+            total_A += answer_loss(base.model, batch, replicas=len(blocks))
+    means: list[float] = (total_A / max(answer_tokens(rows), 1)).tolist()
+    return means
+
+
+def _batches(base: Base, blocks: Sequence[Sequence[Example]], *, size: int) -> Iterator[Batch]:
+    """Micro-batches of at most `size` rows of each block."""
+    for rows in micro_batches(blocks, most=size, starting=STARTING[base.device.type]):
+        yield collate(rows, pad_id=base.pad_id, device=base.device)
+
+
+def _alive(curves: Sequence[Curves]) -> list[int]:
+    """The replicas that have not diverged."""
+    return [replica for replica, own in enumerate(curves) if own.diverged_at is None]
+
+
+def _rate_groups(adaptation: Adaptation, optimizer: torch.optim.Optimizer) -> list[int]:
+    """For each replica, the optimizer's group whose learning rate its curve shows: that of its first parameter."""
+    group_of = {id(p): place for place, group in enumerate(optimizer.param_groups) for p in group["params"]}
+    firsts = [next(adaptation.named_parameters(replica))[1] for replica in range(adaptation.replicas)]
+    return [group_of[id(parameter)] for parameter in firsts]
 
 
 @contextmanager

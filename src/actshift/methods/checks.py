@@ -1,0 +1,137 @@
+"""What a kind of method refuses of its config, before any model or data is loaded.
+
+Each check is called with the method's config (or a part of one, at the key `where`) and the model's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from actshift.errors import ActshiftError, impossible, shown, unknown
+from actshift.methods.options import (
+    ACTIVATIONS,
+    GATE_SCHEDULES,
+    MOMENTS,
+    PARAMETERIZATIONS,
+    PROJECTED,
+    PROJECTIONS,
+    SCOPES,
+)
+from actshift.models.architectures import site_names
+
+Config = Mapping[str, Any]
+
+
+def check_lora(options: Config, *, model: Config, where: str = "method") -> None:
+    """Refuse LoRA options that no model can have."""
+    if options["rank"] < 1:
+        raise impossible(f"{where}.rank", options["rank"], "at least 1")
+    if not 0 < options["alpha"] < math.inf:
+        raise impossible(f"{where}.alpha", options["alpha"], "a positive number")
+    _check_projections(options["targets"], PROJECTIONS, where=f"{where}.targets")
+    if not 0 <= options["dropout"] < 1:
+        raise impossible(f"{where}.dropout", options["dropout"], "a share in [0, 1)")
+
+
+def check_steering(options: Config, *, model: Config, where: str = "method") -> None:
+    """Refuse steering options that do not go together, or not with the model."""
+    shape, name = model["shape"], options["parameterization"]
+    sites = site_names(model["architecture"])
+    if options["site"] not in sites:
+        raise unknown("site", options["site"], sites, where=f"{where}.site")
+    _check_scope(options["scope"], where=f"{where}.scope")
+    if name not in PARAMETERIZATIONS:
+        raise unknown("parameterization", name, PARAMETERIZATIONS, where=f"{where}.parameterization")
+    takes = PARAMETERIZATIONS[name]
+    for option in ("rank", "activation"):
+        if (options[option] is not None) != (option in takes):
+            needs = "needs" if option in takes else "takes no"
+            raise ActshiftError(
+                f"parameterization '{name}' {needs} {where}.{option}; "
+                f"got {shown(options[option])}. It takes: {', '.join(takes) or 'no options'}."
+            )
+    width = shape["heads"] * shape["head_size"] if options["site"] == "heads" else shape["width"]
+    if options["rank"] is not None and not 1 <= options["rank"] <= width:
+        raise impossible(f"{where}.rank", options["rank"], f"1 to {width}, the width of {options['site']}")
+    if options["activation"] is not None and options["activation"] not in ACTIVATIONS:
+        raise unknown("activation", options["activation"], ACTIVATIONS, where=f"{where}.activation")
+    _check_selection(options["selection"], where=f"{where}.selection")
+    _check_gates(options["gates"], where=f"{where}.gates")
+    _check_layers(options["layers"], count=shape["layers"], model=model["name"], where=f"{where}.layers")
+
+
+def check_joint(options: Config, *, model: Config, where: str = "method") -> None:
+    """Refuse a joint method either part of which, or whose constraint, is impossible."""
+    lora, steering, constraint = options["lora"], options["steering"], options["orthogonality"]
+    check_lora(lora, model=model, where=f"{where}.lora")
+    check_steering(steering, model=model, where=f"{where}.steering")
+    if options["lora_lr"] is not None and not 0 < options["lora_lr"] < math.inf:
+        raise impossible(f"{where}.lora_lr", options["lora_lr"], "a positive number, or null for the run's rate")
+    if constraint["project"] is None:
+        return
+    where = f"{where}.orthogonality"
+    if constraint["project"] not in PROJECTED:
+        raise unknown("projected side", constraint["project"], PROJECTED, where=f"{where}.project")
+    every = constraint["every"]
+    if every not in MOMENTS and not (type(every) is int and every >= 1):
+        raise impossible(f"{where}.every", every, f"{', '.join(MOMENTS)} or a number of steps, at least 1")
+    writers = [target for target in ("down_proj", "o_proj") if target in lora["targets"]]
+    _check_projections(constraint["against"], writers, where=f"{where}.against")
+    if steering["parameterization"] not in ("linear", "nonlinear") or steering["site"] == "heads":
+        raise ActshiftError(
+            f"{where} needs a steering part with W1 and W2 of the model's width, linear or nonlinear at any site but "
+            f"heads; got {steering['parameterization']} at {steering['site']}. Set {where}.project=null."
+        )
+
+
+def _check_projections(given: Sequence[str], allowed: Sequence[str], *, where: str) -> None:
+    if not given:
+        raise impossible(where, given, "a list of at least one projection")
+    for projection in given:
+        if projection not in allowed:
+            raise unknown("projection", projection, allowed, where=where)
+
+
+def _check_scope(scope: Config, *, where: str) -> None:
+    if scope["kind"] not in SCOPES:
+        raise unknown("scope", scope["kind"], SCOPES, where=f"{where}.kind")
+    for end in ("first", "last"):
+        if scope[end] < 0:
+            raise impossible(f"{where}.{end}", scope[end], "at least 0")
+    if scope["kind"] == "first_last" and scope["first"] + scope["last"] < 1:
+        raise impossible(where, scope, "at least one position, first + last >= 1")
+    if scope["separate"] and (scope["kind"] != "first_last" or not (scope["first"] and scope["last"])):
+        raise impossible(f"{where}.separate", True, "false unless kind is first_last with both ends at least 1")
+
+
+def _check_selection(selection: Config, *, where: str) -> None:
+    for share in ("stage", "heads"):
+        if not 0 < selection[share] < 1:
+            raise impossible(f"{where}.{share}", selection[share], "a share in (0, 1)")
+    if not 0 <= selection["penalty"] < math.inf:
+        raise impossible(f"{where}.penalty", selection["penalty"], "at least 0")
+
+
+def _check_gates(gates: Config, *, where: str) -> None:
+    if gates["schedule"] not in GATE_SCHEDULES:
+        raise unknown("gate schedule", gates["schedule"], GATE_SCHEDULES, where=f"{where}.schedule")
+    for share in ("start", "end", "change"):
+        if not 0 <= gates[share] <= 1:
+            raise impossible(f"{where}.{share}", gates[share], "a share in [0, 1]")
+    if not 0 <= gates["decay"] < math.inf:
+        raise impossible(f"{where}.decay", gates["decay"], "at least 0")
+    if gates["cycle"] < 1:
+        raise impossible(f"{where}.cycle", gates["cycle"], "at least 1")
+
+
+def _check_layers(layers: Any, *, count: int, model: str, where: str) -> None:
+    if layers == "all":
+        return
+    allowed = f"'all' or a list of different layers from 0 to {count - 1}, which '{model}' has"
+    if not isinstance(layers, list) or not layers or len(set(map(str, layers))) < len(layers):
+        raise impossible(where, layers, allowed)
+    for layer in layers:
+        if type(layer) is not int or not 0 <= layer < count:
+            raise impossible(where, layers, allowed)
