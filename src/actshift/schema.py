@@ -136,6 +136,16 @@ class EvaluationConfig:
 
 
 @dataclass
+class SchedulesConfig:
+    """The schedule of each method family."""
+
+    sft: ScheduleConfig = field(default_factory=ScheduleConfig)
+    lora: ScheduleConfig = field(default_factory=ScheduleConfig)
+    steering: ScheduleConfig = field(default_factory=ScheduleConfig)
+    joint: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+
+@dataclass
 class ProtocolConfig:
     """What a protocol prescribes by method family, by data set and by the data set's kind.
 
@@ -144,7 +154,7 @@ class ProtocolConfig:
 
     name: str = MISSING
     batch_size: dict[str, int] = MISSING  # by kind of data set
-    schedules: dict[str, dict[str, ScheduleConfig]] = MISSING  # by kind of data set and method family
+    schedules: dict[str, SchedulesConfig] = MISSING  # by kind of data set
     epochs: dict[str, int] = MISSING  # by data set
     max_tokens: dict[str, int | None] = MISSING  # by data set
     overlong: str = MISSING

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from actshift.cli import main
-from actshift.composition import groups, known_keys
+from actshift.composition import SCHEMAS, _group_keys, groups, known_keys
+from actshift.methods.options import SteeringConfig
 
 LIGHT = """
 import sys
@@ -62,9 +63,11 @@ def test_cfg_prints_every_key(resolve: list[str], capsys: pytest.CaptureFixture[
     assert main(["run", "--cfg", "job", *resolve, "method=post_block_nonlinear", "sweep=demo"]) == 0
     config = yaml.safe_load(capsys.readouterr().out)
     printed = leaves(config)
-    # Neither LoRA's own keys nor those of a list's entries; an interpolation stands for the keys below it.
+    # Neither other kinds' keys nor those of a list's entries; an interpolation stands for the keys below it.
     wanted = {key for key in known_keys() if "*" not in key and not key.startswith("sweep.exclude.")}
-    wanted -= {"method.alpha", "method.dropout", "method.targets"}
+    own = {key for key in SCHEMAS if key[0] == "method"}
+    others = {key for group in own for key in _group_keys(SCHEMAS[group])} - set(_group_keys(SteeringConfig))
+    wanted -= others
     below = ("training.schedule.", "data.splits.")
     assert {key for key in wanted - printed if resolve or not key.startswith(below)} == set()
     assert config["method"]["activation"] == "silu"
