@@ -64,7 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     _sweep_parser(commands, "tables", "write a table from its records and print it", handler="tables_command")
     about = "questions that splits share, within data sets and across them"
     shared = commands.add_parser("overlaps", help=about, description=about, epilog=EPILOG)
-    shared.add_argument("overrides", nargs="+", help="data.source=hub, or data.source=local data.dir=FOLDER; dataset=A,B")
+    sources = "data.source=hub, or data.source=local data.dir=FOLDER; dataset=A,B"
+    shared.add_argument("overrides", nargs="+", help=sources)
     shared.set_defaults(command="overlaps_command")
     adapters = commands.add_parser("adapters", help="the trained adapters of a results folder", epilog=EPILOG)
     adapters.add_argument("overrides", nargs="*", help="results=FOLDER, where it is not ./results")

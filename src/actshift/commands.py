@@ -107,6 +107,7 @@ def prefetch_command(request: Namespace) -> int:
 
 def submit_command(request: Namespace) -> int:
     """Submit what a table still needs as SLURM jobs: grid arrays, the selection, final arrays."""
+    from actshift import prefetch
     from actshift.paths import slurm_dir
     from actshift.sweeps import slurm
     from actshift.sweeps.submission import Submission
@@ -126,6 +127,8 @@ def submit_command(request: Namespace) -> int:
         dry=request.dry_run,
     )
     stages = _stages(store, grid)
+    if not request.dry_run:
+        prefetch.require(stages[-1], store=store, compose=compose_cell)
     selected = len(stages) > 1 and all(store.state(run.identity, run.split) == "done" for run in grid.runs)
     size = 1000 if request.dry_run else slurm.array_size()
     queued = set() if request.dry_run else slurm.queued(store, grid.sweep)

@@ -200,8 +200,10 @@ def _explained(error: BaseException, repository: Repository) -> ActshiftError:
                 f"{repository.key}.revision to a branch, tag or commit of {page}."
             )
         case errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled():
-            reason = "no network is to be used (HF_HUB_OFFLINE)" if is_offline() else f"{constants.ENDPOINT} cannot be reached"
-            text = f"{repository} is not all in {constants.HF_HUB_CACHE}, and {reason}: {_FETCH_IT}"
+            reached = "is not to be asked (HF_HUB_OFFLINE)" if is_offline() else "cannot be reached"
+            text = (
+                f"{repository} is not all in {constants.HF_HUB_CACHE}, and {constants.ENDPOINT} {reached}: {_FETCH_IT}"
+            )
         case _:
             text = (
                 f"{repository} could not be downloaded: {said}. What is complete is kept: the same command goes on "

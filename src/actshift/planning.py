@@ -110,7 +110,7 @@ def _planned(
     groups = ("model", "method", "dataset")
     base = [f"{group}={name}" for group, name in zip(groups, names, strict=True)]
     variants = (sweep.get("variants") or {}).get(names[1]) or {"": []}
-    overrides_of = {name: [*base, *_merged([*overrides, *own], sweep=sweep["name"])] for name, own in variants.items()}
+    overrides_of = {name: [*base, *_merged([*overrides, *variants[name]], sweep=sweep["name"])] for name in variants}
     configs = {name: compose([*given, "stage=grid"]) for name, given in overrides_of.items()}
     config = next(iter(configs.values()))
     for group, name in zip(groups, names, strict=True):

@@ -11,9 +11,10 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -101,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     @property
     def hub(self) -> Hub:
-        return self.server.hub  # type: ignore[attr-defined,no-any-return]
+        return self.server.hub  # type: ignore[attr-defined]
 
     def log_message(self, format: str, *args: Any) -> None:
         """The hub's list of requests is the log."""
@@ -137,10 +138,11 @@ class _Handler(BaseHTTPRequestHandler):
         repo, sha = found
         files = repo.commits[sha]
         if what == "tree":
-            inside = [path for path in files if not below or path.startswith(f"{below}/")]
-            self._json([_entry(path, files[path]) for path in sorted(inside)])
+            recursive = parse_qs(urlsplit(self.path).query).get("recursive", ["false"])[0].lower() == "true"
+            self._json(list(_tree(files, below or "", recursive=recursive)))
         elif what == "paths-info":
-            self._json([_entry(path, files[path]) for path in self.form.get("paths", []) if path in files])
+            there = {entry["path"]: entry for entry in _tree(files, "", recursive=True)}
+            self._json([there[path] for path in self.form.get("paths", []) if path in there])
         else:
             siblings = [{"rfilename": path} for path in sorted(files)]
             gated = "manual" if repo.readers is not None else False
@@ -211,6 +213,15 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.wfile.write(body[:keep])
         self.close_connection = keep is not None and keep < len(body)
+
+
+def _tree(files: Files, below: str, *, recursive: bool) -> Iterator[dict[str, Any]]:
+    """The files and folders of a folder, with those of folders in it or without."""
+    folders = {str(folder) for path in files for folder in PurePosixPath(path).parents} - {"."}
+    for path in sorted({*files, *folders}):
+        parent = path.rpartition("/")[0]
+        if parent == below or (recursive and path.startswith(f"{below}/" if below else "")):
+            yield _entry(path, files[path]) if path in files else {"type": "directory", "path": path, "oid": "0" * 40}
 
 
 def _entry(path: str, content: bytes) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from conftest import FOLDERS, TOKEN, Client, tiny
+from clients import FOLDERS, TOKEN, Client, tiny
 from server import Hub
 
 

@@ -101,10 +101,10 @@ def test_the_other_options_compose(group: str, option: str) -> None:
 def test_a_run_takes_what_its_protocol_says_for_its_family_and_data_set(composed: list[dict[str, Any]]) -> None:
     for config in composed:
         protocol, training, dataset = config["protocol"], config["training"], config["dataset"]
-        assert training["schedule"] == protocol["schedules"][config["method"]["family"]]
+        assert training["schedule"] == protocol["schedules"][dataset["kind"]][config["method"]["family"]]
         assert training["epochs"] == protocol["epochs"][dataset["name"]]
         assert training["max_tokens"] == protocol["max_tokens"][dataset["name"]]
-        assert training["batch_size"] == protocol["batch_size"]
+        assert training["batch_size"] == protocol["batch_size"][dataset["kind"]]
         assert config["data"]["splits"] == dataset["splits"][protocol["name"]]
         assert config["data"]["origin"] == dataset[config["data"]["source"]]
         assert config["lr"] == config["method"]["lr"]
@@ -232,14 +232,14 @@ def test_a_sweep_that_cannot_be_is_refused(override: str, message: str) -> None:
         (["data.source=${stage}"], "grid", "hub, local, procedural", None),
         (["data.origin={}"], "data.origin = {}", "follows dataset.procedural", None),
         (["data.origin.seed=1"], "data.origin.seed", "dir, limit, origin", None),
-        (["dataset.folder=x"], "dataset.folder", "hub, local, max_new_tokens", "local.folder"),
+        (["dataset.folder=x"], "dataset.folder", "hub, kind, local", "local.folder"),
         (["method=srt"], "srt", "lora_r8, post_block", "sft"),
         (["model=tny"], "tny", "random-llama", "tiny"),
         (["dataset=Boolq"], "Boolq", "arc_challenge, boolq", "boolq"),
         (["protocol=papr"], "papr", "paper, released", "paper"),
         (["method=post_block,srt"], "srt", "lora_r8, post_block", "sft"),
         (["method=null"], "null", "lora_r8, post_block", None),
-        (["hydrax=1"], "hydrax", "data, dataset, hardware", None),
+        (["hydrax=1"], "hydrax", "adapter, data, dataset", None),
         (["model=tiny", "method=sft", "method.rank=4"], "method.rank", "family, kind, lr, name, rates", None),
         (["lr=abc"], "'abc' of type 'str'", "Float", None),
         (["seed=1.5"], "'1.5' of type 'float'", "Integer", None),

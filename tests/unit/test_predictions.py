@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from adapted import attached, base_of, method_config, perturb, training_config
-from dataset_configs import DATASETS, dataset_config
+from dataset_configs import SCORED, dataset_config
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,14 +17,12 @@ from actshift.errors import ActshiftError
 from actshift.evaluation.answers import predict
 from actshift.evaluation.predictions import Prediction, per_token_metrics, read_predictions, write_predictions
 from actshift.methods.base import Adaptation
-from actshift.tasks import TASKS, get_task
+from actshift.tasks import get_task
 from actshift.tasks.examples import Examples, tokenize
 from actshift.tasks.sources import procedural_rows
 from actshift.tasks.splits import Split
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import train
-
-NAMES = [name for name in DATASETS if TASKS[dataset_config(name)["task"]].scored]
 
 
 def examples(name: str, count: int) -> Examples:
@@ -40,7 +38,7 @@ def examples(name: str, count: int) -> Examples:
 def answering(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adaptation]:
     """The tiny model after a few steps on all data sets: it answers in their forms, and then goes on talking."""
     base = base_of("tiny")
-    rows = [row for name in NAMES for row in examples(name, 120)]
+    rows = [row for name in SCORED for row in examples(name, 120)]
     random.Random(0).shuffle(rows)
     with attached(base, method_config("sft", model="tiny")) as adaptation:
         train(
@@ -73,7 +71,7 @@ def predictions(
 
 
 @pytest.mark.parametrize("rule", ["paper", "released"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SCORED)
 def test_stopping_early_changes_no_score(name: str, rule: str, answering: Adaptation) -> None:
     (stopped,) = predictions(answering, name, rule=rule)
     (full,) = predictions(answering, name, rule=rule, stop=False)
@@ -85,7 +83,7 @@ def test_stopping_early_changes_no_score(name: str, rule: str, answering: Adapta
     assert (sum(saved) > 0) is get_task(dataset_config(name)["task"]).first_match
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SCORED)
 def test_no_batch_and_no_padding_changes_a_greedy_answer(name: str, answering: Adaptation) -> None:
     """One row at a time, two sizes of batches, and everything at once, on the tiny model in float32."""
     found = [

@@ -53,7 +53,7 @@ GARBAGE = (
 )
 
 LABELS = {"aqua": "A", "boolq": "True", "arc_challenge": "A", "gsm8k": "1", "listops": "1", "winogrande": "1"}
-SCORED = sorted(LABELS)
+RULED = sorted(LABELS)
 
 # Text that looks like answers, so that the rules' branches are reached, mixed with anything at all.
 PIECES = [
@@ -139,7 +139,7 @@ def test_an_answer_still_scores_with_a_following_line(name: str) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", SCORED)
+@pytest.mark.parametrize("name", RULED)
 @given(output=TEXTS)
 def test_no_text_breaks_a_scorer(name: str, rule: str, output: str) -> None:
     task = get_task(name, rule=rule)
@@ -150,7 +150,7 @@ def test_no_text_breaks_a_scorer(name: str, rule: str, output: str) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", SCORED)
+@pytest.mark.parametrize("name", RULED)
 @given(output=TEXTS, more=TEXTS)
 def test_a_decided_output_cannot_change(name: str, rule: str, output: str, more: str) -> None:
     task = get_task(name, rule=rule)
@@ -161,7 +161,7 @@ def test_a_decided_output_cannot_change(name: str, rule: str, output: str, more:
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", [name for name in SCORED if TASKS[name].first_match])
+@pytest.mark.parametrize("name", [name for name in RULED if TASKS[name].first_match])
 def test_a_gold_answer_is_decided_before_it_ends(name: str, rule: str) -> None:
     config = dataset_config(name)
     task = get_task(config["task"], rule=rule)
@@ -300,7 +300,7 @@ def test_an_unknown_rule_is_refused() -> None:
         get_task("boolq", rule="papers")
 
 
-@pytest.mark.parametrize("name", SCORED)
+@pytest.mark.parametrize("name", RULED)
 def test_the_options_of_a_row_are_answers_that_score_as_themselves(name: str) -> None:
     config = dataset_config(name)
     for rule in RULES:

@@ -77,7 +77,7 @@ def test_the_configs_that_the_cases_start_from_are_valid(configs: dict[str, Conf
         ("training.validations", -1, "at least 0"),
         ("data.limit.train", 0, "at least 1"),
         ("data.limit.test", -5, "at least 1"),
-        ("dataset.max_new_tokens", 0, "at least 1"),
+        ("evaluation.max_new_tokens", 0, "at least 1"),
         ("dataset.procedural.rows.train", 0, "at least 1"),
         ("hardware.threads", 0, "at least 1"),
         ("hardware.workers", 0, "at least 1"),
