@@ -18,7 +18,7 @@ from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import Curves, mean_loss, train
 
 MODEL = "random-llama"
-RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
+RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 CONSTANT = {"kind": "constant", "warmup": 0.0}
 
 State = dict[str, torch.Tensor]

@@ -31,7 +31,7 @@ UNREAD = {
     "dataset.version": "its work is done by being counted: raising it makes every run of the data set another run",
     "data.origin": "the chosen source's settings once more, to be counted: the data code reads dataset.<source> itself",
     "protocol.chat": "with model.chat: chat templates are declared, not applied yet",
-    "protocol.overlong": "what happens to rows over a limit: declared; rows are cut and counted, and paper has no limit",
+    "protocol.overlong": "rows over a limit: declared; they are cut and counted, and paper has no limit",
     "training.overlong": "the same",
     "model.chat": "whether prompts get the tokenizer's chat template: declared for Gemma 3, not applied yet",
 }
