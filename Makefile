@@ -2,6 +2,8 @@
 PYTHON ?= python3
 # On Linux pip's own choice of torch carries CUDA; where another build is wanted, name it: make setup TORCH=...
 TORCH ?= torch==2.13.0
+# How many processes `make test` spreads its tests over; each takes a core and about a gigabyte.
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -25,7 +27,7 @@ demo: setup ## Table 1 at small scale: plan, grid, selection, seeds, tables (min
 	$(BIN)/actshift sweep demo
 
 test: setup ## the tests that need no GPU, no network and no patience
-	$(BIN)/python -m pytest -m "not slow and not gpu and not network and not slurm"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not gpu and not network and not slurm"
 
 test-slow: setup ## the long tests
 	$(BIN)/python -m pytest -m slow

@@ -84,10 +84,11 @@ def save_adapter(
     base: Base,
     config: Mapping[str, Any],
     facts: Mapping[str, Any],
+    replica: int = 0,
     **said: Any,
 ) -> None:
     """Save what a run trained as one complete folder; `facts` go to facts.json, `said` to the description."""
-    state = adaptation.state_dict()
+    state = adaptation.state_dict(replica)
     with new_folder(folder) as partial:
         if config["method"]["kind"] == "lora":
             state = {f"{PEFT_NAMES}{name}": tensor for name, tensor in state.items()}

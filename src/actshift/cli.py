@@ -61,7 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     status = _sweep_parser(commands, "status", "states of a table's runs, from files alone", handler="status_command")
     status.add_argument("--watch", action="store_true", help="show it anew every few seconds")
     status.add_argument("--json", action="store_true", help="print it for a program to read")
-    _sweep_parser(commands, "tables", "write a table from its records and print it", handler="tables_command")
+    about = "write a table from its records and print it (table11 to table13: the standard deviations)"
+    tables = _sweep_parser(commands, "tables", about, handler="tables_command")
+    shown = "what is printed: ours, paper (what it prints), gap (both side by side), std (standard deviations)"
+    tables.add_argument("--variant", default="ours", metavar="NAME", help=shown)
     about = "questions that splits share, within data sets and across them"
     shared = commands.add_parser("overlaps", help=about, description=about, epilog=EPILOG)
     sources = "data.source=hub, or data.source=local data.dir=FOLDER; dataset=A,B"

@@ -19,6 +19,8 @@ from actshift.store import Store
 
 FED = ("dataset.", "protocol.", "method.", "model.")
 """Below these are keys that do not count themselves, but what counts is made from them (`data.origin`)."""
+DEVIATIONS = {"table11": "table1", "table12": "table2", "table13": "table4"}
+"""The paper's tables of standard deviations, and the sweeps that make them."""
 HYDRA_FLAGS = ("--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i", "--hydra-help")
 
 
@@ -205,10 +207,12 @@ def _hardware(request: Namespace, grid: Manifest) -> dict[str, str]:
 
 
 def tables_command(request: Namespace) -> int:
-    """Write the table of a sweep from its records and print it."""
+    """Write every variant of a sweep's table from its records, and print one."""
+    if request.sweep in DEVIATIONS:
+        request.sweep, request.variant = DEVIATIONS[request.sweep], "std"
     store, grid = _planned(request)
     selection = read_selection(store, grid.sweep) if store.selected_path(grid.sweep).exists() else None
-    _print_tables(store, _stages(store, grid)[-1], selection)
+    _print_tables(store, _stages(store, grid)[-1], selection, variant=request.variant)
     return 0
 
 
@@ -282,12 +286,12 @@ def score_command(request: Namespace) -> int:
 def figures_command(request: Namespace) -> int:
     """Draw what a sweep has figures for, as SVG and PNG."""
     from actshift.report import figures
-    from actshift.report.frame import cells
+    from actshift.report.frame import cells, loss_curves
 
     store, grid = _planned(request)
     selection = read_selection(store, grid.sweep) if store.selected_path(grid.sweep).exists() else None
-    frame = cells(_stages(store, grid)[-1], store.records("test"), selection)
-    drawn = figures.all_figures(frame, selection)
+    final, records = _stages(store, grid)[-1], store.records("test")
+    drawn = figures.all_figures(cells(final, records, selection), selection, loss_curves(final, records))
     for path in figures.write(drawn, store.root / "figures", sweep=grid.sweep):
         print(path)
     if not drawn:
@@ -402,7 +406,7 @@ def _stages(store: Store, grid: Manifest) -> list[Manifest]:
     return [grid, read_manifest(path)] if path.exists() else [grid]
 
 
-def _print_tables(store: Store, manifest: Manifest, selection: Selection | None) -> None:
+def _print_tables(store: Store, manifest: Manifest, selection: Selection | None, *, variant: str = "ours") -> None:
     from rich.console import Console
 
     from actshift.report.frame import cells
@@ -411,7 +415,7 @@ def _print_tables(store: Store, manifest: Manifest, selection: Selection | None)
     frame = cells(manifest, store.records("test"), selection)
     paths = write(frame, manifest, store.tables)
     console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(terminal(frame, manifest))
+    console.print(terminal(frame, manifest, variant=variant))
     for path in paths:
         print(path)
 

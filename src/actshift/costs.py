@@ -74,13 +74,9 @@ def estimate(config: Config, *, split: str, trained: bool = False) -> Cost:
     rate = speed["flops"][precision] * speed["efficiency"]
     full = config["method"]["kind"] == "sft"
 
-    rows = rows_of(config, "train") * config["training"]["epochs"]
-    steps = math.ceil(rows / config["training"]["batch_size"])
-    if config["training"]["max_steps"]:
-        steps = min(steps, config["training"]["max_steps"])
-        rows = steps * config["training"]["batch_size"]
+    _, rows = _steps(config)
     row = (prompt + answer) * (2 * weights + _attention(shape, prompt + answer)) + answer * head
-    training = rows * row * (3 if full else 2) / rate + steps * shape["layers"] * speed["layer_seconds"]
+    training = rows * row * (3 if full else 2) / rate + _starting(config)
 
     scored = rows_of(config, split)
     batches = max(1.0, scored * prompt / config["hardware"]["evaluation_tokens"])
@@ -88,6 +84,50 @@ def estimate(config: Config, *, split: str, trained: bool = False) -> Cost:
     moved = everything * BYTES[precision] / speed["bytes_per_second"] + shape["layers"] * speed["layer_seconds"] / 3
     decoding = batches * answer * moved + scored * answer * (2 * weights + head) / rate
     return Cost(0.0 if trained else training, prefill + decoding, _peak(config, everything=everything, full=full))
+
+
+PAYS = 1.2
+"""How many times as fast runs must be at once as one after the other, by the estimate, to be trained so."""
+
+
+def replica_rows(config: Config, replicas: int) -> int:
+    """Rows of a micro-batch that each of some runs takes when they are trained at once; 0 where that does not pay.
+
+    What a step costs apart from its tokens is paid once for all of them, which is most of it on a small model and
+    little on a large one. Micro-batches are halved until all fit the device together.
+    """
+    from actshift.methods import REPLICATED
+
+    if config["method"]["kind"] not in REPLICATED:
+        return 0
+    alone = estimate(config, split="validation").train_seconds
+    together = replicas * alone - (replicas - 1) * _starting(config)
+    if replicas * alone < PAYS * together:
+        return 0
+    rows: int = config["hardware"]["micro_batch"]
+    while rows and _peak_at(config, replicas * rows) > config["hardware"]["speed"]["memory_bytes"]:
+        rows //= 2
+    return rows
+
+
+def _peak_at(config: Config, micro_batch: int) -> float:
+    hardware = {**config["hardware"], "micro_batch": micro_batch}
+    return estimate({**config, "hardware": hardware}, split="validation").peak_bytes
+
+
+def _steps(config: Config) -> tuple[int, int]:
+    """Steps of a training, and the rows that they see."""
+    rows, size = rows_of(config, "train") * config["training"]["epochs"], config["training"]["batch_size"]
+    steps, most = math.ceil(rows / size), config["training"]["max_steps"]
+    return (steps, rows) if not most or most >= steps else (most, most * size)
+
+
+def _starting(config: Config) -> float:
+    """Seconds that a training's steps cost apart from their tokens."""
+    seconds: float = (
+        _steps(config)[0] * config["model"]["shape"]["layers"] * config["hardware"]["speed"]["layer_seconds"]
+    )
+    return seconds
 
 
 def _embeddings(shape: Config) -> int:

@@ -43,6 +43,14 @@ def host() -> str:
     return socket.gethostname()
 
 
+def reset_peak_memory(device_type: str) -> None:
+    """Let `peak_memory` count from here, where that can be: a CPU's process keeps its highest mark."""
+    if device_type == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+
+
 def peak_memory(device_type: str) -> int:
     """Bytes: the most that was allocated on a CUDA device, or the most that this process held on a CPU."""
     if device_type == "cuda":

@@ -1,30 +1,29 @@
 """The one entrypoint: a resolved configuration goes in, a record comes out.
 
-Load, attach, train (or take over what was trained), evaluate the stage's split, record. A run that is done already is
-only read; one that was interrupted continues from its newest checkpoint.
+Train (or take over what was trained), load, attach, evaluate the stage's split, record. A run that is done already is
+only read; one that was interrupted continues from its newest checkpoint. What is scored is the adapter on disk.
 """
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from actshift.adapters import load_adapter, save_adapter
+from actshift.adapters import load_adapter
+from actshift.claims import Claim
 from actshift.composition import cell_of
-from actshift.descriptions import DESCRIPTION
 from actshift.errors import ActshiftError
 from actshift.evaluate import answer
 from actshift.evaluation.predictions import Prediction, per_token_metrics, write_predictions
 from actshift.identity import counted, identity_of, ignored_keys
 from actshift.methods import attach
-from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
 from actshift.progress import Progress
 from actshift.provenance import code_provenance, host, now, peak_memory
@@ -32,40 +31,17 @@ from actshift.records import Cell, Record
 from actshift.schema import STAGES
 from actshift.session import Config, Interrupted, Session, pick_device, set_threads
 from actshift.store import Store
-from actshift.tasks import get_task, refuse_unscored
-from actshift.tasks.base import Task
-from actshift.tasks.examples import Examples, tokenize
+from actshift.tasks import refuse_unscored
 from actshift.tasks.sources import partial_splits
 from actshift.tasks.splits import Split
 from actshift.trackers import Tracker, start_tracker
-from actshift.training.checkpoints import Checkpoints, read_facts
-from actshift.training.loop import Curves, train
+from actshift.train import Trained, train_runs, trained
 
-__all__ = ["Busy", "Config", "Interrupted", "Session", "Trained", "pick_device", "run"]
+__all__ = ["Busy", "Config", "Interrupted", "Session", "Trained", "pick_device", "run", "run_together"]
 
 
 class Busy(ActshiftError):
     """Another process is at the run that was asked for."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What is kept of a training beside the adapter's tensors."""
-
-    identity: str
-    steps: int
-    final_loss: float
-    diverged: bool
-    trainable_parameters: int
-    total_parameters: int
-    train_fingerprint: str
-    truncated: int
-    lost_answers: int
-    train_seconds: float
-    peak_memory_bytes: int
-    device: str
-    device_name: str
-    overlap: int = 0
 
 
 def run(config: Config, *, session: Session | None = None, progress: Progress | None = None) -> Record:
@@ -73,29 +49,48 @@ def run(config: Config, *, session: Session | None = None, progress: Progress | 
 
     Errors: `Busy`, and whatever made the run fail, after it was noted in the store.
     """
-    if config["adapter"] is not None:
+    (record,) = run_together([config], session=session, progress=progress)
+    return record
+
+
+def run_together(
+    configs: Sequence[Config], *, session: Session | None = None, progress: Progress | None = None
+) -> list[Record]:
+    """The records of runs that differ in learning rate and seed alone, made at once over one base model.
+
+    Each record is that of the run alone within rounding, and says how many were trained at once. An error is noted
+    as the failure of a run that is alone, and of none where there are several: they may do better apart.
+    Errors: `Busy` where another process has one of them, and whatever stopped them.
+    """
+    first = configs[0]
+    if first["adapter"] is not None:
         raise ActshiftError("an adapter that exists is no run: actshift.evaluate.evaluate scores it")
-    refuse_unscored(config)
-    store, split = Store(Path(config["results"])), STAGES[config["stage"]]
-    identity = identity_of(config, ignore=ignored_keys())
-    found = store.record(identity, split)
-    if found is not None:
-        return found
-    claim = store.claim(identity)
-    if claim is None:
-        raise Busy(f"run {identity} is being done by another process")
-    with claim:
-        found = store.record(identity, split)  # it may have been finished between the look and the claim
-        if found is not None:
-            return found
+    refuse_unscored(first)
+    store, split = Store(Path(first["results"])), STAGES[first["stage"]]
+    named = {identity_of(config, ignore=ignored_keys()): config for config in configs}
+    with ExitStack() as stack:
+        claims: dict[str, Claim] = {}
+        for identity in sorted(named):  # in one order for every process, so that none waits for the other
+            if store.record(identity, split) is not None:
+                continue
+            claim = store.claim(identity)
+            if claim is None:
+                raise Busy(f"run {identity} is being done by another process")
+            claims[identity] = stack.enter_context(claim)
+        # One may have been finished between the look and the claim.
+        missing = {name: config for name, config in named.items() if store.record(name, split) is None}
         try:
-            record = _Run(config, identity, store, session or Session(), progress or Progress()).record(split)
-            store.publish(record, claim=claim)
+            if missing:
+                runs = _Runs(missing, split, store, session or Session(), progress or Progress())
+                for record in runs.records():
+                    store.publish(record, claim=claims[record.identity])
         except Exception as error:
-            if not claim.lost:
-                store.fail(identity, split, traceback.format_exc(), died=_out_of_memory(error))
+            if len(named) == 1 and not claims[next(iter(named))].lost:
+                store.fail(next(iter(named)), split, traceback.format_exc(), died=_out_of_memory(error))
             raise
-        return record
+    records = [store.record(identity, split) for identity in named]
+    assert all(record is not None for record in records)
+    return [record for record in records if record is not None]
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -103,176 +98,132 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)
 
 
-@dataclass
-class _Run:
-    """One run on its way from configuration to record."""
+class _Runs:
+    """Runs on their way from configurations (by identity) to records of `split`."""
 
-    config: Config
-    identity: str
-    store: Store
-    session: Session
-    progress: Progress
+    def __init__(
+        self, configs: Mapping[str, Config], split: str, store: Store, session: Session, progress: Progress
+    ) -> None:
+        self._configs = configs
+        self._split = split
+        self._store = store
+        self._session = session
+        self._progress = progress
+        self._any = next(iter(configs.values()))
 
-    def record(self, split: str) -> Record:
-        config = self.config
-        set_threads(config["hardware"])
-        task = get_task(config["dataset"]["task"], rule=config["evaluation"]["rule"])
-        scored = self.session.split(config, split)  # before the model: a missing file should cost seconds
-        base = self.session.base(config)
-        adaptation = attach(base, config=config["method"], seeds=(config["seed"],))
-        tracker = start_tracker(config, identity=self.identity, folder=self._folder)
+    def records(self) -> list[Record]:
+        set_threads(self._any["hardware"])
+        scored = self._session.split(self._any, self._split)  # before the model: a missing file should cost seconds
+        base = self._session.base(self._any)
+        trackers = {
+            name: start_tracker(config, identity=name, folder=self._store.run_folder(name))
+            for name, config in self._configs.items()
+        }
+        results: dict[str, dict[str, Any]] = {name: {} for name in self._configs}
         try:
-            trained = self._take_over(adaptation) or self._train(base, adaptation, task=task, tracker=tracker)
+            self._train(base, trackers)
             started = time.monotonic()
-            predictions = self._evaluate(base, adaptation, split=scored, name=split, trained=trained)
+            predictions = self._evaluate(base, split=scored)
+            seconds = (time.monotonic() - started) / len(self._configs)
+            records = [
+                self._record(base, name, found, split=scored, seconds=seconds) for name, found in predictions.items()
+            ]
+            results = {record.identity: {**record.metrics, "split": self._split} for record in records}
+        finally:
+            for name, tracker in trackers.items():
+                tracker.finish(results[name])
+        return records
+
+    def _train(self, base: Base, trackers: Mapping[str, Tracker]) -> None:
+        """Train the runs that have no adapter yet."""
+        missing = {name: config for name, config in self._configs.items() if self._trained(name) is None}
+        if missing:
+            train_runs(
+                missing,
+                base,
+                store=self._store,
+                session=self._session,
+                progress=self._progress,
+                trackers=[trackers[name] for name in missing],
+            )
+
+    def _trained(self, identity: str) -> Trained | None:
+        facts = trained(self._store.run_folder(identity))
+        if facts is not None and facts.identity != identity:
+            raise ActshiftError(f"{self._store.run_folder(identity)} holds the adapter of run {facts.identity}")
+        return facts
+
+    def _evaluate(self, base: Base, *, split: Split) -> dict[str, list[Prediction]]:
+        """The predictions of each run, kept with it; none of a diverged run, whose model says nothing."""
+        none: list[Prediction] = []
+        found = dict.fromkeys(self._configs, none)
+        sound = [name for name in self._configs if not self._facts(name).diverged]
+        if not sound:
+            return found
+        configs = [self._configs[name] for name in sound]
+        adapters = [
+            load_adapter(self._store.run_folder(name) / "adapter", config=config)
+            for name, config in zip(sound, configs, strict=True)
+        ]
+        adaptation = attach(base, config=self._any["method"], seeds=[config["seed"] for config in configs])
+        try:
+            for replica, adapter in enumerate(adapters):
+                adaptation.load_state_dict(adapter.state, replica)
+            answers = answer(
+                self._any,
+                base,
+                adaptation,
+                split=split,
+                name=self._split,
+                session=self._session,
+                cache=self._store.cache,
+                progress=self._progress,
+            )
         finally:
             adaptation.detach()
-        record = Record(
-            identity=self.identity,
-            split=split,
+        for name, predictions in zip(sound, answers, strict=True):
+            write_predictions(self._store.run_folder(name) / f"predictions-{self._split}.jsonl", predictions)
+            found[name] = predictions
+        return found
+
+    def _facts(self, identity: str) -> Trained:
+        facts = self._trained(identity)
+        assert facts is not None
+        return facts
+
+    def _record(
+        self, base: Base, identity: str, predictions: list[Prediction], *, split: Split, seconds: float
+    ) -> Record:
+        config, facts = self._configs[identity], self._facts(identity)
+        return Record(
+            identity=identity,
+            split=self._split,
             cell=Cell(*cell_of(config)),
             lr=config["lr"],
             seed=config["seed"],
             config=counted(config, ignore=ignored_keys()),
-            metrics=_metrics(predictions, rows=len(scored.rows), trained=trained),
+            metrics=_metrics(predictions, rows=len(split.rows), trained=facts),
             provenance={
                 **code_provenance(),
                 "created": now(),
                 "host": host(),
-                "device": trained.device,
-                "device_name": trained.device_name,
+                "device": facts.device,
+                "device_name": facts.device_name,
                 "hardware": config["hardware"]["name"],
                 "micro_batch": config["hardware"]["micro_batch"],
                 "threads": config["hardware"]["threads"],
+                "replicas": {"train": facts.replicas, self._split: len(self._configs)},
                 "precision": config["training"]["precision"],
-                "data": {"train": trained.train_fingerprint, split: scored.fingerprint},
+                "data": {"train": facts.train_fingerprint, self._split: split.fingerprint},
                 "partial": partial_splits(config),
                 "source": config["data"]["source"],
                 "scale": config["model"]["scale"],
                 "scoring": config["evaluation"]["scoring"],
-                "train_seconds": trained.train_seconds,
-                "evaluation_seconds": round(time.monotonic() - started, 3),
-                "peak_memory_bytes": max(trained.peak_memory_bytes, peak_memory(base.device.type)),
+                "train_seconds": facts.train_seconds,
+                "evaluation_seconds": round(seconds, 3),
+                "peak_memory_bytes": max(facts.peak_memory_bytes, peak_memory(base.device.type)),
             },
         )
-        tracker.finish({**record.metrics, "split": split})
-        return record
-
-    @property
-    def _folder(self) -> Path:
-        return self.store.run_folder(self.identity)
-
-    def _take_over(self, adaptation: Adaptation) -> Trained | None:
-        """The adapter that an earlier stage trained, where there is one."""
-        folder = self._folder / "adapter"
-        facts = read_facts(folder)
-        if facts is None or not (folder / DESCRIPTION).exists():
-            return None
-        adapter = load_adapter(folder, config=self.config)
-        if adapter.description.identity != self.identity:
-            raise ActshiftError(f"{folder} belongs to run {adapter.description.identity}, not {self.identity}")
-        adaptation.load_state_dict(adapter.state)
-        return Trained(**facts["trained"])
-
-    def _train(self, base: Base, adaptation: Adaptation, *, task: Task, tracker: Tracker) -> Trained:
-        config, training, started = self.config, self.config["training"], time.monotonic()
-        if base.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        train_split = self.session.split(config, "train")
-        rows = self._examples(base, train_split, task=task)
-        watched = self._examples(base, self.session.split(config, "validation"), task=task)
-        stop = self.session.stop
-        checkpoints = Checkpoints(self._folder, every=config["hardware"]["checkpoint_every"], stop=stop)
-
-        def report(step: int, steps: int, curves: Sequence[Curves]) -> None:
-            tracker.step(step, loss=curves[0].loss[-1], lr=curves[0].lr[-1])
-            self.progress.update(step, steps, f"loss {curves[0].loss[-1]:.3f}")
-            if stop.is_set() and step < steps:  # the last step is followed by the adapter itself
-                raise Interrupted
-
-        self.progress.start("train")
-        (curves,) = train(
-            base,
-            adaptation,
-            rows=rows,
-            validation_rows=[watched[row] for row in range(min(len(watched), training["validation_rows"]))],
-            training=training,
-            lrs=(config["lr"],),
-            seeds=(config["seed"],),
-            micro_batch=config["hardware"]["micro_batch"],
-            checkpoints=checkpoints,
-            progress=report,
-        )
-        self.progress.end()
-        trained = self._trained(base, adaptation, rows=rows, split=train_split, curves=curves, started=started)
-        save_adapter(
-            self._folder / "adapter",
-            adaptation,
-            base=base,
-            config=config,
-            facts={"trained": vars(trained), "config": dict(config), "curves": vars(curves)},
-            identity=self.identity,
-            diverged=trained.diverged,
-        )
-        checkpoints.clear()
-        return trained
-
-    def _trained(
-        self, base: Base, adaptation: Adaptation, *, rows: Examples, split: Split, curves: Curves, started: float
-    ) -> Trained:
-        last = curves.loss[-10:]
-        return Trained(
-            identity=self.identity,
-            steps=len(curves.loss),
-            final_loss=round(sum(last) / len(last), 6),
-            # A loss is seen before its step: what the last one left behind shows in the parameters alone.
-            diverged=curves.diverged_at is not None or not _is_finite(adaptation),
-            trainable_parameters=adaptation.trainable_parameters(),
-            total_parameters=base.parameters,
-            train_fingerprint=split.fingerprint,
-            truncated=rows.truncated,
-            lost_answers=rows.lost_answers,
-            overlap=split.overlap,
-            train_seconds=round(time.monotonic() - started, 3),
-            peak_memory_bytes=peak_memory(base.device.type),
-            device=base.device.type,
-            device_name=base.device_name,
-        )
-
-    def _examples(self, base: Base, split: Split, *, task: Task) -> Examples:
-        training = self.config["training"]
-        return tokenize(
-            split,
-            task=task,
-            tokenizer=base.tokenizer,
-            end_token=training["end_token"],
-            max_tokens=training["max_tokens"],
-            cache=self.store.cache,
-        )
-
-    def _evaluate(
-        self, base: Base, adaptation: Adaptation, *, split: Split, name: str, trained: Trained
-    ) -> list[Prediction]:
-        """The predictions on a split, kept with the run; none of a diverged run, whose model says nothing."""
-        if trained.diverged:
-            return []
-        (predictions,) = answer(
-            self.config,
-            base,
-            adaptation,
-            split=split,
-            name=name,
-            session=self.session,
-            cache=self.store.cache,
-            progress=self.progress,
-        )
-        write_predictions(self._folder / f"predictions-{name}.jsonl", predictions)
-        return predictions
-
-
-def _is_finite(adaptation: Adaptation) -> bool:
-    """Whether every parameter that trained is a finite number."""
-    return all(bool(parameter.isfinite().all()) for _, parameter in adaptation.named_parameters())
 
 
 def _metrics(predictions: list[Prediction], *, rows: int, trained: Trained) -> dict[str, Any]:
@@ -290,6 +241,8 @@ def _metrics(predictions: list[Prediction], *, rows: int, trained: Trained) -> d
         "total_parameters": trained.total_parameters,
         "final_loss": None if trained.diverged else trained.final_loss,
         "steps": trained.steps,
+        "loss_curve": trained.loss_curve,
+        "validation_curve": trained.validation_curve,
         "diverged": trained.diverged,
         "rows_touched": {
             "truncated": trained.truncated,

@@ -18,6 +18,7 @@ STAGES = {"grid": "validation", "final": "test"}
 EVALUATE = "evaluate"
 """The stage that scores an adapter that exists on a test split. It leaves no record, so no table can show it."""
 SCORINGS = ("generation", "likelihood")
+EXECUTIONS = ("separate", "replicas")
 
 
 @dataclass
@@ -233,6 +234,7 @@ class LoggerConfig:
     name: str = MISSING
     project: str | None = None
     mode: str | None = None  # wandb's: online, offline; null follows the presence of a key
+    sweep: str | None = None  # what runs are grouped by, above their cell: a sweep's workers set it
 
 
 @dataclass
@@ -277,6 +279,7 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     sweep: SweepConfig | None = None
     stage: str = "grid"
+    execution: str = "separate"  # of a sweep: separate | replicas (a cell's rates, or seeds, at once where it pays)
     adapter: str | None = None  # of stage=evaluate: the adapter's folder
     lr: float = MISSING
     seed: int = 42

@@ -20,7 +20,7 @@ class Tracker:
         """A training step was done."""
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
-        """The run ended with these metrics."""
+        """The run ended with these metrics, or with none where it failed."""
 
 
 class Wandb(Tracker):
@@ -40,11 +40,11 @@ class Wandb(Tracker):
             project=logger["project"],
             id=identity,
             resume="allow",
-            reinit="finish_previous",  # one that failed before its end would go on in this one's name
+            reinit="create_new",  # runs that are trained at once are mirrored at once
             mode=mode,
             dir=str(folder),
             name=f"{cell}/lr={config['lr']:g}/seed={config['seed']}",
-            group=cell,
+            group="/".join(filter(None, (logger["sweep"], cell))),
             job_type=config["stage"],
             config={key: value for key, value in config.items() if key not in ("results", "hardware", "sweep")},
             settings=wandb.Settings(silent=True, console="off", disable_git=True),

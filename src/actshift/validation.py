@@ -12,7 +12,7 @@ from actshift.errors import impossible as _impossible
 from actshift.methods import KINDS
 from actshift.models.architectures import ARCHITECTURES
 from actshift.paths import embedded_model_dir
-from actshift.schema import EVALUATE, SCORINGS, STAGES
+from actshift.schema import EVALUATE, EXECUTIONS, SCORINGS, STAGES
 from actshift.tasks import TASKS
 from actshift.tasks.rules import RULES
 from actshift.tasks.splits import OVERLAPS, check_rules
@@ -21,6 +21,7 @@ Config = Mapping[str, Any]
 
 CHOICES: dict[str, Collection[str | None]] = {
     "stage": (*STAGES, EVALUATE),
+    "execution": EXECUTIONS,
     "model.source": ("hub", "embedded", "random"),
     "model.architecture": ARCHITECTURES,
     "model.attention": ("sdpa", "eager"),

@@ -106,7 +106,7 @@ def test_warnings_name_edges_ties_and_divergence(made: tuple[Any, Any, Any, str]
 def test_figures_are_made_where_there_is_something_to_show(made: tuple[Any, Any, Any, str], tmp_path: Path) -> None:
     manifest, selection, records, _ = made
     cells = frame.cells(manifest, records, selection)
-    drawn = figures.all_figures(cells, selection)
+    drawn = figures.all_figures(cells, selection, frame.loss_curves(manifest, records))
     assert sorted(drawn) == ["accuracy_by_parameters", "gap_to_paper", "learning_rates"]
     written = figures.write(drawn, tmp_path, sweep="t")
     assert len(written) == 6 and all(path.stat().st_size > 1000 for path in written)
@@ -114,7 +114,7 @@ def test_figures_are_made_where_there_is_something_to_show(made: tuple[Any, Any,
     assert f"{share:+.1f}".replace("-", "−") in figures.svg(drawn["gap_to_paper"]) or f"{share:+.1f}" in figures.svg(
         drawn["gap_to_paper"]
     )
-    assert figures.all_figures(frame.cells(manifest, [], selection), None) == {}
+    assert figures.all_figures(frame.cells(manifest, [], selection), None, frame.loss_curves(manifest, [])) == {}
 
 
 def test_the_front_holds_only_what_no_smaller_method_beats() -> None:

@@ -134,9 +134,7 @@ def test_after_the_selection_only_what_final_misses(tmp_path: Path) -> None:
     store = Store(tmp_path)
     made, grid = submission(store, profile="cpu")
     final = freeze(store, expand_final(grid, select(grid, [], allow_missing=True)))
-    assert made.jobs(final, selected=True, queued=set(), size=1000) == [], (
-        "nothing selected, nothing left"
-    )
+    assert made.jobs(final, selected=True, queued=set(), size=1000) == [], "nothing selected, nothing left"
 
 
 def test_an_array_is_split_at_the_sites_limit(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import re
 from dataclasses import replace
@@ -13,7 +14,9 @@ import pytest
 from rich.console import Console
 from synthetic_sweep import finished, planned
 
+from actshift.errors import ActshiftError
 from actshift.report import frame, names, tables
+from actshift.report.page import table_page
 
 COUNTS = {
     ("tiny", "sft", "boolq"): [710],
@@ -88,19 +91,59 @@ def test_shares_are_written_as_the_paper_writes_them(percent: float, text: str) 
     assert texts(cells.assign(params_pct=percent), manifest)["LoRA"][0] == text
 
 
-def test_formats_hold_the_same_texts() -> None:
-    cells, manifest = small()
-    page = tables.layout(cells, manifest)
+def papers() -> tuple[pd.DataFrame, Any]:
+    """Cells of the paper's own: finished, unfinished and missing."""
+    manifest, selection = planned(models=["llama3.2-1b"], overrides=["data.source=local"])
+    counts = {("llama3.2-1b", *names[1:]): values for names, values in COUNTS.items()}
+    return frame.cells(manifest, finished(manifest, counts), selection), manifest
+
+
+@pytest.mark.parametrize("variant", tables.VARIANTS)
+def test_formats_hold_the_same_texts(variant: str) -> None:
+    cells, manifest = papers()
+    page = tables.layout(cells, manifest, variant=variant)
     stream = io.StringIO()
-    Console(file=stream, width=200).print(tables.terminal(cells, manifest))
-    plain = tables.latex(cells, manifest).replace("$-$", "-").replace(r"$\pm$", "±").replace("--", "–")
-    for shown in (tables.markdown(cells, manifest), stream.getvalue(), plain):
+    Console(file=stream, width=200).print(tables.terminal(cells, manifest, variant=variant))
+    plain = tables.latex(cells, manifest, variant=variant)
+    for mark, text in {"$-$": "-", r"$\pm$": "±", "--": "–"}.items():
+        plain = plain.replace(mark, text)
+    marked = html.unescape(re.sub(r"</?(b|a)\b[^>]*>", "", table_page(cells, manifest, variant=variant)))
+    marked = re.sub(r"</td><td[^>]*>", " | ", re.sub(r"data-evidence=\"[^\"]*\"", "", marked))
+    for shown in (tables.markdown(cells, manifest, variant=variant), stream.getvalue(), plain, marked):
+        bare = re.sub(r"</?t[rd][^>]*>|\*\*|\\textbf\{([^}]*)\}", r"\1", shown)
         lines = [
-            re.split(r"\s*[|&]\s*|\s{2,}", line.strip().removesuffix(r"\\").strip("| ")) for line in shown.splitlines()
+            re.split(r"\s*[|&]\s*|\s{2,}", line.strip().removesuffix(r"\\").strip("| ")) for line in bare.splitlines()
         ]
         for _, block in page.blocks:
             for row in block:
                 assert any(tuple(line[-len(row) :]) == row for line in lines), (row, shown)
+
+
+def test_variants_agree_with_one_another() -> None:
+    cells, manifest = papers()
+    rows = {
+        variant: {row[0]: row for _, block in tables.layout(cells, manifest, variant=variant).blocks for row in block}
+        for variant in tables.VARIANTS
+    }
+    agreed = 0
+    for method, ours in rows["ours"].items():
+        for place in range(2, 2 + len(manifest.datasets)):
+            own = re.fullmatch(r"([\d.]+)(?: ±([\d.]+))?(?: \([^/]*?\))? \[paper ([\d.]+)\]", ours[place])
+            if own is None:  # not finished: no gap either
+                assert re.search(r"\(\d/\d\) / ", rows["gap"][method][place])
+                continue
+            mean, std, printed = own.groups()
+            assert rows["paper"][method][place].startswith(printed)
+            assert rows["gap"][method][place].startswith(f"{mean} / {printed} (")
+            assert rows["std"][method][place].startswith(std or "one run")
+            agreed += 1
+    assert agreed >= 3
+
+
+def test_an_unknown_variant_is_refused() -> None:
+    cells, manifest = small()
+    with pytest.raises(ActshiftError, match="papers"):
+        tables.layout(cells, manifest, variant="papers")
 
 
 def test_csv_reads_back_to_the_frame() -> None:
@@ -128,7 +171,8 @@ def test_latex_takes_any_text() -> None:
     assert escaped in text
     assert r"Table 1 at 100\%: SFT \& co." in text
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {5}
+    width = {len(re.findall(r"(?<!\\)&", line)) for line in rows if not line.startswith(r"\caption")}
+    assert width == {5, 8}, "the table, and the evidence behind it"
 
 
 def test_unknown_names_are_shown_as_they_are() -> None:
@@ -142,7 +186,8 @@ def test_files_are_the_same_bytes_whatever_the_order_of_records(tmp_path: Path) 
     records = finished(manifest, COUNTS)
     paths = tables.write(frame.cells(manifest, records, selection), manifest, tmp_path / "one")
     other = tables.write(frame.cells(manifest, records[::-1], selection), manifest, tmp_path / "two")
-    assert [path.name for path in paths] == ["table1.md", "table1.tex", "table1.csv"]
+    kinds = [f"{name}.{suffix}" for name in ("table1", "table1.std") for suffix in ("md", "tex", "html")]
+    assert [path.name for path in paths] == ["table1.csv", *kinds], "nothing of the paper's beside procedural data"
     assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in other]
 
 

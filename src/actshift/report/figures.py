@@ -95,6 +95,29 @@ def learning_rates(selection: Selection) -> Figure | None:
     return figure
 
 
+def loss_curves(curves: pd.DataFrame) -> Figure | None:
+    """Training loss by step from `frame.loss_curves`: a panel a data set and model, a line a method.
+
+    The line is the mean over seeds, the band reaches from the lowest to the highest.
+    """
+    if curves.empty:
+        return None
+    models, datasets = (list(dict.fromkeys(curves[name])) for name in ("model", "dataset"))
+    with _axes(len(models), len(datasets), width=2.5) as (figure, axes):
+        for (model, dataset, method), own in _groups(curves, ["model", "dataset", "method"]):
+            ax = axes[models.index(model) * len(datasets) + datasets.index(dataset)]
+            by_step = own.groupby("step")["loss"].agg(["mean", "min", "max"])
+            (line,) = ax.plot(by_step.index, by_step["mean"], label=names.method(method), marker="")
+            ax.fill_between(by_step.index, by_step["min"], by_step["max"], color=line.get_color(), alpha=0.2, lw=0)
+            ax.set(title=f"{names.model(model)}, {names.dataset(dataset)}")
+        for ax in axes[-len(datasets) :]:
+            ax.set_xlabel("step")
+        for ax in axes[:: len(datasets)]:
+            ax.set_ylabel("loss (nats a token)")
+        axes[-1].legend(loc="best")
+    return figure
+
+
 def gap_to_paper(cells: pd.DataFrame) -> Figure | None:
     """Our mean less the paper's figure in percent points, a panel a model: methods by rows, data sets by columns."""
     known = cells[cells["gap"].notna()]
@@ -152,7 +175,7 @@ def accuracy_by_rank(cells: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def all_figures(cells: pd.DataFrame, selection: Selection | None) -> dict[str, Figure]:
+def all_figures(cells: pd.DataFrame, selection: Selection | None, curves: pd.DataFrame) -> dict[str, Figure]:
     """Every figure that a sweep has something for, by name."""
     from functools import partial
 
@@ -160,6 +183,7 @@ def all_figures(cells: pd.DataFrame, selection: Selection | None) -> dict[str, F
         "accuracy_by_parameters": partial(accuracy_by_parameters, cells),
         "accuracy_by_rank": partial(accuracy_by_rank, cells),
         "gap_to_paper": partial(gap_to_paper, cells),
+        "loss_curves": partial(loss_curves, curves),
     }
     if selection is not None:
         makers["learning_rates"] = partial(learning_rates, selection)

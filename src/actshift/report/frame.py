@@ -46,6 +46,8 @@ COLUMNS = [
     "paper_accuracy",
     "paper_delta",
     "paper_avg_delta",
+    "paper_std",
+    "paper_params_pct",
     "gap",
     "excluded",
     "scale",
@@ -55,6 +57,8 @@ COLUMNS = [
 CHANGES = ("model.", "method.", "dataset.", "protocol.", "training.", "evaluation.", "data.splits", "data.limit")
 """Overrides of these make a cell another experiment than the one that its names say."""
 WATCHES = "training.validation"
+DEVIATIONS = {1: 11, 2: 12, 4: 13}
+"""The paper's table of standard deviations behind each of its tables of accuracies."""
 
 
 def cells(manifest: Manifest, records: Iterable[Record], selection: Selection | None = None) -> pd.DataFrame:
@@ -85,6 +89,18 @@ def cells(manifest: Manifest, records: Iterable[Record], selection: Selection | 
     return with_evidence(frame, found, reference=manifest.reference)
 
 
+def loss_curves(manifest: Manifest, records: Iterable[Record]) -> pd.DataFrame:
+    """The training loss of a sweep's final runs: a row a point, `step` being the steps done, `loss` nats a token."""
+    found = {record.identity: record for record in records}
+    rows = [
+        (run.cell.model, run.cell.method, run.cell.dataset, run.seed, int(step), float(loss))
+        for run in manifest.runs
+        if run.split == "test" and run.identity in found
+        for step, loss in found[run.identity].metrics.get("loss_curve", ())
+    ]
+    return pd.DataFrame(rows, columns=["model", "method", "dataset", "seed", "step", "loss"])
+
+
 def averages(cells: pd.DataFrame) -> pd.DataFrame:
     """One row a (model, method, protocol): `accuracy` and `delta` averaged over data sets, NaN unless all are done.
 
@@ -105,6 +121,7 @@ def averages(cells: pd.DataFrame) -> pd.DataFrame:
                 "delta": _mean(group["delta"]),
                 "params_pct": group["params_pct"].dropna().max(),
                 "paper_delta": group["paper_avg_delta"].max(skipna=False),
+                "paper_params_pct": group["paper_params_pct"].max(),
             }
         )
     return pd.DataFrame(rows)
@@ -211,11 +228,23 @@ def _printed(plan: PlannedCell, manifest: Manifest) -> dict[str, Any]:
     row = row[row["dataset"].eq(plan.cell.dataset)]
     if row.empty:
         return {}
-    figures = {"paper_accuracy": row["accuracy"].iloc[0]}
+    figures = {"paper_accuracy": row["accuracy"].iloc[0], "paper_std": _printed_std(plan, number)}
+    if "params_pct" in row:
+        figures["paper_params_pct"] = row["params_pct"].iloc[0]
     if "delta_vs_sft" in row and manifest.reference == "sft":
         figures["paper_delta"] = row["delta_vs_sft"].iloc[0]
         figures["paper_avg_delta"] = row["avg_delta"].iloc[0] if same_average else NAN
     return figures
+
+
+def _printed_std(plan: PlannedCell, number: int) -> float:
+    """The standard deviation that Tables 11 to 13 print for a cell of Tables 1, 2 and 4."""
+    table = paper.table(DEVIATIONS[number]) if number in DEVIATIONS else None
+    if table is None:
+        return NAN
+    own = table[table["model"].eq(plan.cell.model) & table["method"].eq(plan.cell.method)]
+    own = own[own["dataset"].eq(plan.cell.dataset)]
+    return float(own["std"].iloc[0]) if len(own) else NAN
 
 
 def _is_the_papers(plan: PlannedCell) -> bool:

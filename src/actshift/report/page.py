@@ -17,13 +17,16 @@ import pandas as pd
 
 from actshift.report import audit, figures, names, tables
 from actshift.report.frame import cells as frame_of
+from actshift.report.frame import loss_curves
 
 if TYPE_CHECKING:
     from actshift.manifests import Manifest
     from actshift.records import Record
     from actshift.selection import Selection
 
-TEMPLATE = Path(__file__).with_name("page.html.j2")
+TEMPLATES = Path(__file__).parent
+STRIP = 120, 28
+"""Width and height of a run's loss curve, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,10 @@ class Table:
 
 def page(parts: Sequence[Table], records: Iterable[Record], *, title: str = "actshift report") -> str:
     """The page as text, from the sweeps' plans and the test records there are."""
-    import jinja2
-
     found = {record.identity: record for record in records}
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     findings = audit.audit()
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    return _rendered(
+        "page.html.j2",
         title=title,
         tables=[_part(part, found) for part in parts],
         audit=[[str(value) for value in vars(finding).values()] for finding in findings],
@@ -51,19 +52,45 @@ def page(parts: Sequence[Table], records: Iterable[Record], *, title: str = "act
     )
 
 
-def _part(part: Table, found: Mapping[str, Record]) -> dict[str, Any]:
-    manifest = part.manifest
-    cells = frame_of(manifest, found.values(), part.selection)
-    layout = tables.layout(cells, manifest)
-    own = [found[run.identity] for run in manifest.runs if run.identity in found]
+def table_page(cells: pd.DataFrame, manifest: Manifest, *, variant: str = "ours") -> str:
+    """One table as a page of its own, each cell with its evidence as a tooltip."""
+    layout = tables.layout(cells, manifest, variant=variant)
+    part = _shown(layout, cells, manifest, links=False)
+    return _rendered("table.html.j2", part=part, title=layout.title)
+
+
+def _rendered(template: str, **values: Any) -> str:
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=loader)
+    return environment.get_template(template).render(**values)
+
+
+def _shown(layout: tables.Layout, cells: pd.DataFrame, manifest: Manifest, *, links: bool) -> dict[str, Any]:
     return {
         "id": manifest.sweep,
         "title": layout.title,
         "facts": layout.facts,
         "columns": layout.columns,
-        "blocks": _blocks(layout, cells, manifest),
+        "blocks": _blocks(layout, cells, manifest, links=links),
         "notes": layout.notes,
-        "figures": [(name, figures.svg(drawn)) for name, drawn in figures.all_figures(cells, part.selection).items()],
+    }
+
+
+def _part(part: Table, found: Mapping[str, Record]) -> dict[str, Any]:
+    manifest = part.manifest
+    cells = frame_of(manifest, found.values(), part.selection)
+    own = [found[run.identity] for run in manifest.runs if run.identity in found]
+    drawn = figures.all_figures(cells, part.selection, loss_curves(manifest, own))
+    variants = [variant for variant in tables.shown(cells) if variant != "ours"]
+    return {
+        **_shown(tables.layout(cells, manifest), cells, manifest, links=True),
+        "variants": [
+            _shown(tables.layout(cells, manifest, variant=variant), cells, manifest, links=False)
+            for variant in variants
+        ],
+        "figures": [(name, figures.svg(figure)) for name, figure in drawn.items()],
         "warnings": warnings(part.selection, own),
         "selection": selection_rows(part.selection),
         "runs": [_run(manifest, record) for record in own],
@@ -71,7 +98,7 @@ def _part(part: Table, found: Mapping[str, Record]) -> dict[str, Any]:
 
 
 def _blocks(
-    layout: tables.Layout, cells: pd.DataFrame, manifest: Manifest
+    layout: tables.Layout, cells: pd.DataFrame, manifest: Manifest, *, links: bool
 ) -> list[tuple[str, list[list[dict[str, Any]]]]]:
     rows = {(row.model, row.method, row.dataset): row for row in cells.itertuples()}
     blocks = []
@@ -79,13 +106,14 @@ def _blocks(
         lines = []
         for method, texts in zip(manifest.methods, block, strict=True):
             behind: list[Any] = [None, None, *(rows[model, method, dataset] for dataset in manifest.datasets), None]
-            lines.append([_cell(text, row, manifest) for text, row in zip(texts, behind, strict=True)])
+            pairs = zip(texts, behind[: len(texts)], strict=True)
+            lines.append([_cell(text, row, manifest, links=links) for text, row in pairs])
         blocks.append((shown, lines))
     return blocks
 
 
-def _cell(text: str, row: Any, manifest: Manifest) -> dict[str, Any]:
-    first = row.identities.split()[0] if row is not None and row.identities else ""
+def _cell(text: str, row: Any, manifest: Manifest, *, links: bool) -> dict[str, Any]:
+    first = row.identities.split()[0] if links and row is not None and row.identities else ""
     return {
         "text": text,
         "bold": isinstance(text, tables.Bold),
@@ -144,13 +172,26 @@ def warnings(selection: Selection | None, records: Iterable[Record]) -> list[str
 
 
 def _run(manifest: Manifest, record: Record) -> dict[str, str]:
-    shown = {"metrics": {k: v for k, v in record.metrics.items() if k != "answers"}, "provenance": record.provenance}
+    metrics = {name: value for name, value in record.metrics.items() if name not in ("answers", "loss_curve")}
+    shown = {"metrics": metrics, "provenance": record.provenance}
     text = json.dumps({**shown, "config": record.config}, indent=1, sort_keys=True)
     names_of = (
         f"{names.model(record.cell.model)}, {names.method(record.cell.method)}, {names.dataset(record.cell.dataset)}"
     )
     title = f"{record.identity}: {names_of}, lr {record.lr:g}, seed {record.seed}: {record.metrics['accuracy']:.2f}"
-    return {"id": f"{manifest.sweep}-{record.identity}", "title": title, "text": text}
+    curve = strip(record.metrics.get("loss_curve") or [])
+    return {"id": f"{manifest.sweep}-{record.identity}", "title": title, "text": text, "curve": curve}
+
+
+def strip(curve: Sequence[Sequence[float]]) -> str:
+    """The points of a polyline that draws a loss curve into `STRIP`, the lowest loss at the bottom."""
+    if len(curve) < 2:
+        return ""
+    (width, height), losses = STRIP, [loss for _, loss in curve]
+    low, span = min(losses), max(losses) - min(losses) or 1.0
+    return " ".join(
+        f"{width * step / curve[-1][0]:.1f},{2 + (height - 4) * (1 - (loss - low) / span):.1f}" for step, loss in curve
+    )
 
 
 def _provenance(records: Iterable[Record]) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 The layout is that of the paper's Table 1: a block of methods a model, a column a data set. The same records give the
 same bytes. A cell is bold only where its difference to the reference survives the paired test, adjusted over the table.
+Of each table there are variants: what we got, what the paper prints, both with the gap, and the standard deviations.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from actshift.errors import unknown
 from actshift.records import write_atomically
 from actshift.report import frame, names
 from actshift.report.evidence import SIGNIFICANT
@@ -35,6 +37,13 @@ LATEX = {
 } | {character: "\\" + character for character in "&%$#_{}"}
 
 
+EVIDENCE = (
+    "Behind each cell, in percent points: finished of planned runs; 95% t interval of the mean; 95% prediction "
+    "interval for the paper's figure; 95% bootstrap interval of the difference to the reference, and its p value after "
+    "Holm; the difference that the test set shows with 80% power; the chosen learning rate."
+)
+
+
 class Bold(str):
     """The text of a cell whose difference to the reference survives its test."""
 
@@ -52,33 +61,67 @@ class Layout:
     notes: tuple[str, ...]
 
 
-def layout(cells: pd.DataFrame, manifest: Manifest) -> Layout:
+VARIANTS = {
+    "ours": "",
+    "paper": "what the paper prints",
+    "gap": "ours beside the paper's",
+    "std": "standard deviations over seeds",
+}
+"""What a table can show, and how its title says so."""
+
+
+def layout(cells: pd.DataFrame, manifest: Manifest, *, variant: str = "ours") -> Layout:
     """The texts of a table: what every format shows, so that no two of them can differ."""
+    if variant not in VARIANTS:
+        raise unknown("variant of a table", variant, VARIANTS, where="--variant")
     reasons = list(dict.fromkeys(reason for reason in cells["excluded"] if reason))
+    show = {"ours": _own, "paper": _paper, "gap": _gap, "std": _std}[variant]
     texts = {
-        (row.model, row.method, row.dataset): _cell(row, manifest.reference, reasons) for row in cells.itertuples()
+        (row.model, row.method, row.dataset): f"excl. ({_letter(reasons.index(row.excluded))})"
+        if row.status == "excluded"
+        else show(row, manifest.reference)
+        for row in cells.itertuples()
     }
     rows: dict[Any, Any] = {(row.model, row.method): row for row in frame.averages(cells).itertuples()}
     blocks = []
     for model in manifest.models:
         block = []
         for method in manifest.methods:
-            average = rows[model, method]
             inner = [texts[model, method, dataset] for dataset in manifest.datasets]
-            block.append((names.method(method), _share(average.params_pct), *inner, _average(average)))
+            block.append((names.method(method), *_share_and_average(rows[model, method], inner, variant)))
         blocks.append((names.model(model), tuple(block)))
+    said = VARIANTS[variant]
     return Layout(
-        title=manifest.title,
-        facts=tuple(_facts(cells, manifest)),
-        columns=("Method", "Params (%)", *map(names.dataset, manifest.datasets), "Avg Δ"),
+        title=f"{manifest.title} ({said})" if said else manifest.title,
+        facts=tuple(_facts(cells, manifest, variant=variant)),
+        columns=(
+            "Method",
+            "Params (%)",
+            *map(names.dataset, manifest.datasets),
+            *(["Avg Δ"] if variant != "std" else []),
+        ),
         blocks=tuple(blocks),
         notes=tuple(f"({_letter(place)}) {reason}" for place, reason in enumerate(reasons)),
     )
 
 
-def markdown(cells: pd.DataFrame, manifest: Manifest) -> str:
+def _share_and_average(row: Any, inner: Sequence[str], variant: str) -> tuple[str, ...]:
+    """The cells of a row with the share of parameters before them, and the average difference behind."""
+    ours, printed = (ABSENT if math.isnan(value) else _signed(value) for value in (row.delta, row.paper_delta))
+    share = _share(row.paper_params_pct if variant == "paper" else row.params_pct)
+    if variant == "std":
+        return share, *inner
+    known = not math.isnan(row.paper_delta)
+    if variant == "gap":
+        share = f"{share} / {_share(row.paper_params_pct)}"
+        return share, *inner, f"{ours} / {printed}"
+    average = printed if variant == "paper" else f"{ours} [paper {printed}]" if known else ours
+    return share, *inner, average
+
+
+def markdown(cells: pd.DataFrame, manifest: Manifest, *, variant: str = "ours") -> str:
     """The table as a Markdown page: title, facts, table, footnotes."""
-    page = layout(cells, manifest)
+    page = layout(cells, manifest, variant=variant)
     rows = [("Model", *page.columns)]
     for model, block in page.blocks:
         rows += [(model if place == 0 else "", *row) for place, row in enumerate(block)]
@@ -91,9 +134,12 @@ def markdown(cells: pd.DataFrame, manifest: Manifest) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def latex(cells: pd.DataFrame, manifest: Manifest) -> str:
-    """The table as a LaTeX document that compiles alone; its `table` environment is there to be copied."""
-    page = layout(cells, manifest)
+def latex(cells: pd.DataFrame, manifest: Manifest, *, variant: str = "ours") -> str:
+    """The table as a LaTeX document that compiles alone; its `table` environment is there to be copied.
+
+    Behind our own table stands the evidence of its cells.
+    """
+    page = layout(cells, manifest, variant=variant)
     columns = ("Model", *page.columns)
     body = []
     for model, block in page.blocks:
@@ -102,13 +148,13 @@ def latex(cells: pd.DataFrame, manifest: Manifest) -> str:
     lines = [
         r"\documentclass{article}",
         r"\usepackage[landscape,margin=1cm]{geometry}",
-        r"\usepackage{booktabs}",
+        r"\usepackage{booktabs,longtable}",
         r"\begin{document}",
         r"\begin{table}",
         r"\footnotesize",
         r"\centering",
         rf"\caption{{{_escaped(caption)}}}",
-        rf"\label{{tab:{manifest.sweep}}}",
+        rf"\label{{tab:{manifest.sweep}{'' if variant == 'ours' else '-' + variant}}}",
         rf"\begin{{tabular}}{{{'l' * len(columns)}}}",
         r"\toprule",
         _line(*columns),
@@ -117,9 +163,59 @@ def latex(cells: pd.DataFrame, manifest: Manifest) -> str:
         r"\end{tabular}",
         *(rf"\par\smallskip {_escaped(note)}" for note in page.notes),
         r"\end{table}",
+        *(_evidence(cells) if variant == "ours" else ()),
         r"\end{document}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _evidence(cells: pd.DataFrame) -> list[str]:
+    """What is known behind each cell that has a run, as the lines of a longtable."""
+    head = (
+        "Cell",
+        "Runs",
+        "95% CI",
+        "Predicted",
+        "Difference",
+        "p (Holm)",
+        "Detectable",
+        "Learning rate",
+        "Empty because",
+    )
+    lines = [
+        r"\clearpage",
+        r"\footnotesize",
+        rf"\begin{{longtable}}{{{'l' * (len(head) - 1)}p{{4cm}}}}",
+        rf"\caption{{{_escaped(EVIDENCE)}}}\\",
+        r"\toprule",
+        _line(*head),
+        r"\midrule",
+        r"\endhead",
+    ]
+    lines += [_line(*_behind(row)) for row in cells[cells["n_finished"] > 0].itertuples()]
+    return [*lines, r"\bottomrule", r"\end{longtable}"]
+
+
+def _behind(row: Any) -> list[str]:
+    ranges = (
+        (row.ci_low, row.ci_high),
+        (row.prediction_low, row.prediction_high),
+        (row.difference_low, row.difference_high),
+    )
+    edge = f", {row.lr_edge} of grid" if row.lr_edge else ""
+    return [
+        f"{names.model(row.model)}, {names.method(row.method)}, {names.dataset(row.dataset)}",
+        f"{row.n_finished}/{row.n_planned}",
+        *(_range(*each) for each in ranges),
+        "" if math.isnan(row.p_holm) else f"{row.p_holm:.3g}",
+        "" if math.isnan(row.detectable) else f"{row.detectable:.1f}",
+        "" if math.isnan(row.lr) else f"{row.lr:g} {row.variant}".rstrip() + edge,
+        row.evidence_gap,
+    ]
+
+
+def _range(low: float, high: float) -> str:
+    return "" if math.isnan(low) else f"{low:.1f} to {high:.1f}"
 
 
 def csv(cells: pd.DataFrame) -> str:
@@ -128,14 +224,14 @@ def csv(cells: pd.DataFrame) -> str:
     return cells.assign(**lists).to_csv(index=False, lineterminator="\n")
 
 
-def terminal(cells: pd.DataFrame, manifest: Manifest) -> Group:
+def terminal(cells: pd.DataFrame, manifest: Manifest, *, variant: str = "ours") -> Group:
     """The table as a rich renderable."""
     from rich import box
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    page = layout(cells, manifest)
+    page = layout(cells, manifest, variant=variant)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for place, column in enumerate(page.columns):
         table.add_column(Text(column), no_wrap=place == 0)
@@ -148,23 +244,41 @@ def terminal(cells: pd.DataFrame, manifest: Manifest) -> Group:
     return Group(Text(page.title), *map(Text, page.facts), table, *map(Text, page.notes))
 
 
+def shown(cells: pd.DataFrame) -> list[str]:
+    """The variants of a table that have something to show: without a figure of the paper's, ours and its deviations."""
+    return [name for name in VARIANTS if name in ("ours", "std") or cells["paper_accuracy"].notna().any()]
+
+
 def write(cells: pd.DataFrame, manifest: Manifest, folder: Path) -> list[Path]:
-    """Write <sweep>.md, <sweep>.tex and <sweep>.csv, each in one step; returns their paths in this order."""
-    texts = {"md": markdown(cells, manifest), "tex": latex(cells, manifest), "csv": csv(cells)}
-    paths = []
-    for suffix, text in texts.items():
-        paths.append(folder / f"{manifest.sweep}.{suffix}")
-        write_atomically(paths[-1], text)
-    return paths
+    """Write <sweep>.md, .tex, .html and .csv, and <sweep>.<variant>.* of what the paper has too; returns the paths."""
+    from actshift.report.page import table_page
+
+    texts = {f"{manifest.sweep}.csv": csv(cells)}
+    for variant in shown(cells):
+        name = manifest.sweep if variant == "ours" else f"{manifest.sweep}.{variant}"
+        texts[f"{name}.md"] = markdown(cells, manifest, variant=variant)
+        texts[f"{name}.tex"] = latex(cells, manifest, variant=variant)
+        texts[f"{name}.html"] = table_page(cells, manifest, variant=variant)
+    for name, text in texts.items():
+        write_atomically(folder / name, text)
+    return [folder / name for name in texts]
 
 
-def _facts(cells: pd.DataFrame, manifest: Manifest) -> list[str]:
+def _facts(cells: pd.DataFrame, manifest: Manifest, *, variant: str) -> list[str]:
     protocols, sources = (sorted(set(cells[name]) - {""}) for name in ("protocol", "source"))
     reference = names.method(manifest.reference)
     facts = [
         f"Runs finished: {cells['n_finished'].sum()} of {cells['n_planned'].sum()}. "
         f"Protocol: {', '.join(protocols)}. Data: {', '.join(sources)}.",
         *_small_scale(cells),
+    ]
+    if variant == "paper":
+        return [f"Printed in arXiv 2603.00425, not run here: accuracy in percent (difference to {reference})."]
+    if variant == "gap":
+        return [*facts, "A cell is our accuracy / the paper's (ours less the paper's); so are shares and averages."]
+    if variant == "std":
+        return [*facts, "A cell is the standard deviation of accuracy over seeds (ddof 1), in percent points."]
+    facts += [
         f"A cell is accuracy in percent ± standard deviation over seeds (difference to {reference}); one planned run "
         "has no deviation. An unfinished cell is the mean so far (finished/planned runs), without a difference.",
         *_rates(cells),
@@ -199,22 +313,40 @@ def _rates(cells: pd.DataFrame) -> list[str]:
     return [f"Learning rates of the {total} cells, chosen on validation: {', '.join(said)}."] if said else []
 
 
-def _cell(row: Any, reference: str, reasons: Sequence[str]) -> str:
-    if row.status == "excluded":
-        return f"excl. ({_letter(reasons.index(row.excluded))})"
+def _own(row: Any, reference: str) -> str:
     printed = "" if math.isnan(row.paper_accuracy) else f" [paper {row.paper_accuracy:.1f}]"
     if row.status != "done":
-        mean = ABSENT if row.status == "missing" else f"{row.mean:.1f}"
-        return f"{mean} ({row.n_finished}/{row.n_planned}){printed}"
+        return f"{_so_far(row)}{printed}"
     deviation = "" if math.isnan(row.std) else f" ±{row.std:.1f}"
     delta = "" if math.isnan(row.delta) or row.method == reference else f" ({_signed(row.delta)})"
     text = f"{row.mean:.1f}{deviation}{delta}{printed}"
     return Bold(text) if row.p_holm < SIGNIFICANT else text
 
 
-def _average(row: Any) -> str:
-    own = ABSENT if math.isnan(row.delta) else _signed(row.delta)
-    return own if math.isnan(row.paper_delta) else f"{own} [paper {_signed(row.paper_delta)}]"
+def _paper(row: Any, reference: str) -> str:
+    if math.isnan(row.paper_accuracy):
+        return ABSENT
+    delta = "" if math.isnan(row.paper_delta) or row.method == reference else f" ({_signed(row.paper_delta)})"
+    return f"{row.paper_accuracy:.1f}{delta}"
+
+
+def _gap(row: Any, reference: str) -> str:
+    ours = f"{row.mean:.1f}" if row.status == "done" else _so_far(row)
+    printed = ABSENT if math.isnan(row.paper_accuracy) else f"{row.paper_accuracy:.1f}"
+    return f"{ours} / {printed}" + ("" if math.isnan(row.gap) else f" ({_signed(row.gap)})")
+
+
+def _std(row: Any, reference: str) -> str:
+    printed = "" if math.isnan(row.paper_std) else f" [paper {row.paper_std:g}]"
+    if row.status == "done" and row.n_planned == 1:
+        return f"one run{printed}"
+    ours = ABSENT if math.isnan(row.std) else f"{row.std:.1f}"
+    return f"{ours}{'' if row.status == 'done' else f' ({row.n_finished}/{row.n_planned})'}{printed}"
+
+
+def _so_far(row: Any) -> str:
+    """An unfinished cell: what it has."""
+    return f"{ABSENT if row.status == 'missing' else f'{row.mean:.1f}'} ({row.n_finished}/{row.n_planned})"
 
 
 def _signed(value: float) -> str:

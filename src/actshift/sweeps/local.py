@@ -135,6 +135,8 @@ class _Progress:
         run = event.run
         if event.kind == "again" and run is not None:
             self._say(f"again with half the micro-batch: {run.cell} lr={run.lr:g} seed={run.seed}: {event.error}")
+        if event.kind == "apart" and run is not None:
+            self._say(f"one by one instead of at once: {run.cell}: {event.error}")
         # Two workers may have looked at a run at once: the second one finds its record and says done as well.
         if event.kind not in ("done", "failed") or run is None or run.identity in self._ended:
             return

@@ -21,7 +21,7 @@ from actshift.store import Store
 
 @dataclass(frozen=True)
 class Event:
-    """What a worker tells its launcher. `kind`: started, done, failed, again, interrupted, idle."""
+    """What a worker tells its launcher. `kind`: started, done, failed, again, apart, interrupted, idle."""
 
     kind: str
     run: Run | None = None
@@ -69,36 +69,72 @@ class Worker:
         """Pass over the manifest, or some of its runs, until each is done, failed, or in other hands."""
         self._composed.clear()
         chosen = manifest.runs if runs is None else runs
-        while any([self._attempt(run, manifest) for run in chosen]):  # a list: all of them, not up to the first
+        # A list: all of them, not up to the first.
+        while any([self._attempt_all(group, manifest) for group in _alike(chosen)]):
             pass
+
+    def _attempt_all(self, group: Sequence[Run], manifest: Manifest) -> bool:
+        """Do those of a group that are there to be done: at once where it pays, and apart where that went wrong."""
+        from actshift.run import Busy
+
+        try:
+            together, rows = self._together(group, manifest)
+            if rows:
+                self._do(together, manifest, micro_batch=rows)
+                return True
+        except Busy:
+            return False
+        except Exception as error:
+            self._tell(Event("apart", group[0], error=f"{type(error).__name__}: {error}"))
+        return any([self._attempt(run, manifest) for run in group])
+
+    def _together(self, group: Sequence[Run], manifest: Manifest) -> tuple[list[Run], int]:
+        """Which of a group are to be trained at once, and by how many rows of each; 0 rows where none are."""
+        from actshift.costs import replica_rows
+
+        missing = [run for run in group if self._store.state(run.identity, run.split) == "missing"]
+        # One that took its process down before is tried alone.
+        sound = [run for run in missing if not self._store.deaths(run.identity, run.split)]
+        if len(sound) < 2 or self._session.stop.is_set():
+            return [], 0
+        config = self._config(sound[0], manifest)
+        return sound, replica_rows(config, len(sound)) if config["execution"] == "replicas" else 0
 
     def _attempt(self, run: Run, manifest: Manifest) -> bool:
         """Do one run if it is there to be done; whether it was."""
-        from actshift.run import Busy, Interrupted
-        from actshift.run import run as do
+        from actshift.run import Busy
 
         if self._session.stop.is_set() or self._store.state(run.identity, run.split) != "missing":
             return False
-        started = time.monotonic()
-        self._tell(Event("started", run))
         try:
-            config = self._config(run, manifest)
-            verify(run, config, manifest)
-            record = do(config, session=self._session)
+            self._do([run], manifest)
         except Busy:
-            return False
-        except Interrupted:
-            self._tell(Event("interrupted", run))
             return False
         except Exception as error:
             if self._store.failure(run.identity, run.split) is None:
                 self._store.fail(run.identity, run.split, traceback.format_exc())
             again = retry_smaller(self._store, run)
             self._tell(Event("again" if again else "failed", run, error=f"{type(error).__name__}: {error}"))
-            return True
-        seconds = time.monotonic() - started
-        self._tell(Event("done", run, accuracy=record.metrics["accuracy"], seconds=seconds))
         return True
+
+    def _do(self, runs: Sequence[Run], manifest: Manifest, *, micro_batch: int | None = None) -> None:
+        from actshift.run import Interrupted, run_together
+
+        started = time.monotonic()
+        self._tell(Event("started", runs[0]))
+        configs = [self._config(run, manifest) for run in runs]
+        for run, config in zip(runs, configs, strict=True):
+            verify(run, config, manifest)
+            if micro_batch is not None:
+                config["hardware"]["micro_batch"] = micro_batch
+        try:
+            records = run_together(configs, session=self._session)
+        except Interrupted:
+            self._tell(Event("interrupted", runs[0]))
+            return
+        seconds = (time.monotonic() - started) / len(runs)
+        for run, record in zip(runs, records, strict=True):
+            self._tell(Event("done", run, accuracy=record.metrics["accuracy"], seconds=seconds))
 
     def _config(self, run: Run, manifest: Manifest) -> dict[str, Any]:
         """The config of a run as the files say now; a variant is composed once, its rates and seeds put into copies."""
@@ -110,8 +146,19 @@ class Worker:
             self._composed[key] = compose([*planned.overrides, *self._overrides])
         config = self._composed[key]
         halved = max(1, config["hardware"]["micro_batch"] // 2 ** self._store.deaths(run.identity, run.split))
-        hardware = {**config["hardware"], "micro_batch": halved}
-        return {**config, "lr": run.lr, "seed": run.seed, "stage": manifest.stage, "hardware": hardware}
+        own = {
+            "hardware": {**config["hardware"], "micro_batch": halved},
+            "logger": {**config["logger"], "sweep": manifest.sweep},
+        }
+        return {**config, **own, "lr": run.lr, "seed": run.seed, "stage": manifest.stage}
+
+
+def _alike(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs by cell and variant, in the order of their first ones: within a group only rates and seeds differ."""
+    groups: dict[tuple[Cell, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.cell, run.variant), []).append(run)
+    return list(groups.values())
 
 
 def retry_smaller(store: Store, run: Run) -> bool:
