@@ -91,6 +91,10 @@ def _parser() -> argparse.ArgumentParser:
     audit = commands.add_parser("audit", help="the paper's numbers against themselves and what can be computed")
     audit.add_argument("--out", metavar="FOLDER", help="write audit.md and audit.csv there")
     audit.set_defaults(command="audit_command")
+    about = "send what runs mirrored offline (logger=wandb) to Weights & Biases"
+    sync = commands.add_parser("sync", help=about, description=about)
+    sync.add_argument("--results", default="results", metavar="FOLDER", help="where the runs lie")
+    sync.set_defaults(command="sync_command")
     listing = commands.add_parser("list", help="what exists: models, methods, data sets, protocols, sweeps")
     listing.add_argument("group", nargs="?", help="one group only")
     listing.set_defaults(command="list_command")

@@ -50,6 +50,7 @@ def sweep_command(request: Namespace) -> int:
     config, launch, frozen = _request(request)
     store, compose_cell = Store(Path(config["results"])), ProductComposer()
     grid = freeze(store, expand_grid(config["sweep"], compose_cell, extra=frozen), replan=request.replan)
+    _refuse_unscored(grid)
     if request.retry:
         _clear_failures(store, grid)
     prefetch.require(grid, store=store, compose=compose_cell)
@@ -119,6 +120,7 @@ def submit_command(request: Namespace) -> int:
     config, launch, frozen = _request(request)
     store, compose_cell = Store(Path(config["results"])), ProductComposer()
     grid = freeze(store, expand_grid(config["sweep"], compose_cell, extra=frozen), replan=request.replan)
+    _refuse_unscored(grid)
     submission = Submission(
         store,
         grid,
@@ -342,6 +344,18 @@ def audit_command(request: Namespace) -> int:
     return 0
 
 
+def sync_command(request: Namespace) -> int:
+    """Send the offline mirrors of runs to Weights & Biases, from where there is a network."""
+    from actshift.trackers import sync
+
+    root = Path(request.results)
+    count = sync(root)
+    print(
+        f"{count} runs of {root.resolve()} were handed to wandb" if count else f"no offline mirrors in {root.resolve()}"
+    )
+    return 0
+
+
 def list_command(request: Namespace) -> int:
     """Every option of the config groups with the first line of its file."""
     there = groups()
@@ -385,6 +399,14 @@ def _request(request: Namespace) -> tuple[dict[str, Any], list[str], list[str]]:
         (frozen if counts else launch).append(override)
     own = ("results=", "sweep.")  # said to the workers by path, and used up by the expansion
     return config, [override for override in launch if not override.startswith(own)], frozen
+
+
+def _refuse_unscored(manifest: Manifest) -> None:
+    """Refuse a sweep whose runs nothing here can score, before any of them trains."""
+    from actshift.tasks import refuse_unscored
+
+    for planned in manifest.cells:
+        refuse_unscored({**planned.config, "stage": manifest.stage})
 
 
 def _planned(request: Namespace) -> tuple[Store, Manifest]:

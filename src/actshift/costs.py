@@ -49,8 +49,10 @@ def layer_weights(shape: Config) -> int:
 
 
 def rows_of(config: Config, split: str) -> int:
-    """How many rows a split has, by its rule and limit; 0 where the source does not say before it is read."""
+    """How many rows a split has, by its rule and limit; 0 where there is none or the source does not say in advance."""
     rule, dataset = config["data"]["splits"][split], config["dataset"]
+    if rule is None:
+        return 0
     source = "procedural" if config["data"]["source"] == "procedural" else "hub"
     rows: int = (dataset[source]["rows"] or {}).get(rule["source"], 0)
     held_out = math.ceil(rows * rule["hold_out"])

@@ -100,7 +100,7 @@ def _data(config: Config) -> Need | None:
     if data["source"] != "hub":
         return None
     repository = dataset_repository(dataset["hub"])
-    splits = list(dict.fromkeys(rule["source"] for rule in data["splits"].values()))
+    splits = list(dict.fromkeys(rule["source"] for rule in data["splits"].values() if rule is not None))
 
     def open_() -> str:
         from actshift.tasks.sources import hub_split

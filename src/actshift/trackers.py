@@ -5,12 +5,18 @@ from __future__ import annotations
 import logging
 import netrc
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from actshift.errors import ActshiftError
+
 log = logging.getLogger("actshift")
+SYNCED = 100
+"""Runs that one call of `wandb sync` takes: a command line has an end."""
 
 
 class Tracker:
@@ -88,6 +94,29 @@ def start_tracker(config: Mapping[str, Any], *, identity: str, folder: Path) -> 
     if config["logger"]["name"] == "none":
         return Tracker()
     return Guarded(lambda: Wandb(config, identity=identity, folder=folder))
+
+
+def sync(root: Path) -> int:
+    """Send what runs below a results folder have mirrored offline to Weights & Biases; how many there were.
+
+    What was sent before is not sent again. Errors: no key, or wandb's own.
+    """
+    folders = sorted(str(path) for path in root.glob("runs/*/wandb/offline-run-*"))
+    if folders and not _has_key():
+        raise ActshiftError("Weights & Biases has no key here: set WANDB_API_KEY, or call `wandb login`")
+    for start in range(0, len(folders), SYNCED):
+        command = [
+            sys.executable,
+            "-m",
+            "wandb",
+            "sync",
+            "--yes",
+            "--no-include-synced",
+            *folders[start : start + SYNCED],
+        ]
+        if subprocess.run(command, check=False).returncode:
+            raise ActshiftError(f"`wandb sync` failed after {start} of {len(folders)} runs; call this again")
+    return len(folders)
 
 
 def _has_key() -> bool:

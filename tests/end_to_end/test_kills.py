@@ -1,6 +1,6 @@
-"""Two hundred SIGKILLs at random moments over one sweep: nothing lost, nothing doubled, nothing torn.
+"""Two hundred SIGKILLs at random moments over one sweep, and two launchers at once: nothing lost, doubled or torn.
 
-`make test-slow`. ACTSHIFT_KILLS sets another number.
+`make test-slow`. ACTSHIFT_KILLS and ACTSHIFT_REPETITIONS set other numbers.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from actshift.manifests import read_manifest
 from actshift.store import Store
 
 KILLS = int(os.environ.get("ACTSHIFT_KILLS", "200"))
+REPETITIONS = int(os.environ.get("ACTSHIFT_REPETITIONS", "20"))
 SWEEP = [
     "sweep.methods=[sft,lora_r8,post_block]",
     "sweep.datasets=[listops,boolq]",
@@ -87,3 +88,31 @@ def _whole(path: Path) -> bool:
     except ValueError:
         return path.name.startswith(".")
     return True
+
+
+FEW = ["sweep.methods=[sft,post_block]", "sweep.datasets=[listops]", "sweep.seeds=[42,43,44]", *SWEEP[3:]]
+FEW += ["data.limit.train=80", "training.validations=0"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_two_launchers_share_a_sweep_and_double_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Four workers of two launchers on one sweep."""
+    done = 0
+    for repetition in range(REPETITIONS):
+        results = tmp_path / str(repetition)
+        call = [sys.executable, "-m", "actshift.cli", "sweep", "demo", *FEW, f"results={results}"]
+        launchers = [subprocess.Popen(call, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        assert [launcher.communicate(timeout=600)[0] is None for launcher in launchers] == [False, False]
+        assert [launcher.returncode for launcher in launchers] == [0, 0]
+        store, records = Store(results), stamps(results)
+        for stage in ("grid", "final"):
+            for run in read_manifest(store.manifest_path("demo", stage)).runs:
+                # Whoever did a run again would have written its predictions after its record, or its adapter.
+                made = [f"predictions-{run.split}.jsonl", *(["adapter/facts.json"] if stage == "grid" else [])]
+                times = [(store.run_folder(run.identity) / name).stat().st_mtime_ns for name in made]
+                assert max(times) <= records[f"{run.identity}.{run.split}.json"], f"{run} was done twice"
+        assert len(records) == 4 + 6
+        done += len(records)
+    with capsys.disabled():
+        print(f"\n{REPETITIONS} repetitions with two launchers: {done} runs, none of them doubled")

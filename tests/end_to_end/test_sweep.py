@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ SMALL = [
     "training.validation_rows=8",
     "hardware.checkpoint_every=2",
 ]
+KEPT = ("manifests", "selected")
 # 2 data sets x 3 methods at 2 rates; then 2 seeds each, the first of which the grid trained.
 GRID, FINAL = 12, 12
 
@@ -56,7 +58,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_does_every_planned_run_once_and_ends_with_the_tables(undisturbed: tuple[Path, str]) -> None:
     results, output = undisturbed
     assert f"[{GRID}/{GRID}]" in output and f"[{FINAL}/{FINAL}]" in output
-    assert sorted(tables(results)) == ["demo.csv", "demo.md", "demo.tex"]
+    kinds = [f"demo.{name}" for name in ("csv", "html", "md", "std.html", "std.md", "std.tex", "tex")]
+    assert sorted(tables(results)) == kinds
     records = [json.loads(path.read_text()) for path in (results / "records").glob("*.json")]
     assert sum(record["split"] == "validation" for record in records) == GRID
     assert sum(record["split"] == "test" for record in records) == FINAL
@@ -92,6 +95,19 @@ def test_status_counts_from_files(undisturbed: tuple[Path, str]) -> None:
     output = call("status", results).stdout
     assert output.splitlines()[0] == f"demo grid: {GRID} done | final: {FINAL} done"
     assert output.count("2/2") == GRID, "a line a cell: two rates, then two seeds"
+
+
+def test_two_clusters_merge_by_copying_files(undisturbed: tuple[Path, str], tmp_path: Path) -> None:
+    """Each did a part of the runs, some of them both; copied into one folder they are one sweep."""
+    results, _ = undisturbed
+    records = sorted((results / "records").iterdir())
+    for part in (records[: len(records) * 2 // 3], records[len(records) // 3 :]):
+        for folder, files in (("records", part), *((name, (results / name).iterdir()) for name in KEPT)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            for file in files:
+                shutil.copy(file, tmp_path / folder)
+    assert f"[{FINAL}" not in call("sweep", tmp_path).stdout, "nothing is left to do"
+    assert tables(tmp_path) == tables(results)
 
 
 def test_a_changed_request_is_refused_with_the_keys_that_changed(undisturbed: tuple[Path, str]) -> None:

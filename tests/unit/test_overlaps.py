@@ -19,8 +19,8 @@ REAL = [
     ("winogrande train", "winogrande_xl train", 9156, 9158),
     ("winogrande validation", "winogrande_xl validation", 1267, 1267),
 ]
-"""All pairs of real splits that share questions, of one data set and of two. The last two are one data set at two sizes:
-no row of Winogrande's larger train split asks a question of the validation split."""
+"""All pairs of real splits that share questions, of one data set and of two. The last two are one data set at two
+sizes: no row of Winogrande's larger train split asks a question of the validation split."""
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from actshift import paths
+from actshift.cli import main
 from actshift.composition import compose, groups
 from actshift.errors import ActshiftError
 from actshift.product import ProductComposer
@@ -61,3 +62,13 @@ def test_an_impossible_cell_is_refused() -> None:
     composer(["model=tiny", "method=post_block", "dataset=boolq"])
     with pytest.raises(ActshiftError, match=r"method\.layers"):
         composer(["model=tiny", "method=post_block", "dataset=boolq", "method.layers=[99]"])
+
+
+@pytest.mark.parametrize("verb", ["sweep", "submit"])
+def test_a_table_that_nothing_here_can_score_is_priced_and_refused(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "table3", f"results={tmp_path}"]) == 0
+    assert main([verb, "table3", f"results={tmp_path}"]) == 2
+    assert "AlpacaEval" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()

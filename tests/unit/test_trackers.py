@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from actshift.trackers import Guarded, Tracker, _has_key, start_tracker
+from actshift.errors import ActshiftError
+from actshift.trackers import Guarded, Tracker, _has_key, start_tracker, sync
 
 
 def config(**logger: Any) -> dict[str, Any]:
     return {
-        "logger": {"name": "wandb", "project": "actshift", "mode": None, **logger},
+        "logger": {"name": "wandb", "project": "actshift", "mode": None, "sweep": "demo", **logger},
         **{group: {"name": f"a-{group}"} for group in ("model", "method", "dataset")},
         "lr": 0.001,
         "seed": 1,
@@ -128,3 +129,23 @@ def test_wandb_that_refuses_stays_off(tmp_path: Path, caplog: pytest.LogCaptureF
     (warning,) = warnings_of(caplog)
     assert "the tracker failed" in warning
     assert "a/b" in warning
+
+
+@pytest.mark.usefixtures("no_key")
+def test_what_is_offline_waits_for_a_key(tmp_path: Path) -> None:
+    assert sync(tmp_path) == 0
+    start_tracker(config(), identity="4" * 16, folder=tmp_path / "runs" / ("4" * 16)).finish({})
+    with pytest.raises(ActshiftError, match="WANDB_API_KEY"):
+        sync(tmp_path)
+
+
+@pytest.mark.usefixtures("no_key")
+def test_runs_that_train_at_once_are_mirrored_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trackers = [start_tracker(config(), identity=digit * 16, folder=tmp_path / digit) for digit in "56"]
+    for step in (1, 2):
+        for tracker in trackers:
+            tracker.step(step, loss=1.0, lr=0.1)
+    for tracker in trackers:
+        tracker.finish({"accuracy": 50.0})
+    assert warnings_of(caplog) == []
+    assert len(list(tmp_path.glob("*/wandb/offline-run-*/*.wandb"))) == 2
