@@ -150,7 +150,7 @@ class _Runs:
     def _trained(self, identity: str) -> Trained | None:
         facts = trained(self._store.run_folder(identity))
         if facts is not None and facts.identity != identity:
-            raise ActshiftError(f"{self._store.run_folder(identity)} holds the adapter of run {facts.identity}")
+            raise ActshiftError(f"{self._store.run_folder(identity)} belongs to run {facts.identity}, not {identity}")
         return facts
 
     def _evaluate(self, base: Base, *, split: Split) -> dict[str, list[Prediction]]:

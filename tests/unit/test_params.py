@@ -117,8 +117,8 @@ def table() -> pd.DataFrame:
 def test_the_papers_models_and_methods_come_first(table: pd.DataFrame) -> None:
     rows = list(zip(table["model"], table["method"], strict=True))
     assert rows == [
-        ("llama3.2-1b", "mine"),
         ("llama3.2-1b", "reft_4layers_r4"),
+        ("llama3.2-1b", "mine"),
         ("gemma3-1b", "sft"),
         ("gemma3-1b", "lora_r8"),
         ("qwen3-8b", "post_block"),

@@ -21,9 +21,12 @@ from actshift import commands, product
 from actshift.cli import main
 from actshift.composition import compose, known_keys, resolved
 from actshift.identity import identity_of, ignored_keys
+from actshift.manifests import read_manifest
 from actshift.methods import attach
 from actshift.paths import conf_dir, embedded_model_dir
 from actshift.run import Session, pick_device, run
+from actshift.store import Store
+from actshift.sweeps.worker import Worker
 from actshift.tasks import get_task
 from actshift.trackers import start_tracker
 
@@ -134,6 +137,7 @@ def read(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         _runs(read, workplace)
         _tracker(read, workplace)
         _sweep(read, patch)
+        _worker(read, patch, workplace)
         patch.setattr("torch.cuda.is_available", lambda: False)
         with pytest.raises(ValueError, match="a100-40gb"):
             pick_device(Recorded(compose(["hardware=a100-40gb"]), read)["hardware"])
@@ -156,6 +160,23 @@ def _runs(read: set[str], workplace: Path) -> None:
     for overrides in runs:
         run(Recorded(compose([*small, *overrides]), read), session=session)
     _parts(read, session)
+
+
+def _worker(read: set[str], patch: pytest.MonkeyPatch, workplace: Path) -> None:
+    """What a worker looks up beside its runs: whether to do several at once."""
+    overrides = [
+        "sweep.methods=[post_block]",
+        "sweep.reference=post_block",
+        "sweep.datasets=[listops]",
+        "sweep.seeds=[1]",
+    ]
+    few = ["debug=few_steps", "training.max_steps=2", f"results={workplace / 'worker'}"]
+    assert main(["plan", "demo", *overrides, *few]) == 0
+    manifest = read_manifest(Store(workplace / "worker").manifest_path("demo", "grid"))
+    of_run = Worker._config
+    with patch.context() as inner:
+        inner.setattr(Worker, "_config", lambda *given: Recorded(of_run(*given), read))
+        Worker(workplace / "worker", overrides=[], tell=lambda event: None).work(manifest)
 
 
 def _parts(read: set[str], session: Session) -> None:
