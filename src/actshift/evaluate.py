@@ -26,6 +26,7 @@ from actshift.records import read_json, write_atomically
 from actshift.session import Config, Interrupted, Session, set_threads
 from actshift.store import Store
 from actshift.tasks import get_task, refuse_unscored
+from actshift.tasks.chat import chat_of
 from actshift.tasks.examples import tokenize
 from actshift.tasks.splits import Split
 
@@ -139,7 +140,10 @@ def answer(
     """
     evaluation = config["evaluation"]
     task = get_task(config["dataset"]["task"], rule=evaluation["rule"])
-    rows = tokenize(split, task=task, tokenizer=base.tokenizer, end_token=False, max_tokens=None, cache=cache)
+    chat = chat_of(config, base.tokenizer)
+    rows = tokenize(
+        split, task=task, tokenizer=base.tokenizer, end_token=False, max_tokens=None, chat=chat, cache=cache
+    )
     progress.start(f"evaluate {name}")
 
     def report(rows_done: int, rows_all: int) -> None:
@@ -159,6 +163,7 @@ def answer(
             rows=rows,
             max_new_tokens=new_tokens,
             batch_tokens=batch_tokens,
+            ends=None if chat is None else chat.ends,
             progress=report,
         )
     progress.end()
@@ -168,7 +173,7 @@ def answer(
 def _counted(config: Config) -> dict[str, Any]:
     """The part of a config that an evaluation depends on."""
     own = {name: config[name] for name in ("model", "method", "dataset", "data", "evaluation")}
-    protocol = {"name": config["protocol"]["name"]}
+    protocol = {name: config["protocol"][name] for name in ("name", "chat")}
     precision = {"precision": config["training"]["precision"]}
     return counted({**own, "protocol": protocol, "training": precision}, ignore=[*_TRAINING, *ignored_keys()])
 

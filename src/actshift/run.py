@@ -32,6 +32,7 @@ from actshift.schema import STAGES
 from actshift.session import Config, Interrupted, Session, pick_device, set_threads
 from actshift.store import Store
 from actshift.tasks import refuse_unscored
+from actshift.tasks.chat import template_fingerprint
 from actshift.tasks.sources import partial_splits
 from actshift.tasks.splits import Split
 from actshift.trackers import Tracker, start_tracker
@@ -215,6 +216,8 @@ class _Runs:
                 "replicas": {"train": facts.replicas, self._split: len(self._configs)},
                 "precision": config["training"]["precision"],
                 "data": {"train": facts.train_fingerprint, self._split: split.fingerprint},
+                "template": template_fingerprint(config, base.tokenizer),
+                "model_commit": getattr(base.model.config, "_commit_hash", None),
                 "partial": partial_splits(config),
                 "source": config["data"]["source"],
                 "scale": config["model"]["scale"],
@@ -247,6 +250,7 @@ def _metrics(predictions: list[Prediction], *, rows: int, trained: Trained) -> d
         "rows_touched": {
             "truncated": trained.truncated,
             "lost_answers": trained.lost_answers,
+            "dropped": trained.dropped,
             "overlap": trained.overlap,
         },
     }

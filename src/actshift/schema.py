@@ -44,7 +44,7 @@ class ModelConfig:
     revision: str | None = None
     scale: str = MISSING  # the learning-rate grid's size class: tiny, 1b, 4b, 8b
     attention: str = "sdpa"
-    chat: bool = False
+    chat: bool = False  # whether its prompts stand in its tokenizer's chat template
     shape: ShapeConfig = field(default_factory=ShapeConfig)
 
 
@@ -164,7 +164,8 @@ class ProtocolConfig:
     weight_decay: float = MISSING
     clip: float = MISSING
     precision: dict[str, str] = MISSING  # by kind of data set
-    chat: bool = MISSING  # whether a model's chat template is applied, where the model has one to apply
+    chat: str | None = MISSING  # template | released | null: how prompts stand in a model's chat template
+    chat_max_tokens: dict[str, int] = MISSING  # by data set, behind a chat template
     max_new_tokens: dict[str, int] = MISSING  # by data set
     rule: str = MISSING
 

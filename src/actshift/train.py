@@ -21,6 +21,7 @@ from actshift.provenance import peak_memory, reset_peak_memory
 from actshift.session import Config, Interrupted, Session
 from actshift.store import Store
 from actshift.tasks import get_task
+from actshift.tasks.chat import chat_of
 from actshift.tasks.examples import Examples, tokenize
 from actshift.tasks.splits import Split
 from actshift.trackers import Tracker
@@ -49,6 +50,7 @@ class Trained:
     train_fingerprint: str
     truncated: int
     lost_answers: int
+    dropped: int
     train_seconds: float
     peak_memory_bytes: int
     device: str
@@ -147,15 +149,24 @@ def _shared(config: Config) -> dict[str, Any]:
 
 
 def _examples(base: Base, split: Split, *, config: Config, cache: Path) -> Examples:
-    training = config["training"]
+    training, chat = config["training"], chat_of(config, base.tokenizer)
     return tokenize(
         split,
         task=get_task(config["dataset"]["task"], rule=config["evaluation"]["rule"]),
         tokenizer=base.tokenizer,
         end_token=training["end_token"],
-        max_tokens=training["max_tokens"],
+        max_tokens=_most(config, chat=chat is not None),
+        overlong=training["overlong"],
+        chat=chat,
         cache=cache,
     )
+
+
+def _most(config: Config, *, chat: bool) -> int | None:
+    """The tokens that a row may have: behind a chat template a protocol may set a limit of its own."""
+    limits = [config["training"]["max_tokens"]]
+    limits += [config["protocol"]["chat_max_tokens"].get(config["dataset"]["name"])] if chat else []
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _trained(
@@ -182,6 +193,7 @@ def _trained(
         "train_fingerprint": split.fingerprint,
         "truncated": rows.truncated,
         "lost_answers": rows.lost_answers,
+        "dropped": rows.dropped,
         "overlap": split.overlap,
         "loss_curve": _thinned(curves.loss),
         "validation_curve": [[step, round(loss, 5)] for step, loss in curves.validation],

@@ -14,6 +14,7 @@ from actshift.models.architectures import ARCHITECTURES
 from actshift.paths import embedded_model_dir
 from actshift.schema import EVALUATE, EXECUTIONS, SCORINGS, STAGES
 from actshift.tasks import TASKS
+from actshift.tasks.chat import FORMS
 from actshift.tasks.rules import RULES
 from actshift.tasks.splits import OVERLAPS, check_rules
 
@@ -33,6 +34,7 @@ CHOICES: dict[str, Collection[str | None]] = {
     "training.schedule.kind": ("constant", "linear", "cosine"),
     "training.precision": ("float32", "bfloat16"),
     "training.overlong": ("cut", "drop"),
+    "protocol.chat": (*FORMS, None),
     "evaluation.rule": RULES,
     "evaluation.scoring": SCORINGS,
     "hardware.device": ("auto", "cpu", "cuda"),

@@ -147,7 +147,12 @@ def test_a_sweep_survives_what_clusters_do(tmp_path: Path, site: Path) -> None:
 def test_a_task_out_of_time_checkpoints_requeues_itself_and_goes_on(tmp_path: Path, site: Path) -> None:
     """A run longer than what is left of its task's time: warned by SLURM itself, requeued, resumed, and no worse."""
     results = tmp_path / "slurm"
-    long = ["data.limit.train=null", "dataset.procedural.rows.train=12000", "sweep.methods=[post_block]"]
+    long = [
+        "data.limit.train=null",
+        "dataset.procedural.rows.train=12000",
+        "sweep.methods=[post_block]",
+        "sweep.reference=post_block",
+    ]
     one = [*long, "sweep.datasets=[listops]", "sweep.seeds=[42]", "sweep.rates.tiny.steering_r8=[0.01]"]
     output = actshift("submit", results, *one, "profile=cpu", "--slurm", str(site))
     ids = re.findall(r"^(\d+): ", output, re.MULTILINE)

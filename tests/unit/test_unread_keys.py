@@ -33,10 +33,8 @@ from actshift.trackers import start_tracker
 UNREAD = {
     "dataset.version": "its work is done by being counted: raising it makes every run of the data set another run",
     "data.origin": "the chosen source's settings once more, to be counted: the data code reads dataset.<source> itself",
-    "protocol.chat": "with model.chat: chat templates are declared, not applied yet",
-    "protocol.overlong": "rows over a limit: declared; they are cut and counted, and paper has no limit",
-    "training.overlong": "the same",
-    "model.chat": "whether prompts get the tokenizer's chat template: declared for Gemma 3, not applied yet",
+    "protocol.overlong": "handed on as training.overlong",
+    "protocol.chat_max_tokens": "read by models that chat",
 }
 """Keys that nothing reads, and why they are there all the same. An entry that is read after all is refused."""
 

@@ -1,7 +1,7 @@
 """Rows as token ids: the prompt as the tokenizer makes it, the answer after it, and a cache by content.
 
-The cache holds whole rows without the end token; cutting to a length and ending are done afterwards, so that one
-file serves every protocol.
+The cache holds whole rows without the end token; ending, cutting to a length and leaving out are done afterwards, so
+that one file serves every protocol.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ import numpy as np
 
 from actshift.errors import ActshiftError
 from actshift.tasks.base import Task
+from actshift.tasks.chat import Chat
 from actshift.tasks.splits import Split
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same texts would be tokenized or stored differently."""
 
 
@@ -66,6 +67,8 @@ class Examples:
     labels: list[str]
     end: tuple[int, ...]
     max_tokens: int | None
+    dropped: int = 0
+    """Rows that were longer than `max_tokens` and are not among these."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -110,34 +113,64 @@ def tokenize(
     end_token: bool,
     max_tokens: int | None,
     cache: Path | None,
+    overlong: str = "cut",
+    chat: Chat | None = None,
 ) -> Examples:
-    """The split's rows as prompt + answer (+ end token), cut from the right to `max_tokens`.
+    """The split's rows as prompt + answer (+ end token), a row over `max_tokens` being cut from the right or dropped.
 
-    The prompt gets the special tokens that the tokenizer adds, the answer none. Under a limit, as in the released
-    code, a long prompt loses its answer; `Examples` counts the rows. Evaluation does not cut: pass None there.
+    The prompt gets the special tokens that the tokenizer adds, or stands in its chat template; the answer gets none.
+    Cut, as in the released code, a long prompt loses its answer; `Examples` counts the rows of either kind.
+    Evaluation does not cut: pass None there. Errors: a limit that leaves no row.
     """
     if max_tokens is not None and max_tokens < 1:
         raise ActshiftError(f"training.max_tokens must be 1 or more, or null for no limit; got {max_tokens}.")
-    end = _end_ids(tokenizer) if end_token else ()
+    end = _end_ids(tokenizer, chat) if end_token or (chat is not None and chat.released) else ()
     prompts = [task.prompt(row) for row in split.rows]
+    prompts = prompts if chat is None else [chat.prompt(prompt) for prompt in prompts]
     answers = [task.answer(row) for row in split.rows]
-    path = cache / "tokens" / f"{_key(split, prompts, answers, tokenizer)}.safetensors" if cache else None
+    special = chat is None or chat.begins_again
+    key = _key(split, prompts, answers, tokenizer, special=special) if cache else ""
+    path = cache / "tokens" / f"{key}.safetensors" if cache else None
     tokens = _read(path, rows=len(prompts)) if path else None
     if tokens is None:
-        tokens = _encode(prompts, answers, tokenizer)
+        tokens = _encode(prompts, answers, tokenizer, special=special)
         if path:
             _write(path, tokens)
-    return Examples(tokens=tokens, labels=[task.label(row) for row in split.rows], end=end, max_tokens=max_tokens)
+    whole = Examples(tokens=tokens, labels=[task.label(row) for row in split.rows], end=end, max_tokens=max_tokens)
+    return _without_overlong(whole) if overlong == "drop" else whole
 
 
-def _end_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+def _without_overlong(examples: Examples) -> Examples:
+    """The rows that `max_tokens` leaves whole."""
+    kept = np.flatnonzero(examples.lengths == examples._uncut)
+    if len(kept) == len(examples):
+        return examples
+    if not len(kept):
+        raise ActshiftError(
+            f"every row is longer than training.max_tokens={examples.max_tokens}, and training.overlong=drop leaves "
+            "such rows out: raise the limit, or set it to null."
+        )
+    tokens = examples.tokens
+    rows = [tokens.flat[tokens.offsets[row] : tokens.offsets[row + 1]] for row in kept]
+    return Examples(
+        tokens=Tokens(np.concatenate(rows), np.cumsum([0, *map(len, rows)], dtype=np.int64), tokens.prompts[kept]),
+        labels=[examples.labels[row] for row in kept],
+        end=examples.end,
+        max_tokens=examples.max_tokens,
+        dropped=len(examples) - len(kept),
+    )
+
+
+def _end_ids(tokenizer: PreTrainedTokenizerBase, chat: Chat | None) -> tuple[int, ...]:
+    if chat is not None:
+        return chat.closing
     if tokenizer.eos_token_id is None:
         raise ActshiftError("training.end_token=true needs a tokenizer with an end token, and this one has none.")
     return (int(tokenizer.eos_token_id),)
 
 
-def _encode(prompts: list[str], answers: list[str], tokenizer: PreTrainedTokenizerBase) -> Tokens:
-    prompt_ids = _ids(tokenizer, prompts, add_special_tokens=True)
+def _encode(prompts: list[str], answers: list[str], tokenizer: PreTrainedTokenizerBase, *, special: bool) -> Tokens:
+    prompt_ids = _ids(tokenizer, prompts, add_special_tokens=special)
     answer_ids = _ids(tokenizer, answers, add_special_tokens=False)
     if any(ids and ids[-1] == tokenizer.eos_token_id for ids in prompt_ids):
         # An answer after the end token would be trained as if nothing had been asked.
@@ -156,13 +189,16 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, add_special_to
     return list(encoded["input_ids"])
 
 
-def _key(split: Split, prompts: list[str], answers: list[str], tokenizer: PreTrainedTokenizerBase) -> str:
+def _key(
+    split: Split, prompts: list[str], answers: list[str], tokenizer: PreTrainedTokenizerBase, *, special: bool
+) -> str:
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ActshiftError(f"{type(tokenizer).__name__} is no fast tokenizer; use one with a tokenizer.json.")
     facts = {
         "format": FORMAT,
         "data": split.fingerprint,
+        "special": special,
         "texts": _digest(json.dumps(pair).encode() for pair in zip(prompts, answers, strict=True)),
         "tokenizer": _digest([backend.to_str().encode()]),
     }

@@ -1,0 +1,233 @@
+"""Special tokens and chat templates: what each kind of tokenizer adds, what is trained, where an answer ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dataset_configs import run_config
+
+from actshift.composition import compose
+from actshift.errors import ActshiftError
+from actshift.run import run
+from actshift.tasks import get_task
+from actshift.tasks.chat import SYSTEM, Chat, chat_of
+from actshift.tasks.examples import Examples, tokenize
+from actshift.tasks.splits import Split, load_split
+
+BOOLQ = get_task("boolq")
+TURNS = (
+    "{{ bos_token }}{% set system = messages[0]['content'] %}"
+    "{% for turn in messages[1:] %}"
+    "{{ '<turn>' + ('model' if turn['role'] == 'assistant' else turn['role']) + '\n' }}"
+    "{% if loop.first %}{{ system + '\n\n' }}{% endif %}{{ turn['content'] | trim }}{{ '<end_turn>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<turn>model\n' }}{% endif %}"
+)
+"""A template of Gemma's form: the system message goes before the first user turn, text is trimmed, turns are closed."""
+
+
+def build(kind: str) -> Any:
+    """A byte-level tokenizer with the special tokens of a family: what it adds, and its template if it has one."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    names = {
+        "llama": {"bos_token": "<|begin|>", "eos_token": "<|end|>", "pad_token": "<|end|>"},
+        "qwen": {"eos_token": "<|end|>", "pad_token": "<|pad|>"},
+        "gemma": {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"},
+    }[kind]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE(vocab={letter: place for place, letter in enumerate(alphabet)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([*dict.fromkeys(names.values()), *(["<turn>", "<end_turn>"] if kind == "gemma" else [])])
+    if "bos_token" in names:
+        bos = names["bos_token"]
+        specials = [(bos, backend.token_to_id(bos))]
+        backend.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=specials)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **names)
+    if kind == "gemma":
+        tokenizer.chat_template = TURNS
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    config = run_config("boolq")
+    config["data"]["limit"]["train"] = 12
+    return load_split(config, "train")
+
+
+def encode(split: Split, tokenizer: Any, **settings: Any) -> Examples:
+    return tokenize(
+        split, task=BOOLQ, tokenizer=tokenizer, **{"end_token": True, "max_tokens": None, "cache": None} | settings
+    )
+
+
+def texts(example: Any, tokenizer: Any) -> tuple[str, str]:
+    """What is prompt and what is trained, special tokens shown."""
+    return tuple(
+        tokenizer.decode(ids) for ids in (example.ids[: example.prompt_length], example.ids[example.prompt_length :])
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "begin", "end"), [("llama", "<|begin|>", "<|end|>"), ("qwen", "", "<|end|>"), ("gemma", "<bos>", "<eos>")]
+)
+@pytest.mark.parametrize("protocol", ["paper", "released"])
+def test_what_each_tokenizer_adds_to_plain_prompts(
+    kind: str, begin: str, end: str, protocol: str, split: Split
+) -> None:
+    tokenizer = build(kind)
+    end_token = compose([f"protocol={protocol}", "dataset=boolq"])["training"]["end_token"]
+    assert end_token == (protocol == "paper"), "the end token is trained under paper alone"
+    for row, example in zip(split.rows, encode(split, tokenizer, end_token=end_token), strict=True):
+        prompt, trained = texts(example, tokenizer)
+        assert prompt == begin + BOOLQ.prompt(row)
+        assert trained == BOOLQ.answer(row) + (end if end_token else "")
+
+
+def test_a_template_begins_once_and_its_answer_alone_is_trained(split: Split) -> None:
+    tokenizer = build("gemma")
+    chat = Chat(tokenizer, released=False)
+    for row, example in zip(split.rows, encode(split, tokenizer, chat=chat), strict=True):
+        prompt, trained = texts(example, tokenizer)
+        assert prompt == f"<bos><turn>user\n{SYSTEM}\n\n{BOOLQ.prompt(row).strip()}<end_turn>\n<turn>model\n"
+        assert trained == BOOLQ.answer(row) + "<end_turn>"
+        assert example.ids.count(tokenizer.bos_token_id) == 1
+    plain = [texts(example, tokenizer)[1] for example in encode(split, tokenizer, chat=chat, end_token=False)]
+    assert plain == [BOOLQ.answer(row) for row in split.rows]
+
+
+def test_released_begins_twice_and_trains_all_behind_the_answer(split: Split) -> None:
+    """Against the way of the authors' code: the whole conversation as text, tokenized with special tokens."""
+    tokenizer = build("gemma")
+    chat = Chat(tokenizer, released=True)
+    for row, example in zip(split.rows, encode(split, tokenizer, chat=chat, end_token=False), strict=True):
+        turns = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": BOOLQ.prompt(row)}]
+        whole = [*turns, {"role": "assistant", "content": BOOLQ.answer(row)}]
+        expected = tokenizer(tokenizer.apply_chat_template(whole, tokenize=False))["input_ids"]
+        prefix = tokenizer(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))[
+            "input_ids"
+        ]
+        assert (example.ids, example.prompt_length) == (expected, len(prefix))
+        assert example.ids[:2] == [tokenizer.bos_token_id] * 2
+        assert texts(example, tokenizer)[1] == BOOLQ.answer(row) + "<end_turn>\n"
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_a_generation_ends_with_the_turn_or_the_end_token(released: bool) -> None:
+    tokenizer = build("gemma")
+    ends = Chat(tokenizer, released=released).ends
+    assert ends == {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end_turn>")}
+
+
+def test_the_template_is_part_of_what_a_cache_is_found_by(split: Split, tmp_path: Path) -> None:
+    tokenizer = build("gemma")
+    first = encode(split, tokenizer, chat=Chat(tokenizer, released=False), cache=tmp_path)
+    tokenizer.chat_template = TURNS.replace("<turn>", "<turn> ")
+    second = encode(split, tokenizer, chat=Chat(tokenizer, released=False), cache=tmp_path)
+    encode(split, tokenizer, chat=Chat(tokenizer, released=True), cache=tmp_path)
+    assert first != second
+    assert len(list((tmp_path / "tokens").iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "protocol", "applied"), [(True, "template", True), (False, "template", False), (True, None, False)]
+)
+def test_model_and_protocol_both_say_whether(model: bool, protocol: str | None, applied: bool) -> None:
+    config = {"model": {"name": "m", "chat": model}, "protocol": {"chat": protocol}}
+    assert (chat_of(config, build("gemma")) is not None) == applied
+
+
+def test_a_model_that_chats_needs_a_template() -> None:
+    config = {"model": {"name": "mine", "chat": True}, "protocol": {"chat": "template"}}
+    with pytest.raises(ActshiftError, match=r"'mine' has chat: true.*model\.chat=false"):
+        chat_of(config, build("llama"))
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ messages[1]['content'] }}", "{% for m in messages %}{{ m['content'] }}{% endfor %}"]
+)
+def test_a_template_that_closes_no_answer_is_refused(template: str) -> None:
+    tokenizer = build("gemma")
+    tokenizer.chat_template = template
+    with pytest.raises(ActshiftError, match="does not close it"):
+        _ = Chat(tokenizer, released=False).closing
+
+
+# --- runs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Gemma 3 with a tokenizer that has a template, as a model's folder."""
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    folder, tokenizer = tmp_path_factory.mktemp("gemma"), build("gemma")
+    config = Gemma3TextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        intermediate_size=64,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    Gemma3ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def request(folder: Path, results: Path, *more: str) -> list[str]:
+    size = len(build("gemma"))
+    shape = {"width": 32, "layers": 2, "heads": 2, "kv_heads": 1, "head_size": 16, "mlp_width": 64, "vocabulary": size}
+    return [
+        "model=random-gemma3",
+        "model.source=hub",
+        f"model.path={folder}",
+        "model.chat=true",
+        *(f"model.shape.{name}={value}" for name, value in shape.items()),
+        "dataset=boolq",
+        "data.limit.train=24",
+        "data.limit.validation=6",
+        "training.max_steps=3",
+        "training.batch_size=8",
+        "training.validation_rows=4",
+        f"results={results}",
+        *more,
+    ]
+
+
+@pytest.mark.parametrize("protocol", ["paper", "released"])
+@pytest.mark.parametrize("scope", ["all", "prompt", "last_prompt"])
+def test_a_run_behind_a_template(protocol: str, scope: str, folder: Path, tmp_path: Path) -> None:
+    overrides = [f"protocol={protocol}", "method=post_block", f"method.scope.kind={scope}", "training.max_tokens=null"]
+    record = run(compose(request(folder, tmp_path, *overrides)))
+    assert len(record.provenance["template"]) == 16
+    assert record.metrics["steps"] == 3 and not record.metrics["diverged"]
+    plain = run(compose(request(folder, tmp_path, *overrides, "model.chat=false")))
+    assert plain.provenance["template"] is None
+    assert plain.identity != record.identity
+    assert plain.metrics["final_loss"] != record.metrics["final_loss"]
+
+
+def test_behind_a_template_the_released_code_cuts_earlier(folder: Path, tmp_path: Path) -> None:
+    overrides = ["protocol=released", "method=sft", "dataset=winogrande", "training.max_tokens=300"]
+    chatting = run(compose(request(folder, tmp_path, *overrides)))
+    plain = run(compose(request(folder, tmp_path, *overrides, "model.chat=false")))
+    assert chatting.metrics["rows_touched"]["truncated"] > plain.metrics["rows_touched"]["truncated"]
+
+
+def test_overlong_rows_are_dropped_whole_and_counted(folder: Path, tmp_path: Path) -> None:
+    limit = ["method=post_block", "training.max_tokens=217"]
+    dropped = run(compose(request(folder, tmp_path, *limit, "training.overlong=drop"))).metrics["rows_touched"]
+    cut = run(compose(request(folder, tmp_path, *limit, "training.overlong=cut"))).metrics["rows_touched"]
+    assert 0 < dropped["dropped"] < 24 and dropped["truncated"] == dropped["lost_answers"] == 0
+    assert cut["truncated"] == dropped["dropped"] and cut["dropped"] == 0
+    with pytest.raises(ActshiftError, match="every row is longer"):
+        run(compose(request(folder, tmp_path, "method=post_block", "training.max_tokens=5", "training.overlong=drop")))
