@@ -1,0 +1,104 @@
+"""LoFiT (fc2869/lo-fit) and JoLA (wenlai-lavine/jola): the authors' own Llama, run as it is from a checkout.
+
+Both need an old transformers (4.44 was used; they pin 4.39 and 4.45), in an environment of its own for
+`make_expected.py`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from reference import SIZES, fill, numbers, rows, ten_steps
+
+CASES = {"lofit": ("bias", "scale"), "jola": ("evaluation", "training")}
+"""LoFiT's two stages; JoLA with its gates as they are at evaluation, and drawn in training by given noise."""
+FILES = {"lofit": ("models/modeling_llama.py", "LlamaForCausalLM"), "jola": ("jola/modeling_llama.py", "JoLAModel")}
+HEADS, HEAD = SIZES["num_attention_heads"], SIZES["hidden_size"] // SIZES["num_attention_heads"]
+
+
+def given(name: str, layer: int, *, step: int = 0) -> torch.Tensor:
+    """A tensor of a method by name (scale, bias: H x K; log_scale, log_bias: H) or the noise of a gate's step (H)."""
+    if name.startswith("noise"):
+        return torch.sigmoid(numbers(f"{name} {layer} {step}", HEADS))
+    if name.startswith("log"):
+        return numbers(f"{name} {layer}", HEADS)
+    return numbers(f"{name} {layer}", HEADS, HEAD, scale=0.1)
+
+
+def authors_model(name: str, checkout: Path) -> Any:
+    """Their Llama with the sizes and base weights of `reference`, its method on in every layer."""
+    from transformers import LlamaConfig
+
+    file, kind = FILES[name]
+    sys.path.insert(0, str(checkout))
+    spec = importlib.util.spec_from_file_location(f"{name}_llama", checkout / file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = LlamaConfig(**SIZES, tie_word_embeddings=True, pad_token_id=0, rms_norm_eps=1e-6)
+    model = getattr(module, kind)(config).float()
+    fill(model)
+    model.lm_head.weight = model.model.embed_tokens.weight
+    for layer in model.model.layers:
+        layer.applied_module = layer.self_attn.applied_module = "attention"
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return model
+
+
+def measured(name: str, checkout: Path, case: str) -> tuple[torch.Tensor, list[float]]:
+    """Logits with given vectors at every head, and the losses of ten steps of what the case trains from there."""
+    model, attentions = (loaded := authors_model(name, checkout)), [layer.self_attn for layer in loaded.model.layers]
+    trained: list[torch.nn.Parameter] = []
+    with torch.no_grad():
+        for layer, attention in enumerate(attentions):
+            tensors = {"scale": attention.attn_A, "bias": attention.attn_v}
+            for part, parameters in tensors.items():
+                for head, parameter in enumerate(parameters):
+                    used = name == "jola" or part == case
+                    parameter.copy_(given(part, layer)[head] if used else torch.zeros(HEAD))
+                    trained += [parameter.requires_grad_(True)] if used else []
+            if name == "jola":
+                attention.log_g1.copy_(given("log_bias", layer)[:, None])
+                attention.log_g2.copy_(given("log_scale", layer)[:, None])
+                trained += [attention.log_g1.requires_grad_(True), attention.log_g2.requires_grad_(True)]
+    model.train(case == "training")
+    noise = Noise(len(attentions)) if case == "training" else None
+
+    def forward(ids: torch.Tensor) -> torch.Tensor:
+        if noise is None:
+            return model(input_ids=ids, use_cache=False).logits
+        with noise:
+            return model(input_ids=ids, use_cache=False).logits
+
+    with torch.no_grad():
+        logits = forward(rows())
+    return logits, ten_steps(forward, trained, before=noise.at if noise else lambda step: None)
+
+
+class Noise:
+    """While this is entered, `torch.rand` gives the noise of a step: of bias gates, then scale gates, by layer."""
+
+    def __init__(self, layers: int) -> None:
+        self._calls = [(part, layer) for layer in range(layers) for part in ("noise_bias", "noise_scale")]
+        self._step, self._next, self._rand = 1, 0, torch.rand
+
+    def at(self, step: int) -> None:
+        self._step = step
+
+    def __enter__(self) -> None:
+        self._next = 0
+        torch.rand = self._draw  # type: ignore[assignment]
+
+    def __exit__(self, *_: object) -> None:
+        torch.rand = self._rand
+        assert self._next == len(self._calls), "each gate has drawn once"
+
+    def _draw(self, shape: Any) -> torch.Tensor:
+        part, layer = self._calls[self._next]
+        self._next += 1
+        return given(part, layer, step=self._step).reshape(shape)
