@@ -70,6 +70,17 @@ def _parser() -> argparse.ArgumentParser:
     sources = "data.source=hub, or data.source=local data.dir=FOLDER; dataset=A,B"
     shared.add_argument("overrides", nargs="+", help=sources)
     shared.set_defaults(command="overlaps_command")
+    about = "one row as the model will see it: text, tokens, what is trained, where scopes act, how it is scored"
+    show = commands.add_parser("show", help=about, description=about, epilog=EPILOG)
+    show.add_argument("overrides", nargs="*", help="dataset=A protocol=B row=N split=train|validation|test ...")
+    show.set_defaults(command="show_command")
+    about = "rows and lengths in tokens of every data set, and what each protocol's limit does to them"
+    lengths = commands.add_parser("lengths", help=about, description=about, epilog=EPILOG)
+    lengths.add_argument("overrides", nargs="*", help="dataset=A,B protocol=A,B model=A data.source=...")
+    lengths.add_argument("--tokenizer", metavar="FOLDER", help="another tokenizer than the model's")
+    lengths.add_argument("--csv", metavar="FILE", help="write the table as CSV too")
+    lengths.add_argument("--markdown", metavar="FILE", help="write the table as Markdown too")
+    lengths.set_defaults(command="lengths_command")
     adapters = commands.add_parser("adapters", help="the trained adapters of a results folder", epilog=EPILOG)
     adapters.add_argument("overrides", nargs="*", help="results=FOLDER, where it is not ./results")
     adapters.set_defaults(command="adapters_command")

@@ -218,6 +218,62 @@ def tables_command(request: Namespace) -> int:
     return 0
 
 
+def show_command(request: Namespace) -> int:
+    """One row as the model will see it."""
+    from rich.console import Console
+
+    from actshift.show import shown, terminal
+
+    own = {"row": "0", "split": "train"}
+    overrides = []
+    for given in request.overrides:
+        key, _, value = given.partition("=")
+        if key in own:
+            own[key] = value
+        else:
+            overrides.append(given)
+    if not own["row"].isdigit():
+        raise ActshiftError(f"row={own['row']}: give a row's number, the first being 0")
+    config = compose(overrides)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(terminal(shown(config, split=own["split"], row=int(own["row"])), method=config["method"]))
+    return 0
+
+
+def lengths_command(request: Namespace) -> int:
+    """Rows and lengths in tokens of every data set and protocol, or of those named."""
+    from rich.console import Console
+
+    from actshift import lengths
+    from actshift.records import write_atomically
+
+    named = {key: list(groups()[key]) for key in ("dataset", "protocol")}
+    overrides = []
+    for given in request.overrides:
+        key, _, value = given.partition("=")
+        if key in named:
+            named[key] = value.split(",")
+        else:
+            overrides.append(given)
+    configs = [
+        compose([f"dataset={dataset}", f"protocol={protocol}", *overrides])
+        for dataset in named["dataset"]
+        for protocol in named["protocol"]
+    ]
+    tokenizer = None
+    if request.tokenizer is not None:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(request.tokenizer, trust_remote_code=False)
+    rows = list(lengths.lengths(configs, tokenizer=tokenizer))
+    Console(width=None if sys.stdout.isatty() else 160).print(lengths.terminal(rows))
+    for file, text in ((request.csv, lengths.csv), (request.markdown, lengths.markdown)):
+        if file is not None:
+            write_atomically(Path(file), text(rows))
+            print(file)
+    return 0
+
+
 def overlaps_command(request: Namespace) -> int:
     """Questions that the splits of real data share, by their words alone; of all data sets, or of those named."""
     from rich.console import Console

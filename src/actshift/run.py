@@ -33,7 +33,7 @@ from actshift.session import Config, Interrupted, Session, pick_device, set_thre
 from actshift.store import Store
 from actshift.tasks import refuse_unscored
 from actshift.tasks.chat import template_fingerprint
-from actshift.tasks.sources import partial_splits
+from actshift.tasks.sources import hub_commit, partial_splits
 from actshift.tasks.splits import Split
 from actshift.trackers import Tracker, start_tracker
 from actshift.train import Trained, train_runs, trained
@@ -216,6 +216,7 @@ class _Runs:
                 "replicas": {"train": facts.replicas, self._split: len(self._configs)},
                 "precision": config["training"]["precision"],
                 "data": {"train": facts.train_fingerprint, self._split: split.fingerprint},
+                "data_commit": hub_commit(config),
                 "template": template_fingerprint(config, base.tokenizer),
                 "model_commit": getattr(base.model.config, "_commit_hash", None),
                 "partial": partial_splits(config),

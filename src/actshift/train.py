@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actshift.adapters import save_adapter
 from actshift.descriptions import DESCRIPTION
@@ -27,6 +27,9 @@ from actshift.tasks.splits import Split
 from actshift.trackers import Tracker
 from actshift.training.checkpoints import Checkpoints, read_facts
 from actshift.training.loop import Curves, train
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 VARIED = ("lr", "seed")
 """What runs that are trained at once may differ in."""
@@ -90,8 +93,10 @@ def train_runs(
     started, training, stop = time.monotonic(), config["training"], session.stop
     reset_peak_memory(base.device.type)
     split = session.split(config, "train")
-    rows = _examples(base, split, config=config, cache=store.cache)
-    watched = _examples(base, session.split(config, "validation"), config=config, cache=store.cache)
+    rows, watched = (
+        training_examples(each, config=config, tokenizer=base.tokenizer, cache=store.cache)
+        for each in (split, session.split(config, "validation"))
+    )
     place = (
         folders[0] if len(configs) == 1 else folders[0] / f"replicas-{identity_of({'runs': list(configs)}, ignore=())}"
     )
@@ -148,21 +153,24 @@ def _shared(config: Config) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in VARIED}
 
 
-def _examples(base: Base, split: Split, *, config: Config, cache: Path) -> Examples:
-    training, chat = config["training"], chat_of(config, base.tokenizer)
+def training_examples(
+    split: Split, *, config: Config, tokenizer: PreTrainedTokenizerBase, cache: Path | None
+) -> Examples:
+    """A split's rows as a resolved config trains on them."""
+    training, chat = config["training"], chat_of(config, tokenizer)
     return tokenize(
         split,
         task=get_task(config["dataset"]["task"], rule=config["evaluation"]["rule"]),
-        tokenizer=base.tokenizer,
+        tokenizer=tokenizer,
         end_token=training["end_token"],
-        max_tokens=_most(config, chat=chat is not None),
+        max_tokens=most_tokens(config, chat=chat is not None),
         overlong=training["overlong"],
         chat=chat,
         cache=cache,
     )
 
 
-def _most(config: Config, *, chat: bool) -> int | None:
+def most_tokens(config: Config, *, chat: bool) -> int | None:
     """The tokens that a row may have: behind a chat template a protocol may set a limit of its own."""
     limits = [config["training"]["max_tokens"]]
     limits += [config["protocol"]["chat_max_tokens"].get(config["dataset"]["name"])] if chat else []

@@ -60,6 +60,9 @@ def test_what_is_missing_is_named_and_once_prefetched_a_run_needs_no_network(hub
     client.actshift(*RUN)
     (record,) = records(client)
     assert record["provenance"]["source"] == "hub" and record["metrics"]["rows"] == 16
+    # Both name a branch: the record says what it stood for.
+    for kind, name in (("data_commit", "datasets/google/boolq"), ("model_commit", "models/org/tiny")):
+        assert record["provenance"][kind] == hub.repositories[name].refs["main"]
 
 
 @pytest.mark.slow

@@ -69,9 +69,8 @@ def load_base(model: Mapping[str, Any], *, precision: str, device: torch.device)
     """
     transformers.utils.logging.disable_progress_bar()
     dtype = PRECISIONS[precision]
-    path = model_folder(model)
+    tokenizer, path = load_tokenizer(model), model_folder(model)
     with _explaining(model, path):
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         if model["source"] == "random":
             network = _random_model(model, dtype=dtype)
         else:
@@ -91,6 +90,14 @@ def load_base(model: Mapping[str, Any], *, precision: str, device: torch.device)
     network.eval().requires_grad_(False)
     size = sum(parameter.numel() for parameter in network.parameters())
     return Base(network, tokenizer, Sites(network, architecture=model["architecture"]), size)
+
+
+def load_tokenizer(model: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+    """The tokenizer of a resolved model config. Errors: one that cannot be found, downloaded or opened."""
+    path = model_folder(model)
+    with _explaining(model, path):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    return tokenizer
 
 
 def model_folder(model: Mapping[str, Any]) -> Path:

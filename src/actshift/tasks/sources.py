@@ -114,6 +114,17 @@ def partial_splits(config: Mapping[str, Any]) -> list[str]:
     return sorted(config["dataset"]["local"]["files"]) if config["data"]["source"] == "local" else []
 
 
+def hub_commit(config: Mapping[str, Any]) -> str | None:
+    """The commit of the hub's data set that a resolved config's rows are of, whatever revision it names.
+
+    None of rows from elsewhere, and of a folder that is no snapshot of the hub's cache.
+    """
+    if config["data"]["source"] != "hub":
+        return None
+    files = folder(dataset_repository(config["dataset"]["hub"]))
+    return files.name if files.parent.name == "snapshots" else None
+
+
 def has_split(dataset: Mapping[str, Any], split: str, *, directory: str | None) -> bool:
     """Whether a local folder holds a split, whole or in part."""
     try:
