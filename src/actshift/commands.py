@@ -50,7 +50,7 @@ def sweep_command(request: Namespace) -> int:
     config, launch, frozen = _request(request)
     store, compose_cell = Store(Path(config["results"])), ProductComposer()
     grid = freeze(store, expand_grid(config["sweep"], compose_cell, extra=frozen), replan=request.replan)
-    _refuse_unscored(grid)
+    _refuse_impossible(grid, config)
     if request.retry:
         _clear_failures(store, grid)
     prefetch.require(grid, store=store, compose=compose_cell)
@@ -120,7 +120,7 @@ def submit_command(request: Namespace) -> int:
     config, launch, frozen = _request(request)
     store, compose_cell = Store(Path(config["results"])), ProductComposer()
     grid = freeze(store, expand_grid(config["sweep"], compose_cell, extra=frozen), replan=request.replan)
-    _refuse_unscored(grid)
+    _refuse_impossible(grid, config)
     submission = Submission(
         store,
         grid,
@@ -260,11 +260,7 @@ def lengths_command(request: Namespace) -> int:
         for dataset in named["dataset"]
         for protocol in named["protocol"]
     ]
-    tokenizer = None
-    if request.tokenizer is not None:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(request.tokenizer, trust_remote_code=False)
+    tokenizer = None if request.tokenizer is None else lengths.tokenizer_in(request.tokenizer)
     rows = list(lengths.lengths(configs, tokenizer=tokenizer))
     Console(width=None if sys.stdout.isatty() else 160).print(lengths.terminal(rows))
     for file, text in ((request.csv, lengths.csv), (request.markdown, lengths.markdown)):
@@ -457,12 +453,14 @@ def _request(request: Namespace) -> tuple[dict[str, Any], list[str], list[str]]:
     return config, [override for override in launch if not override.startswith(own)], frozen
 
 
-def _refuse_unscored(manifest: Manifest) -> None:
-    """Refuse a sweep whose runs nothing here can score, before any of them trains."""
+def _refuse_impossible(manifest: Manifest, config: dict[str, Any]) -> None:
+    """Refuse, before any of them trains, a sweep whose runs nothing here can score, or find the data of."""
     from actshift.tasks import refuse_unscored
+    from actshift.validation import validate_folder
 
     for planned in manifest.cells:
         refuse_unscored({**planned.config, "stage": manifest.stage})
+        validate_folder(config["data"]["dir"], source=planned.config["data"]["source"])
 
 
 def _planned(request: Namespace) -> tuple[Store, Manifest]:

@@ -14,11 +14,12 @@ import pandas as pd
 
 from actshift.report.statistics import (
     Bits,
+    Difference,
     detectable,
     holm,
     mcnemar,
     mean_interval,
-    paired_bootstrap,
+    paired_bootstraps,
     prediction_interval,
 )
 
@@ -41,6 +42,8 @@ TEXTS = ["paper_inside", "precision", "hardware", "scoring", "evidence_gap"]
 PAPER_RUNS = {"sft": 1}
 """How many runs stand behind a figure of the paper (Appendix F.3); five where a method is not listed."""
 SIGNIFICANT = 0.05
+DRAWS = 1000
+"""Of each bootstrap."""
 
 
 def answers(record: Record) -> Bits | None:
@@ -64,19 +67,25 @@ def with_evidence(cells: pd.DataFrame, found: Mapping[str, Record], *, reference
         for row in cells.itertuples()
         if row.method == reference and row.status == "done"
     }
-    rows = [
-        _evidence(row, runs[row.Index], base.get((row.model, row.dataset, row.protocol)), reference=reference)
-        for row in cells.itertuples()
-    ]
+    rows = [_evidence(row, runs[row.Index]) for row in cells.itertuples()]
+    tested: dict[int, tuple[list[Bits], list[Bits]]] = {}
+    for place, row in enumerate(cells.itertuples()):
+        pair = _pair(row, runs[row.Index], base.get((row.model, row.dataset, row.protocol)), reference=reference)
+        if isinstance(pair, str):
+            rows[place]["evidence_gap"] = rows[place]["evidence_gap"] or pair
+        else:
+            tested[place] = pair
+    for place, difference in zip(tested, paired_bootstraps(list(tested.values()), draws=DRAWS), strict=True):
+        rows[place] |= _tests(difference, *tested[place])
     table = pd.DataFrame(rows, index=cells.index, columns=[*NUMBERS, *TEXTS])
-    tested = {str(index): float(p) for index, p in table["p"].dropna().items()}
-    adjusted = holm(tested)
+    adjusted = holm({str(index): float(p) for index, p in table["p"].dropna().items()})
     table["p_holm"] = [adjusted.get(str(index), np.nan) for index in table.index]
     table = table.astype(dict.fromkeys(NUMBERS, "float64") | dict.fromkeys(TEXTS, "str"))
     return cells.join(table.round(6))  # beyond that, machines may differ in the order of a sum
 
 
-def _evidence(row: Any, runs: Sequence[Record], base: Sequence[Record] | None, *, reference: str) -> dict[str, Any]:
+def _evidence(row: Any, runs: Sequence[Record]) -> dict[str, Any]:
+    """What a cell's own runs say."""
     values = [float(value) for value in row.values]
     facts: dict[str, Any] = dict.fromkeys(NUMBERS, np.nan) | dict.fromkeys(TEXTS, "")
     if not runs:
@@ -92,25 +101,31 @@ def _evidence(row: Any, runs: Sequence[Record], base: Sequence[Record] | None, *
         if not np.isnan(row.paper_accuracy):
             facts["paper_inside"] = "yes" if row.paper_accuracy in predicted else "no"
     facts["detectable"] = detectable(runs[0].metrics["rows"], accuracy=statistics.fmean(values))
-    return facts | _tests(row, runs, base, reference=reference)
+    return facts
 
 
-def _tests(row: Any, runs: Sequence[Record], base: Sequence[Record] | None, *, reference: str) -> dict[str, Any]:
-    """The comparison with the reference, or the reason why there is none."""
+def _pair(
+    row: Any, runs: Sequence[Record], base: Sequence[Record] | None, *, reference: str
+) -> tuple[list[Bits], list[Bits]] | str:
+    """The answers of a cell's runs and of the reference's, or the reason why there is nothing to compare."""
     if row.method == reference:
-        return {"evidence_gap": "" if len(runs) > 1 else "one run: no interval"}
+        return "" if len(runs) > 1 else "one run: no interval"
     if row.status != "done":
-        return {"evidence_gap": f"{row.n_finished} of {row.n_planned} runs finished"}
+        return f"{row.n_finished} of {row.n_planned} runs finished"
     if base is None:
-        return {"evidence_gap": f"{reference} is not finished"}
+        return f"{reference} is not finished"
     ours, theirs = ([answers(run) for run in side] for side in (runs, base))
     if any(bits is None for bits in (*ours, *theirs)):
-        return {"evidence_gap": "records without answers by row"}
+        return "records without answers by row"
     if len({_test_rows(run) for run in (*runs, *base)}) > 1:
-        return {"evidence_gap": "the runs were scored on different rows"}
-    a, b = [bits for bits in ours if bits is not None], [bits for bits in theirs if bits is not None]
-    found = paired_bootstrap(a, b, draws=1000)
-    pairs = list(zip(a, b, strict=True)) if len(a) == len(b) else [(one, other) for one in a for other in b]
+        return "the runs were scored on different rows"
+    return [bits for bits in ours if bits is not None], [bits for bits in theirs if bits is not None]
+
+
+def _tests(found: Difference, ours: Sequence[Bits], theirs: Sequence[Bits]) -> dict[str, Any]:
+    """The comparison with the reference."""
+    same = len(ours) == len(theirs)
+    pairs = list(zip(ours, theirs, strict=True)) if same else [(one, other) for one in ours for other in theirs]
     return {
         "difference_low": found.interval.low,
         "difference_high": found.interval.high,

@@ -125,7 +125,7 @@ def gap_to_paper(cells: pd.DataFrame) -> Figure | None:
         return None
     models = list(dict.fromkeys(known["model"]))
     limit = max(1.0, float(known["gap"].abs().max()))
-    with _axes(1, len(models), width=3.2) as (figure, axes):
+    with _axes(1, len(models), width=4.0, left=1.2, bottom=0.9) as (figure, axes):
         for ax, model in zip(axes, models, strict=True):
             wide = known[known["model"].eq(model)].pivot(index="method", columns="dataset", values="gap")
             ax.imshow(wide.to_numpy(), cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto")
@@ -220,14 +220,35 @@ def _style() -> AbstractContextManager[None]:
     return context
 
 
-@contextmanager
-def _axes(rows: int, columns: int, *, width: float) -> Iterator[tuple[Figure, list[Any]]]:
-    """A figure of equal panels in our style, without any window system."""
-    from matplotlib.figure import Figure
+MARGINS = {"left": 0.65, "right": 0.15, "bottom": 0.5, "top": 0.35}
+"""Around each panel, in inches. Fixed: to have them computed takes as long as all drawing."""
 
+
+@contextmanager
+def _axes(
+    rows: int, columns: int, *, width: float, height: float = 2.6, **margins: float
+) -> Iterator[tuple[Figure, list[Any]]]:
+    """A figure of equal panels in our style, without any window system; sizes in inches, margins included."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
+
+    edge = MARGINS | margins
+    wide, high = max(width, 4.5 / columns), height
     with _style():
-        figure = Figure(figsize=(max(width * columns, 4.5), 2.6 * rows))
-        yield figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+        figure = Figure(figsize=(wide * columns, high * rows))
+        inner_width, inner_height = wide - edge["left"] - edge["right"], high - edge["bottom"] - edge["top"]
+        panels = figure.subplots(rows, columns, squeeze=False)
+        figure.subplots_adjust(
+            left=edge["left"] / (wide * columns),
+            right=1 - edge["right"] / (wide * columns),
+            bottom=edge["bottom"] / (high * rows),
+            top=1 - edge["top"] / (high * rows),
+            wspace=(edge["left"] + edge["right"]) / inner_width,
+            hspace=(edge["bottom"] + edge["top"]) / inner_height,
+        )
+        yield figure, list(panels.flat)
+        for ax in panels.flat:  # after a logarithmic scale has set its own: dozens of marks that nobody reads
+            ax.xaxis.set_minor_locator(NullLocator())
 
 
 def _groups(cells: pd.DataFrame, keys: list[str]) -> Any:
