@@ -73,8 +73,8 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     return config
 
 
-def resolved(config: DictConfig) -> dict[str, Any]:
-    """A composed configuration with its interpolations resolved, and refused where a value is impossible."""
+def resolved(config: DictConfig, *, planned: bool = False) -> dict[str, Any]:
+    """A composed configuration with its interpolations resolved, and refused where one is impossible (`validate`)."""
     from omegaconf import OmegaConf
 
     with _explaining():
@@ -84,7 +84,7 @@ def resolved(config: DictConfig) -> dict[str, Any]:
         plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     if plain["sweep"] is not None:
         _check_axes(plain["sweep"])
-    validate(plain)
+    validate(plain, planned=planned)
     return plain
 
 

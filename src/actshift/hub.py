@@ -55,17 +55,19 @@ def dataset_repository(hub: Mapping[str, Any]) -> Repository:
     return Repository("dataset", hub["path"], hub["revision"], "dataset.hub")
 
 
-def folder(repository: Repository) -> Path:
+def folder(repository: Repository, *, weights: bool = True) -> Path:
     """The folder with the repository's files, downloaded into the hub's ordinary cache where they are not there yet.
+
+    Without `weights` a model is its tokenizer and sizes, and its weights are neither fetched nor missed.
 
     Raises `ActshiftError` for a repository, revision or licence that is not to be had, for a network that is not
     there or breaks, and for a model without safetensors.
     """
     if repository.local is not None and not repository.local.is_dir():
         raise ActshiftError(f"{repository.key}.path = {repository.path} is no folder.")
-    found = repository.local or _download(repository)
+    found = repository.local or _download(repository, weights=weights)
     if repository.kind == "model":
-        _check_model(found, repository)
+        _check_model(found, repository, weights=weights)
     return found
 
 
@@ -128,30 +130,34 @@ def quiet(*more: Any) -> Iterator[None]:
 
 
 @lru_cache(maxsize=64)
-def _download(repository: Repository) -> Path:
+def _download(repository: Repository, *, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
 
+    ignored = _IGNORE[repository.kind] + ([] if weights else ["*.safetensors"])
     with _explaining(repository):
         found = snapshot_download(
             repository.path,
             repo_type=repository.kind,
             revision=repository.revision,
             allow_patterns=_ALLOW[repository.kind],
-            ignore_patterns=_IGNORE[repository.kind],
+            ignore_patterns=ignored,
         )
     return Path(found)
 
 
-def _check_model(found: Path, repository: Repository) -> None:
+def _check_model(found: Path, repository: Repository, *, weights: bool) -> None:
     """Refuse a model whose config, weights or tokenizer are not all there, by name."""
     index = found / "model.safetensors.index.json"
     wanted = {"config.json", "model.safetensors"}
-    if index.is_file():
+    if not weights:
+        wanted = set()
+    elif index.is_file():
         wanted = {"config.json", *json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
     elif not list(found.glob("*.safetensors")):
         raise ActshiftError(
             f"{repository} has no safetensors files. Weights in any other format can carry code and are never "
-            f"opened: set {repository.key}.path to a repository that has them."
+            f"opened: set {repository.key}.path to a repository that has them. If it has them there and not yet in "
+            f"{found}: {_FETCH_IT}"
         )
     missing = sorted(name for name in wanted if not (found / name).is_file())
     if not any((found / name).is_file() for name in TOKENIZER_FILES):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from actshift.errors import ActshiftError
+
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
     from transformers import PreTrainedTokenizerBase
+
+    from actshift.tasks.splits import Split
 
 COLUMNS = (
     "Data set",
@@ -23,6 +28,14 @@ COLUMNS = (
     "Lost answers",
     "Dropped",
     "Asked later",
+)
+
+
+LEGEND = (
+    "Tokens of prompt and answer together, with the end token where it is trained, before any limit. Only training has "
+    "a limit: evaluation asks whole prompts. Cut rows lose their end, lost answers are those of them that have nothing "
+    "of their answer left, dropped rows are left out whole. Asked later: rows whose question a later split asks too, "
+    "left out before under paper, kept under released."
 )
 
 
@@ -49,41 +62,70 @@ class Lengths:
 
 
 def lengths(
-    configs: Iterable[Mapping[str, Any]], *, tokenizer: PreTrainedTokenizerBase | None = None
+    configs: Iterable[Mapping[str, Any]],
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    absent: Callable[[str], object] = print,
 ) -> Iterator[Lengths]:
-    """Every split of resolved configs, by their own model's tokenizer or another."""
+    """Every split of resolved configs, by their own model's tokenizer or another.
+
+    `absent` is told of each split that a local folder does not hold. Errors: those of `load_split`.
+    """
     from actshift.models.loading import load_tokenizer
-    from actshift.tasks.chat import chat_of
+    from actshift.tasks.sources import has_split
     from actshift.tasks.splits import load_split
-    from actshift.train import most_tokens, training_examples
 
     for config in configs:
-        own = tokenizer or load_tokenizer(config["model"])
-        limit = most_tokens(config, chat=chat_of(config, own) is not None)
-        for name, rule in config["data"]["splits"].items():
+        data, dataset, own = config["data"], config["dataset"], tokenizer or load_tokenizer(config["model"])
+        for name, rule in data["splits"].items():
             if rule is None:
                 continue
-            split = load_split(config, name)
-            training = {**config["training"], "max_tokens": limit if name == "train" else None}
-            whole = {**config, "training": {**training, "max_tokens": None}, "protocol": _unlimited(config)}
-            counts = training_examples(split, config=whole, tokenizer=own, cache=None).lengths
-            touched = training_examples(split, config={**whole, "training": training}, tokenizer=own, cache=None)
-            yield Lengths(
-                config["dataset"]["name"],
-                config["protocol"]["name"],
-                name,
-                len(counts),
-                *_quantiles(counts.tolist()),
-                limit if name == "train" else None,
-                touched.truncated,
-                touched.lost_answers,
-                touched.dropped,
-                split.overlap,
-            )
+            if data["source"] == "local" and not has_split(dataset, rule["source"], directory=data["dir"]):
+                absent(f"{dataset['name']}, {config['protocol']['name']}: no {name} split in {data['dir']}")
+            else:
+                yield _lengths(config, load_split(config, name), name=name, tokenizer=own)
 
 
-def _unlimited(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {**config["protocol"], "chat_max_tokens": {}}
+def tokenizer_in(folder: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder. Errors: no folder, or nothing in it that can be opened."""
+    from transformers import AutoTokenizer
+
+    try:
+        if not Path(folder).expanduser().is_dir():
+            raise OSError("there is no such folder")
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(Path(folder).expanduser())
+    except (OSError, ValueError) as error:
+        raise ActshiftError(
+            f"--tokenizer={folder} cannot be opened: {error}. Give a folder with a tokenizer.json, as save_pretrained "
+            "writes it, or leave it out for the model's own."
+        ) from error
+    return found
+
+
+def _lengths(config: Mapping[str, Any], split: Split, *, name: str, tokenizer: PreTrainedTokenizerBase) -> Lengths:
+    from actshift.tasks.chat import chat_of
+    from actshift.train import most_tokens, training_examples
+
+    training = config["training"]
+    limit = most_tokens(config, chat=chat_of(config, tokenizer) is not None) if name == "train" else None
+    unlimited = {
+        "training": {**training, "max_tokens": None},
+        "protocol": {**config["protocol"], "chat_max_tokens": {}},
+    }
+    whole = training_examples(split, config={**config, **unlimited}, tokenizer=tokenizer, cache=None)
+    cut, drops = replace(whole, max_tokens=limit), training["overlong"] == "drop"
+    return Lengths(
+        config["dataset"]["name"],
+        config["protocol"]["name"],
+        name,
+        len(whole),
+        *_quantiles(whole.lengths.tolist()),
+        limit,
+        cut=0 if drops else cut.truncated,
+        lost=0 if drops else cut.lost_answers,
+        dropped=cut.truncated if drops else 0,
+        overlap=split.overlap,
+    )
 
 
 def _quantiles(counts: Sequence[int]) -> tuple[int, int, int]:
@@ -99,23 +141,25 @@ def texts(row: Lengths) -> tuple[str, ...]:
     )
 
 
-def terminal(rows: Iterable[Lengths]) -> Table:
+def terminal(rows: Iterable[Lengths]) -> Group:
     """The table as a rich renderable."""
     from rich import box
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for place, name in enumerate(COLUMNS):
         table.add_column(name, justify="left" if place < 3 else "right")
     for row in rows:
         table.add_row(*texts(row))
-    return table
+    return Group(table, Text(LEGEND))
 
 
 def markdown(rows: Iterable[Lengths]) -> str:
     """The table as Markdown."""
     lines = [COLUMNS, ("---",) * 3 + ("---:",) * (len(COLUMNS) - 3), *map(texts, rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{LEGEND}\n"
 
 
 def csv(rows: Iterable[Lengths]) -> str:

@@ -17,7 +17,7 @@ Choices = dict[str, tuple[str, ...]]
 
 
 class ProductComposer:
-    """`compose` with a memory, for overrides that differ in what they say of groups (model, method, dataset, ...).
+    """`compose` for plans, with a memory: for overrides that differ in what they say of groups (model, method, ...).
 
     The first cell is composed whole. Any other is a copy of it in which the nodes of its own choices stand, before
     interpolations are resolved. A choice that changes more than its group's node is composed whole with every cell.
@@ -43,11 +43,11 @@ class ProductComposer:
         first, whole = self._first[key]
         nodes = {name: self._node(name, choice, key, rest) for name, choice in choices.items() if choice != first[name]}
         if None in nodes.values():
-            return resolved(composed(overrides))
+            return resolved(composed(overrides), planned=True)
         cell = copy.deepcopy(whole)
         for name, node in nodes.items():
             cell[name] = node
-        return resolved(cell)
+        return resolved(cell, planned=True)
 
     def _parted(self, overrides: Sequence[str]) -> tuple[Choices, tuple[str, ...]]:
         """The overrides that choose a group's option, each with those of keys below it, and the others."""

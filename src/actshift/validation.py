@@ -78,8 +78,11 @@ AT_LEAST = {
 }
 
 
-def validate(config: Config) -> None:
-    """Refuse a resolved configuration that cannot be run, naming the key, the value and what is allowed."""
+def validate(config: Config, *, planned: bool = False) -> None:
+    """Refuse a resolved configuration that cannot be run, naming the key, the value and what is allowed.
+
+    One that is only planned needs no folder of data yet: that is said by each launch.
+    """
     for key, allowed in CHOICES.items():
         if _get(config, key) not in allowed:
             names = ["null" if name is None else name for name in allowed]
@@ -97,6 +100,8 @@ def validate(config: Config) -> None:
     if not config["results"]:
         raise _impossible("results", "''", "a folder")
     _validate_model(config["model"])
+    if not planned:
+        validate_folder(config["data"]["dir"], source=config["data"]["source"])
     _validate_data(config)
     check = KINDS[config["method"]["kind"]].check
     if check is not None:
@@ -116,10 +121,14 @@ def _validate_model(model: Config) -> None:
         raise unknown("embedded model", model["path"], there, where="model.path")
 
 
+def validate_folder(folder: str | None, *, source: str) -> None:
+    """Refuse local data without the folder that holds them."""
+    if source == "local" and not (folder and Path(folder).expanduser().is_dir()):
+        raise _impossible("data.dir", folder, "an existing folder of data sets, since data.source=local")
+
+
 def _validate_data(config: Config) -> None:
     data, dataset = config["data"], config["dataset"]
-    if data["source"] == "local" and not (data["dir"] and Path(data["dir"]).expanduser().is_dir()):
-        raise _impossible("data.dir", data["dir"], "an existing folder of data sets, since data.source=local")
     check_rules(data["splits"])
     rows = {"procedural": dataset["procedural"]["rows"], "hub": dataset["hub"]["rows"]}.get(data["source"])
     for split, rule in data["splits"].items():

@@ -47,6 +47,16 @@ def test_a_model_from_the_hub_is_the_embedded_one_and_knows_its_commit(hub: Hub,
     assert base.model.config._commit_hash == hub.repositories["models/org/tiny"].refs["main"]
 
 
+def test_to_show_a_row_no_weights_are_downloaded(hub: Hub, client: Client) -> None:
+    model = ["model=tiny", "model.source=hub", "model.path=org/tiny", "model.revision=main"]
+    said, _ = client.actshift("show", *model, "dataset=listops")
+    assert "'<|begin|>'" in said
+    assert hub.gets("tokenizer.json") and not hub.gets("model.safetensors")
+    # They are missed by whoever wants them, where they cannot be had, and else fetched.
+    hub.stop()
+    assert "prefetch" in client.model("org/tiny")
+
+
 def test_code_that_a_model_brings_is_never_run(folder: Path) -> None:
     (folder / "modeling_tiny.py").write_text("raise SystemExit('it ran')")
     settings = json.loads((folder / "config.json").read_text())

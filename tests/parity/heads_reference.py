@@ -1,18 +1,23 @@
 """LoFiT (fc2869/lo-fit) and JoLA (wenlai-lavine/jola): the authors' own Llama, run as it is from a checkout.
 
-Both need an old transformers (4.44 was used; they pin 4.39 and 4.45), in an environment of its own for
-`make_expected.py`.
+Each needs the old transformers that it pins (4.39.2 and 4.45.1), in an environment of its own.
+
+    python tests/parity/heads_reference.py lofit|jola CHECKOUT
+
+prints the cases as `make_expected.py` writes them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from reference import SIZES, fill, numbers, rows, ten_steps
+from reference import SIZES, expected, fill, numbers, rows, ten_steps
 
 CASES = {"lofit": ("bias", "scale"), "jola": ("evaluation", "training")}
 """LoFiT's two stages; JoLA with its gates as they are at evaluation, and drawn in training by given noise."""
@@ -25,7 +30,8 @@ def given(name: str, layer: int, *, step: int = 0) -> torch.Tensor:
     if name.startswith("noise"):
         return torch.sigmoid(numbers(f"{name} {layer} {step}", HEADS))
     if name.startswith("log"):
-        return numbers(f"{name} {layer}", HEADS)
+        # So far apart that at evaluation some gates are wholly open and some wholly closed.
+        return numbers(f"{name} {layer}", HEADS, scale=3)
     return numbers(f"{name} {layer}", HEADS, HEAD, scale=0.1)
 
 
@@ -50,34 +56,58 @@ def authors_model(name: str, checkout: Path) -> Any:
     return model
 
 
-def measured(name: str, checkout: Path, case: str) -> tuple[torch.Tensor, list[float]]:
-    """Logits with given vectors at every head, and the losses of ten steps of what the case trains from there."""
-    model, attentions = (loaded := authors_model(name, checkout)), [layer.self_attn for layer in loaded.model.layers]
+def prepared(name: str, checkout: Path, case: str) -> tuple[Any, list[torch.nn.Parameter]]:
+    """Their model with given vectors at every head, and the parameters that the case trains."""
+    model = authors_model(name, checkout)
     trained: list[torch.nn.Parameter] = []
     with torch.no_grad():
-        for layer, attention in enumerate(attentions):
-            tensors = {"scale": attention.attn_A, "bias": attention.attn_v}
-            for part, parameters in tensors.items():
+        for layer, attention in enumerate(attentions(model)):
+            for part, parameters in {"scale": attention.attn_A, "bias": attention.attn_v}.items():
+                used = name == "jola" or part == case
                 for head, parameter in enumerate(parameters):
-                    used = name == "jola" or part == case
                     parameter.copy_(given(part, layer)[head] if used else torch.zeros(HEAD))
-                    trained += [parameter.requires_grad_(True)] if used else []
+                trained += parameters if used else []
             if name == "jola":
                 attention.log_g1.copy_(given("log_bias", layer)[:, None])
                 attention.log_g2.copy_(given("log_scale", layer)[:, None])
-                trained += [attention.log_g1.requires_grad_(True), attention.log_g2.requires_grad_(True)]
-    model.train(case == "training")
-    noise = Noise(len(attentions)) if case == "training" else None
+                trained += [attention.log_g1, attention.log_g2]
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    return model.train(case == "training"), trained
+
+
+def attentions(model: Any) -> list[Any]:
+    return [layer.self_attn for layer in model.model.layers]
+
+
+def measured(name: str, checkout: Path, case: str) -> tuple[torch.Tensor, list[float]]:
+    """Logits with given vectors at every head, and the losses of ten steps of what the case trains from there."""
+    model, trained = prepared(name, checkout, case)
+    noise = Noise(len(model.model.layers)) if case == "training" else None
 
     def forward(ids: torch.Tensor) -> torch.Tensor:
-        if noise is None:
-            return model(input_ids=ids, use_cache=False).logits
-        with noise:
+        with noise or contextlib.nullcontext():
             return model(input_ids=ids, use_cache=False).logits
 
     with torch.no_grad():
         logits = forward(rows())
     return logits, ten_steps(forward, trained, before=noise.at if noise else lambda step: None)
+
+
+@torch.no_grad()
+def gates(checkout: Path) -> list[float]:
+    """JoLA's gates at evaluation, by layer: those of the biases, then those of the scales."""
+    model, _ = prepared("jola", checkout, "evaluation")
+    logs = [log for each in attentions(model) for log in (each.log_g1, each.log_g2)]
+    return torch.cat([attentions(model)[0].get_gates(log).flatten() for log in logs]).tolist()
+
+
+def cases(name: str, checkout: Path) -> dict[str, dict[str, list[float]]]:
+    """What lofit.json and jola.json keep."""
+    found = {case: expected(*measured(name, checkout, case)) for case in CASES[name]}
+    if name == "jola":
+        found["evaluation"]["gates"] = gates(checkout)
+    return found
 
 
 class Noise:
@@ -102,3 +132,8 @@ class Noise:
         part, layer = self._calls[self._next]
         self._next += 1
         return given(part, layer, step=self._step).reshape(shape)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    print(json.dumps(cases(sys.argv[1], Path(sys.argv[2]))))

@@ -1,15 +1,15 @@
 """Write the numbers that other people's code gives, with where they come from.
 
-    python tests/parity/make_expected.py steerer|lofit|jola CHECKOUT
+    python tests/parity/make_expected.py steerer|lofit|jola CHECKOUT COMMIT
 
-`steerer` runs in the project's environment, `lofit` and `jola` in one of their own with the old transformers that they
-need (pip install torch transformers==4.44.2): nothing of actshift is imported for these.
+CHECKOUT holds the repository as of COMMIT. `steerer` runs in the project's environment, `lofit` and `jola` each in one
+with torch and the transformers that its authors pin (4.39.2 and 4.45.1): nothing of actshift is imported for these.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -18,26 +18,30 @@ from typing import Any
 import torch
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-from reference import expected  # noqa: E402
+from reference import LOGITS, LOSSES, ROWS_SEED  # noqa: E402
 
-REPOSITORIES = {
-    "steerer": ("SprocketLab/steerling", "steerer.py"),
-    "lofit": ("fc2869/lo-fit", "models/modeling_llama.py"),
-    "jola": ("wenlai-lavine/jola", "jola/modeling_llama.py"),
+SOURCES = {
+    "steerer": ("SprocketLab/steerling", "steerer.py", "none"),
+    "lofit": ("fc2869/lo-fit", "models/modeling_llama.py", "none"),
+    "jola": ("wenlai-lavine/jola", "jola/modeling_llama.py", "none; in training torch.rand gives the noise by name"),
 }
+"""Repository, file, and what was changed about the code to run it."""
 
 
-def main(name: str, checkout: Path) -> None:
+def main(name: str, checkout: Path, commit: str) -> None:
     torch.set_num_threads(1)
-    repository, file = REPOSITORIES[name]
-    commit = (checkout / "COMMIT").read_text().strip() if (checkout / "COMMIT").exists() else _head(checkout)
+    repository, file, patches = SOURCES[name]
     provenance = {
-        "repository": repository,
+        "made_by": f"tests/parity/make_expected.py {name}",
+        "repository": f"github.com/{repository}",
         "commit": commit,
-        "file": file,
+        "sha256": {file: hashlib.sha256((checkout / file).read_bytes()).hexdigest()},
+        "patches": patches,
         "torch": version("torch"),
         "transformers": version("transformers"),
-        "command": f"python tests/parity/make_expected.py {name} CHECKOUT",
+        "tensors": "by name, tests/parity/reference.py",
+        "rows_seed": ROWS_SEED,
+        "tolerance": {"logits": LOGITS[name], "losses": LOSSES},
     }
     written = {"provenance": provenance, "cases": cases(name, checkout)}
     Path(__file__).with_name(f"{name}.json").write_text(json.dumps(written, indent=1) + "\n")
@@ -45,26 +49,15 @@ def main(name: str, checkout: Path) -> None:
 
 
 def cases(name: str, checkout: Path) -> dict[str, Any]:
+    """By case, some logits and ten losses."""
     if name == "steerer":
-        from ours import filled
-        from steerer_reference import CASES, measured
+        import steerer_reference
 
-        models = ("random-llama", "random-qwen3", "random-gemma3")
-        return {
-            f"{model} {case}": expected(*measured(checkout, filled(model).model, case))
-            for model in models
-            for case in CASES
-        }
-    from heads_reference import CASES as HEADS
-    from heads_reference import measured as measured_heads
+        return steerer_reference.cases(checkout)
+    import heads_reference
 
-    return {case: expected(*measured_heads(name, checkout, case)) for case in HEADS[name]}
-
-
-def _head(checkout: Path) -> str:
-    command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return heads_reference.cases(name, checkout)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3])

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from reference import numbers, rows, ten_steps
+from ours import filled
+from reference import expected, numbers, rows, ten_steps
 
+MODELS = ("random-llama", "random-qwen3", "random-gemma3")
 CASES = ("linear", "silu", "relu", "gelu", "tanh", "vector")
 
 
@@ -42,6 +44,15 @@ def measured(checkout: Path, base: torch.nn.Module, case: str, *, rank: int = 8)
     for hook in model._hooks:
         hook.remove()
     return logits, losses
+
+
+def cases(checkout: Path) -> dict[str, dict[str, list[float]]]:
+    """What steerer.json keeps."""
+    return {
+        f"{model} {case}": expected(*measured(checkout, filled(model).model, case))
+        for model in MODELS
+        for case in CASES
+    }
 
 
 def weights(model: Any, layer: int, case: str) -> dict[str, torch.Tensor]:

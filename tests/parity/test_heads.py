@@ -1,22 +1,24 @@
 """LoFiT and JoLA against their authors' attention code, in lofit.json and jola.json: same weights, logits and losses.
 
-Tolerances: logits 1e-5, losses 1e-5 (float32, another transformers with another attention kernel on their side). With
-ACTSHIFT_LOFIT and ACTSHIFT_JOLA, paths of checkouts, their code runs beside ours, where the installed transformers
-is one of theirs.
+Tolerances: logits 1e-5, losses 1e-5 (float32, another transformers with another attention kernel on their side), gates
+at evaluation one rounding. With ACTSHIFT_LOFIT and ACTSHIFT_JOLA, paths of checkouts, and ACTSHIFT_LOFIT_PYTHON and
+ACTSHIFT_JOLA_PYTHON, interpreters with the old transformers that they need, their code runs beside ours.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
 from adapted import attached, method_config
-from heads_reference import CASES, given, measured
-from ours import apart, filled, first, give, kept, logits, losses
+from heads_reference import CASES, given
+from ours import FOLDER, apart, filled, first, give, kept, logits, losses
+from reference import LOGITS, LOSSES, SIZES
 
 from actshift.methods import heads
 from actshift.methods.base import Adaptation
@@ -63,17 +65,41 @@ def own_losses(case: str, patch: pytest.MonkeyPatch) -> list[float]:
         return losses(base, adaptation)
 
 
+@torch.no_grad()
+def own_gates(patch: pytest.MonkeyPatch) -> torch.Tensor:
+    """Our gates at evaluation, in the order of theirs."""
+    with ours("evaluation", patch) as (base, adaptation):
+        logits(base, adaptation)  # a forward pass tells the parts that this is evaluation
+        parts = [adaptation.part(layer) for layer in range(SIZES["num_hidden_layers"])]
+        return torch.cat([part._gate(part._logs()).flatten() for part in parts])
+
+
+def compare_logits(name: str, case: str, theirs: dict[str, list[float]], patch: pytest.MonkeyPatch) -> None:
+    assert apart(first(own_logits(case, patch)), theirs["logits"]) <= LOGITS[name]
+
+
+def compare_losses(case: str, theirs: dict[str, list[float]], patch: pytest.MonkeyPatch) -> None:
+    stage = 9 if case == "scale" else 10  # our second stage of LoFiT begins with the tenth step
+    assert apart(own_losses(case, patch)[:stage], theirs["losses"][:stage]) <= LOSSES
+    assert theirs["losses"][-1] < theirs["losses"][0] - 0.01, "the ten steps train something"
+
+
 @pytest.mark.parametrize(("name", "case"), PAIRS)
 def test_logits_are_theirs(name: str, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert apart(first(own_logits(case, monkeypatch)), kept(name)[case]["logits"]) <= 1e-5
+    compare_logits(name, case, kept(name)[case], monkeypatch)
 
 
+# In training our gates always draw: theirs at evaluation have no losses to compare.
 @pytest.mark.parametrize(("name", "case"), [pair for pair in PAIRS if pair[1] != "evaluation"])
 def test_ten_losses_are_theirs(name: str, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs = kept(name)[case]["losses"]
-    stage = 9 if case == "scale" else 10  # our second stage of LoFiT begins with the tenth step
-    assert apart(own_losses(case, monkeypatch)[:stage], theirs[:stage]) <= 1e-5
-    assert theirs[-1] < theirs[0] - 0.01, "the ten steps train something"
+    compare_losses(case, kept(name)[case], monkeypatch)
+
+
+def test_gates_at_evaluation_are_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, theirs = own_gates(monkeypatch), torch.tensor(kept("jola")["evaluation"]["gates"])
+    assert apart(own, theirs) <= torch.finfo(torch.float32).eps
+    for end in (0, 1):
+        assert torch.equal(own == end, theirs == end) and (theirs == end).any(), "wholly closed, wholly open"
 
 
 def test_gates_are_open_by_other_shares_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,15 +107,17 @@ def test_gates_are_open_by_other_shares_in_training(monkeypatch: pytest.MonkeyPa
     assert apart(own_logits("training", monkeypatch), own_logits("evaluation", monkeypatch)) > 1e-3
 
 
-@pytest.mark.parametrize(("name", "case"), PAIRS)
-def test_ours_are_their_code(name: str, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    variable = f"ACTSHIFT_{name.upper()}"
-    if variable not in os.environ:
-        pytest.skip(f"needs a checkout of the authors' code (set {variable})")
-    try:
-        their_logits, their_losses = measured(name, Path(os.environ[variable]), case)
-    except (ImportError, AttributeError, KeyError, TypeError) as error:
-        pytest.skip(f"the authors' code needs an older transformers: {error!r}")
-    assert apart(own_logits(case, monkeypatch), their_logits) <= 1e-5
-    if case != "evaluation":
-        assert apart(own_losses(case, monkeypatch)[:9], their_losses[:9]) <= 1e-5
+@pytest.mark.parametrize("name", CASES)
+def test_ours_are_their_code(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = [f"ACTSHIFT_{name.upper()}", f"ACTSHIFT_{name.upper()}_PYTHON"]
+    if not all(variable in os.environ for variable in variables):
+        pytest.skip(f"needs a checkout of the authors' code and an old transformers (set {' and '.join(variables)})")
+    checkout, python = (os.environ[variable] for variable in variables)
+    command = [python, str(FOLDER / "heads_reference.py"), name, checkout]
+    theirs = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    for case in CASES[name]:
+        compare_logits(name, case, theirs[case], monkeypatch)
+        if case != "evaluation":
+            compare_losses(case, theirs[case], monkeypatch)
+    if name == "jola":
+        assert own_gates(monkeypatch).tolist() == theirs["evaluation"]["gates"]

@@ -6,50 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from adapted import CPU, attached, perturb
 from dataset_configs import run_config
+from tokenizers_alike import TURNS, build
 
 from actshift.composition import compose
 from actshift.errors import ActshiftError
+from actshift.evaluation.answers import predict
+from actshift.evaluation.generation import generate
+from actshift.models.loading import load_base
 from actshift.run import run
 from actshift.tasks import get_task
 from actshift.tasks.chat import SYSTEM, Chat, chat_of
 from actshift.tasks.examples import Examples, tokenize
 from actshift.tasks.splits import Split, load_split
+from actshift.training.batches import collate
 
 BOOLQ = get_task("boolq")
-TURNS = (
-    "{{ bos_token }}{% set system = messages[0]['content'] %}"
-    "{% for turn in messages[1:] %}"
-    "{{ '<turn>' + ('model' if turn['role'] == 'assistant' else turn['role']) + '\n' }}"
-    "{% if loop.first %}{{ system + '\n\n' }}{% endif %}{{ turn['content'] | trim }}{{ '<end_turn>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<turn>model\n' }}{% endif %}"
-)
-"""A template of Gemma's form: the system message goes before the first user turn, text is trimmed, turns are closed."""
-
-
-def build(kind: str) -> Any:
-    """A byte-level tokenizer with the special tokens of a family: what it adds, and its template if it has one."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    names = {
-        "llama": {"bos_token": "<|begin|>", "eos_token": "<|end|>", "pad_token": "<|end|>"},
-        "qwen": {"eos_token": "<|end|>", "pad_token": "<|pad|>"},
-        "gemma": {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"},
-    }[kind]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE(vocab={letter: place for place, letter in enumerate(alphabet)}, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([*dict.fromkeys(names.values()), *(["<turn>", "<end_turn>"] if kind == "gemma" else [])])
-    if "bos_token" in names:
-        bos = names["bos_token"]
-        specials = [(bos, backend.token_to_id(bos))]
-        backend.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=specials)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **names)
-    if kind == "gemma":
-        tokenizer.chat_template = TURNS
-    return tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +188,51 @@ def test_a_run_behind_a_template(protocol: str, scope: str, folder: Path, tmp_pa
     assert plain.provenance["template"] is None
     assert plain.identity != record.identity
     assert plain.metrics["final_loss"] != record.metrics["final_loss"]
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_behind_a_template_scopes_count_the_templated_prompt_and_no_batch_changes_an_answer(
+    released: bool, folder: Path, tmp_path: Path, split: Split
+) -> None:
+    config = compose(request(folder, tmp_path, "method=reft", "method.scope.kind=first_last", "method.scope.first=1"))
+    base = load_base(config["model"], precision="float32", device=CPU)
+    chat = Chat(base.tokenizer, released=released)
+    rows = encode(split, base.tokenizer, end_token=False, chat=chat)
+    prompt_BT = collate(rows, pad_id=base.pad_id, device=CPU).prompt_BT
+    for row, example, places_T in zip(split.rows, rows, prompt_BT, strict=True):
+        assert places_T.nonzero()[:, 0].tolist() == list(range(example.prompt_length))
+        text = "<bos>" * (1 + released) + chat.prompt(BOOLQ.prompt(row)).removeprefix("<bos>")
+        assert base.tokenizer.decode(example.ids[: example.prompt_length]) == text
+    asked = {"task": BOOLQ, "rows": rows, "max_new_tokens": 8, "ends": chat.ends, "progress": lambda *_: None}
+    with attached(base, config["method"]) as adaptation:
+        perturb(adaptation)
+        alone, *others = (predict(base, adaptation, batch_tokens=tokens, **asked) for tokens in (1, 900, 10_000))
+    assert all(other == alone for other in others)
+
+
+def test_a_generation_behind_a_template_stops_where_the_model_ends_its_turn(
+    folder: Path, tmp_path: Path, split: Split
+) -> None:
+    """A model that is steered to say nothing but the end of the turn says it once."""
+    config = compose(request(folder, tmp_path, "method=post_block"))
+    base = load_base(config["model"], precision="float32", device=CPU)
+    chat = Chat(base.tokenizer, released=False)
+    rows = encode(split, base.tokenizer, end_token=False, chat=chat)
+    (end,) = chat.closing
+    asked = {"prompts": [row.ids[: row.prompt_length] for row in rows], "max_new_tokens": 5, "batch_tokens": 10_000}
+    head = base.model.get_output_embeddings()
+    hook = head.register_forward_hook(lambda module, given, logits_BTV: only(end, logits_BTV))
+    with attached(base, config["method"]) as adaptation:
+        stopped = [ids for _, ids in generate(base, adaptation, ends=chat.ends, **asked)]
+        going_on = [ids for _, ids in generate(base, adaptation, ends={base.tokenizer.eos_token_id}, **asked)]
+    hook.remove()
+    assert {len(ids) for ids in stopped} <= {0, 1} and {len(ids) for ids in going_on} == {5}
+
+
+def only(token: int, logits_BTV: torch.Tensor) -> torch.Tensor:
+    chosen_BTV = torch.zeros_like(logits_BTV)
+    chosen_BTV[..., token] = 1
+    return chosen_BTV
 
 
 def test_behind_a_template_the_released_code_cuts_earlier(folder: Path, tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import pytest
+from tokenizers_alike import build
 
 from actshift import lengths
 from actshift.cli import main
@@ -57,10 +59,31 @@ def test_what_a_limit_does_is_said() -> None:
     assert "no limit" in row_of("dataset=gsm8k").note
 
 
+def test_a_row_that_is_only_asked_is_whole_and_not_trained() -> None:
+    found = row_of("dataset=gsm8k", "training.max_tokens=20", "training.overlong=cut", split="test")
+    assert (found.mark, found.note) == ("gold", f"{len(found.tokens)} tokens") and len(found.tokens) > 20
+    assert f"asked by the {found.prompt_length} tokens of the prompt; at most 100 new ones" in found.asked
+    assert "ended by '<|end|>'" in found.asked
+    assert row_of("dataset=gsm8k").mark == "trained"
+    assert row_of("dataset=gsm8k", "training.max_tokens=20", "training.overlong=drop").mark == "left out"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["method=sft"], "sft changes weights"),
+        (["method=joint"], "joint acts at post_block of every layer, scope all, beside weights"),
+        (["method=reft", "method.layers=[0,2]"], "reft acts at post_mlp of layers 0, 2, scope last_prompt"),
+    ],
+)
+def test_where_the_method_acts_is_said(overrides: list[str], said: str) -> None:
+    assert row_of("dataset=listops", *overrides).acts.startswith(said)
+
+
 def test_the_command_prints_it_and_refuses_what_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "dataset=boolq", "row=1", "split=validation", "method=reft"]) == 0
     text = capsys.readouterr().out
-    assert "trained" in text and "last*" in text and "validation split, row 1" in text
+    assert "gold" in text and "last*" in text and "validation split, row 1" in text
     for wrong, said in (("row=10000000", "0 to"), ("row=x", "give a row's number"), ("split=tests", "'test'")):
         assert main(["show", "dataset=boolq", wrong]) == 2
         assert said in capsys.readouterr().err
@@ -99,6 +122,34 @@ def test_lengths_as_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     (train, *_) = csv.DictReader(io.StringIO(files[0].read_text()))
     assert (train["dataset"], train["split"], train["rows"]) == ("boolq", "train", "60")
     assert f"| boolq | paper | train | 60 | {train['median']} |" in files[1].read_text()
+
+
+def test_splits_that_a_folder_lacks_are_named_and_the_others_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"question": f"is {number} a number", "answer": True, "passage": "x"} for number in range(4)]
+    (tmp_path / "boolq").mkdir()
+    (tmp_path / "boolq" / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    local = ["data.source=local", f"data.dir={tmp_path}", "dataset.hub.rows.validation=4"]
+    assert (
+        main(["lengths", "dataset=boolq,winogrande", "protocol=paper", *local, "--csv", str(tmp_path / "out.csv")]) == 0
+    )
+    said = capsys.readouterr().out
+    assert "boolq, paper: no train split in" in said and said.count("winogrande, paper: no ") == 3
+    (test,) = csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text()))
+    assert (test["split"], test["rows"], test["limit"]) == ("test", "4", "")
+
+
+def test_another_tokenizer_counts_other_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = compose(["dataset=boolq", *SMALL])
+    bytewise = build("llama")
+    bytewise.save_pretrained(tmp_path)
+    (train, *_) = lengths.lengths([config], tokenizer=lengths.tokenizer_in(str(tmp_path)))
+    (tiny, *_) = lengths.lengths([config])
+    assert train.rows == tiny.rows and train.longest > 2 * tiny.longest
+    for wrong in (tmp_path / "nowhere", tmp_path.parent):
+        assert main(["lengths", "dataset=boolq", "--tokenizer", str(wrong)]) == 2
+        assert f"--tokenizer={wrong} cannot be opened" in capsys.readouterr().err
 
 
 def test_a_split_that_a_data_set_lacks_is_named() -> None:

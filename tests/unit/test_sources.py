@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from dataset_configs import DATASETS, SCORED, dataset_config, task_of
 
+from actshift.cli import main
 from actshift.errors import ActshiftError
 from actshift.tasks import TASKS, get_task
 from actshift.tasks.sources import hub_split, partial_splits
@@ -257,6 +258,18 @@ def test_the_hub_s_revision_is_a_commit_or_openly_none(name: str) -> None:
     assert (revision is None) is (name == "listops")
     assert revision is None or re.fullmatch(r"[0-9a-f]{40}", revision)
     assert dataset_config(name)["hub"]["rows"], "what is not pinned is at least counted"
+
+
+def test_a_sweep_over_local_data_is_planned_without_their_folder_and_not_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = [f"results={tmp_path}", "sweep.methods=[post_block]", "sweep.reference=post_block"]
+    assert main(["plan", "real_paper", *own]) == 0
+    assert main(["plan", "real_paper", *own, f"data.dir={tmp_path}"]) == 0, "the folder is no part of the plan"
+    assert main(["status", "real_paper", f"results={tmp_path}"]) == 0
+    assert main(["sweep", "real_paper", *own]) == 2
+    assert "data.dir = null is impossible" in capsys.readouterr().err
+    assert not list(tmp_path.glob("records/*"))
 
 
 # --- hub: the real client on a folder, which needs no network -----------------------------------------------------

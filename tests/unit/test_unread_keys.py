@@ -199,7 +199,7 @@ def _sweep(read: set[str], patch: pytest.MonkeyPatch) -> None:
     overrides = ["debug=few_steps", "training.max_steps=2"]
     run(compose(["method=post_block", "stage=final", "lr=0.01", "seed=1", *overrides]))
     patch.setattr(commands, "compose", lambda names: Recorded(compose(names), read))
-    patch.setattr(product, "resolved", lambda composed: Recorded(resolved(composed), read))
+    patch.setattr(product, "resolved", lambda composed, **how: Recorded(resolved(composed, **how), read))
     axes = [
         "sweep.methods=[sft,post_block]",
         "sweep.datasets=[listops]",

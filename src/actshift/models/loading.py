@@ -69,7 +69,7 @@ def load_base(model: Mapping[str, Any], *, precision: str, device: torch.device)
     """
     transformers.utils.logging.disable_progress_bar()
     dtype = PRECISIONS[precision]
-    tokenizer, path = load_tokenizer(model), model_folder(model)
+    tokenizer, path = load_tokenizer(model, weights=True), model_folder(model)
     with _explaining(model, path):
         if model["source"] == "random":
             network = _random_model(model, dtype=dtype)
@@ -92,20 +92,23 @@ def load_base(model: Mapping[str, Any], *, precision: str, device: torch.device)
     return Base(network, tokenizer, Sites(network, architecture=model["architecture"]), size)
 
 
-def load_tokenizer(model: Mapping[str, Any]) -> PreTrainedTokenizerBase:
-    """The tokenizer of a resolved model config. Errors: one that cannot be found, downloaded or opened."""
-    path = model_folder(model)
+def load_tokenizer(model: Mapping[str, Any], *, weights: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a resolved model config, for which its weights are not downloaded unless they are wanted, too.
+
+    Errors: one that cannot be found, downloaded or opened.
+    """
+    path = model_folder(model, weights=weights)
     with _explaining(model, path):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     return tokenizer
 
 
-def model_folder(model: Mapping[str, Any]) -> Path:
+def model_folder(model: Mapping[str, Any], *, weights: bool = True) -> Path:
     """The folder with a model's files: of the package, or of the hub's cache, where they are downloaded to."""
     if model["source"] != "hub":
         return embedded_model_dir(model["path"])
     with quiet():
-        return folder(model_repository(model))
+        return folder(model_repository(model), weights=weights)
 
 
 @contextmanager

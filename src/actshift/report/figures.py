@@ -83,6 +83,7 @@ def learning_rates(selection: Selection) -> Figure | None:
                     linestyle="none",
                     marker="o",
                     markersize=11,
+                    color=line.get_color(),  # said, so that it takes no colour from the methods that follow
                     markerfacecolor="none",
                     markeredgecolor=line.get_color(),
                 )

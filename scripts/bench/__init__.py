@@ -1,0 +1,1 @@
+"""How fast the project is, against others that do the same work: `make bench`."""

@@ -1,0 +1,162 @@
+"""A case: one model, its rows and its configuration, the same for every contestant."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from actshift.composition import compose
+from actshift.models.loading import Base, load_base
+from actshift.session import pick_device
+from actshift.tasks import get_task
+from actshift.tasks.base import Task
+from actshift.tasks.examples import Example, tokenize
+from actshift.tasks.splits import Split, load_split
+from actshift.train import training_examples
+
+SHAPES = {
+    "llama-100m": "width=768 layers=12 heads=12 kv_heads=12 head_size=64 mlp_width=2048 vocabulary=32000 tied=true",
+    "llama-small": "width=256 layers=4 heads=4 kv_heads=4 head_size=64 mlp_width=1024 vocabulary=8000 tied=true",
+}
+"""Decoders of sizes that no file in conf/model has, with random weights: speed does not depend on the weights."""
+METHODS = {"steering": "post_block", "lora": "lora_r8", "reft": "reft"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """`rows` are trained on, `scored` are answered (prompts whole), `texts` are their prompts."""
+
+    config: dict[str, Any]
+    base: Base
+    task: Task
+    rows: list[Example]
+    scored: list[Example]
+    texts: list[str]
+
+    @property
+    def device(self) -> torch.device:
+        return self.base.device
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens of the rows as the protocol cuts them, without padding."""
+        return sum(len(row.ids) for row in self.rows)
+
+    @property
+    def prompt_tokens(self) -> int:
+        return sum(row.prompt_length for row in self.scored)
+
+    def facts(self) -> dict[str, Any]:
+        lengths = [len(row.ids) for row in self.rows]
+        return {
+            "model": self.config["model"]["name"],
+            "parameters": self.base.parameters,
+            "method": self.config["method"]["name"],
+            "dataset": self.config["dataset"]["name"],
+            "source": self.config["data"]["source"],
+            "protocol": self.config["protocol"]["name"],
+            "precision": self.config["training"]["precision"],
+            "batch_size": self.config["training"]["batch_size"],
+            "rows_trained": len(self.rows),
+            "rows_scored": len(self.scored),
+            "tokens_a_row": round(sum(lengths) / len(lengths), 1),
+            "rows_without_an_answer_left": sum(len(row.ids) <= row.prompt_length for row in self.rows),
+            "prompt_tokens_a_row": round(self.prompt_tokens / len(self.scored), 1),
+        }
+
+
+def model_overrides(model: str) -> list[str]:
+    """Overrides for a model by name: of `SHAPES`, or of conf/model, one of the hub's with random weights."""
+    if model in SHAPES:
+        sizes = [f"model.shape.{size}" for size in SHAPES[model].split()]
+        return ["model=random-llama", f"model.name={model}", *sizes]
+    if compose([f"model={model}"])["model"]["source"] == "hub":
+        return [f"model={model}", "model.source=random", "model.path=tiny_llama", "model.chat=false"]
+    return [f"model={model}"]
+
+
+def build(
+    model: str,
+    dataset: str,
+    method: str,
+    *,
+    rows: int,
+    scored: int | None = None,
+    data: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> Case:
+    """A case of the released protocol. As many rows are scored as belong to `rows`, where `scored` does not say."""
+    config = compose(
+        [
+            *model_overrides(model),
+            f"dataset={dataset}",
+            f"method={METHODS.get(method, method)}",
+            "protocol=released",
+            "hardware=cpu",
+            "hardware.device=auto",
+            *([] if data is None else ["data.source=local", f"data.dir={data}"]),
+            *overrides,
+        ]
+    )
+    scored = _share(config, rows) if scored is None else scored
+    base = load(config, texts=model_texts(config))
+    task = get_task(config["dataset"]["task"], rule=config["evaluation"]["rule"])
+    train, test = _first(load_split(config, "train"), rows), _first(load_split(config, "test"), scored)
+    examples = training_examples(train, config=config, tokenizer=base.tokenizer, cache=None)
+    answered = tokenize(test, task=task, tokenizer=base.tokenizer, end_token=False, max_tokens=None, cache=None)
+    return Case(config, base, task, list(examples), list(answered), [task.prompt(row) for row in test.rows])
+
+
+def _share(config: dict[str, Any], rows: int) -> int:
+    """Rows to score for some rows of training: the released code scores every labelled row that it does not train on."""
+    counts = config["dataset"]["hub"]["rows"]
+    return max(1, round(rows * (sum(counts.values()) - counts["train"]) / counts["train"]))
+
+
+def _first(split: Split, rows: int) -> Split:
+    return dataclasses.replace(split, rows=split.rows[:rows])
+
+
+def model_texts(config: dict[str, Any]) -> tuple[str, ...] | None:
+    """Texts for a tokenizer of its own, for a model with random weights: tiny's would make real rows twice as long."""
+    if config["model"]["source"] != "random":
+        return None
+    task = get_task(config["dataset"]["task"])
+    return tuple(f"{task.prompt(row)}{task.answer(row)}" for row in load_split(config, "train").rows)
+
+
+def load(config: dict[str, Any], *, texts: tuple[str, ...] | None) -> Base:
+    """The base model, built where it computes, with a tokenizer trained on `texts` where there are some."""
+    device = pick_device(config["hardware"])
+    precision = config["training"]["precision"]
+    if texts is None:
+        return load_base(config["model"], precision=precision, device=device)
+    with device:
+        base = load_base(config["model"], precision=precision, device=device)
+    vocabulary = min(32000, config["model"]["shape"]["vocabulary"])
+    return dataclasses.replace(base, tokenizer=byte_pairs(texts, vocabulary=vocabulary))
+
+
+@cache
+def byte_pairs(texts: tuple[str, ...], *, vocabulary: int) -> PreTrainedTokenizerBase:
+    """A byte-level tokenizer of those texts: its rows are about as long as those of the models in the paper."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<pad>", "<s>", "</s>"]  # in the order of the ids that random weights are built with
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>")

@@ -1,0 +1,135 @@
+"""Timing side by side: contestants take turns, ratios are taken within a turn, and the machine is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from actshift.provenance import code_provenance
+
+T = TypeVar("T")
+
+
+def alternate(contestants: Mapping[str, Callable[[], T]], *, repeats: int) -> dict[str, list[T]]:
+    """What each contestant returns in each of `repeats` turns; every turn begins with another one of them."""
+    names = list(contestants)
+    found: dict[str, list[T]] = {name: [] for name in names}
+    for turn in range(repeats):
+        first = turn % len(names)
+        for name in [*names[first:], *names[:first]]:
+            found[name].append(contestants[name]())
+    return found
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, quartiles and number of some measurements, rounded to four digits."""
+    low, middle, high = (
+        statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else (values[0],) * 3
+    )
+    return {"median": digits(middle), "q1": digits(low), "q3": digits(high), "n": len(values)}
+
+
+def ratios(theirs: Sequence[float], ours: Sequence[float]) -> dict[str, float]:
+    """How many times as long they took, turn by turn."""
+    return spread([their / our for their, our in zip(theirs, ours, strict=True)])
+
+
+def digits(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def timed(work: Callable[[], T], *, device: torch.device) -> tuple[float, T]:
+    """Seconds that some work took, what it left to do on the device included, and its result."""
+    synchronize(device)
+    started = time.perf_counter()
+    result = work()
+    synchronize(device)
+    return time.perf_counter() - started, result
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matmul_rate(*, device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> float:
+    """Operations a second of the best of three shapes of torch's matrix product, a multiply-add counted as two."""
+    sizes = (4096, 8192) if device.type == "cuda" else (512, 1024, 2048)
+    best = 0.0
+    for size in sizes:
+        left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+        left @ right
+        spent, done = 0.0, 0
+        while spent < seconds / len(sizes):
+            took, _ = timed(lambda left=left, right=right: left @ right, device=device)  # type: ignore[misc]
+            spent, done = spent + took, done + 1
+            best = max(best, 2 * size**3 / took)
+    return best
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """The processor, its cores, torch's threads, the load beside us, and the versions."""
+    facts: dict[str, Any] = {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load": [round(load, 2) for load in os.getloadavg()],
+        "device": device.type,
+        "code": code_provenance(),
+    }
+    if device.type == "cuda":
+        facts["device_name"] = torch.cuda.get_device_name(device)
+    return facts
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def write(folder: Path, name: str, figures: Mapping[str, Any], *, device: torch.device) -> Path:
+    """One bench as `<folder>/<name>.json`, with the machine in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps({**figures, "machine": machine(device)}, indent=1, sort_keys=True) + "\n")
+    return path
+
+
+class PeakMemory:
+    """Bytes above what was held at the start, at the highest: a CUDA device's, or on Linux this process's.
+
+    A process keeps its highest mark until it is told to forget it, which Linux allows.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+            self._start = torch.cuda.memory_allocated(device)
+        else:
+            Path("/proc/self/clear_refs").write_text("5")
+            self._start = _status("VmRSS")
+
+    def bytes(self) -> dict[str, int]:
+        if self._device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self._device)
+        else:
+            peak = _status("VmHWM")
+        return {"peak_bytes": peak, "above_model_bytes": peak - self._start}
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
