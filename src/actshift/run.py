@@ -6,6 +6,7 @@ only read; one that was interrupted continues from its newest checkpoint. What i
 
 from __future__ import annotations
 
+import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from actshift.evaluation.predictions import Prediction, per_token_metrics, write
 from actshift.identity import counted, identity_of, ignored_keys
 from actshift.methods import attach
 from actshift.models.loading import Base
+from actshift.profiling import phase, profiling
 from actshift.progress import Progress
 from actshift.provenance import code_provenance, host, now, peak_memory
 from actshift.records import Cell, Record
@@ -83,7 +85,9 @@ def run_together(
         try:
             if missing:
                 runs = _Runs(missing, split, store, session or Session(), progress or Progress())
-                for record in runs.records():
+                for record in (
+                    _profiled(runs, store.run_folder(next(iter(missing)))) if first["profile"] else runs.records()
+                ):
                     store.publish(record, claim=claims[record.identity])
         except Exception as error:
             if len(named) == 1 and not claims[next(iter(named))].lost:
@@ -92,6 +96,14 @@ def run_together(
     records = [store.record(identity, split) for identity in named]
     assert all(record is not None for record in records)
     return [record for record in records if record is not None]
+
+
+def _profiled(runs: _Runs, folder: Path) -> list[Record]:
+    """The records, and on the terminal where the time went."""
+    with profiling(folder / "trace.json") as profile:
+        records = runs.records()
+    print(profile.text(), file=sys.stderr)
+    return records
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -124,7 +136,8 @@ class _Runs:
         try:
             self._train(base, trackers)
             started = time.monotonic()
-            predictions = self._evaluate(base, split=scored)
+            with phase("evaluation"):
+                predictions = self._evaluate(base, split=scored)
             seconds = (time.monotonic() - started) / len(self._configs)
             records = [
                 self._record(base, name, found, split=scored, seconds=seconds) for name, found in predictions.items()

@@ -280,6 +280,7 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     sweep: SweepConfig | None = None
     stage: str = "grid"
+    profile: bool = False  # print where the time goes, and write a trace of the first steps
     execution: str = "separate"  # of a sweep: separate | replicas (a cell's rates, or seeds, at once where it pays)
     adapter: str | None = None  # of stage=evaluate: the adapter's folder
     lr: float = MISSING

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, get_scheduler
 
+from actshift import profiling
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
+from actshift.profiling import phase
 from actshift.tasks.examples import Example, Rows
 from actshift.training.batches import (
     STARTING,
@@ -95,7 +97,9 @@ def train(
     rate_groups = _rate_groups(adaptation, optimizer)
     with _mode(base.model, training=True):
         for step in range(done + 1, steps + 1):
-            blocks = [[rows[row] for row in order[step - 1]] for order in orders]
+            profiling.step()
+            with phase("data"):
+                blocks = [[rows[row] for row in order[step - 1]] for order in orders]
             rates = [scheduler.get_last_lr()[group] for group in rate_groups]
             adaptation.before_step(step)
             alive = _alive(curves)
@@ -108,7 +112,8 @@ def train(
             alive = _alive(curves)
             if not alive:
                 break
-            _update(adaptation, optimizer, alive=alive, clip=training["clip"])
+            with phase("optimizer"):
+                _update(adaptation, optimizer, alive=alive, clip=training["clip"])
             adaptation.after_step(step, losses)
             scheduler.step()
             if step in watched:
@@ -137,8 +142,10 @@ def _losses(
     total_A = torch.zeros(len(blocks), dtype=torch.float64, device=base.device)
     for batch in _batches(base, blocks, size=micro_batch):
         adaptation.observe(batch.prompt_BT)
-        loss_A = answer_loss(base.model, batch, replicas=len(blocks))
-        (loss_A / tokens_A)[alive].sum().backward()
+        with phase("forward"):
+            loss_A = answer_loss(base.model, batch, replicas=len(blocks))
+        with phase("backward"):
+            (loss_A / tokens_A)[alive].sum().backward()
         total_A += loss_A.detach()
     penalty = adaptation.penalty(step)
     if penalty is not None:
@@ -176,7 +183,9 @@ def mean_loss(base: Base, adaptation: Adaptation, *, rows: Sequence[Example], mi
 def _batches(base: Base, blocks: Sequence[Sequence[Example]], *, size: int) -> Iterator[Batch]:
     """Micro-batches of at most `size` rows of each block."""
     for rows in micro_batches(blocks, most=size, starting=STARTING[base.device.type]):
-        yield collate(rows, pad_id=base.pad_id, device=base.device)
+        with phase("data"):
+            batch = collate(rows, pad_id=base.pad_id, device=base.device)
+        yield batch
 
 
 def _alive(curves: Sequence[Curves]) -> list[int]:
