@@ -17,6 +17,7 @@ from actshift.evaluation.answers import predict
 from actshift.evaluation.generation import generate
 from actshift.models.loading import load_base
 from actshift.run import run
+from actshift.show import shown
 from actshift.tasks import get_task
 from actshift.tasks.chat import SYSTEM, Chat, chat_of
 from actshift.tasks.examples import Examples, tokenize
@@ -233,6 +234,21 @@ def only(token: int, logits_BTV: torch.Tensor) -> torch.Tensor:
     chosen_BTV = torch.zeros_like(logits_BTV)
     chosen_BTV[..., token] = 1
     return chosen_BTV
+
+
+@pytest.mark.parametrize(
+    ("protocol", "closing"), [("paper", ["'<end_turn>'"]), ("released", ["'<end_turn>'", "'\\n'"])]
+)
+def test_show_shows_the_template_and_what_closes_it(
+    protocol: str, closing: list[str], folder: Path, tmp_path: Path
+) -> None:
+    overrides = [f"protocol={protocol}", "method=reft", "method.scope.kind=last_prompt", "training.max_tokens=null"]
+    found = shown(compose(request(folder, tmp_path, *overrides)), split="train", row=1)
+    assert found.prompt.startswith(f"<bos><turn>user\n{SYSTEM}") and found.prompt.endswith("<turn>model\n")
+    assert [text for _, text in found.tokens][-len(closing) :] == closing
+    assert [text for _, text in found.tokens].count("'<bos>'") == (1 if protocol == "paper" else 2)
+    assert found.scopes["last_prompt"] == {found.prompt_length - 1}
+    assert "'<end_turn>'" in found.asked and "'<eos>'" in found.asked
 
 
 def test_behind_a_template_the_released_code_cuts_earlier(folder: Path, tmp_path: Path) -> None:
