@@ -4,7 +4,7 @@ Each needs the old transformers that it pins (4.39.2 and 4.45.1), in an environm
 
     python tests/parity/heads_reference.py lofit|jola CHECKOUT
 
-prints the cases as `make_expected.py` writes them.
+prints the numbers that `make_expected.py` writes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from reference import SIZES, expected, fill, numbers, rows, ten_steps
+from reference import SIZES, expected, fill, numbers, rows, shown, ten_steps
 
+MODEL = "random-llama"
 CASES = {"lofit": ("bias", "scale"), "jola": ("evaluation", "training")}
 """LoFiT's two stages; JoLA with its gates as they are at evaluation, and drawn in training by given noise."""
 FILES = {"lofit": ("models/modeling_llama.py", "LlamaForCausalLM"), "jola": ("jola/modeling_llama.py", "JoLAModel")}
@@ -102,12 +103,22 @@ def gates(checkout: Path) -> list[float]:
     return torch.cat([attentions(model)[0].get_gates(log).flatten() for log in logs]).tolist()
 
 
-def cases(name: str, checkout: Path) -> dict[str, dict[str, list[float]]]:
+@torch.no_grad()
+def base_logits(name: str, checkout: Path) -> torch.Tensor:
+    """Logits with their method off."""
+    model = authors_model(name, checkout)
+    for layer in model.model.layers:
+        layer.applied_module = layer.self_attn.applied_module = None
+    logits: torch.Tensor = model.eval()(input_ids=rows(), use_cache=False).logits
+    return logits
+
+
+def results(name: str, checkout: Path) -> dict[str, Any]:
     """What lofit.json and jola.json keep."""
-    found = {case: expected(*measured(name, checkout, case)) for case in CASES[name]}
+    cases = {case: expected(*measured(name, checkout, case)) for case in CASES[name]}
     if name == "jola":
-        found["evaluation"]["gates"] = gates(checkout)
-    return found
+        cases["evaluation"]["gates"] = gates(checkout)
+    return {"bases": {MODEL: shown(base_logits(name, checkout)).tolist()}, "cases": cases}
 
 
 class Noise:
@@ -136,4 +147,4 @@ class Noise:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(json.dumps(cases(sys.argv[1], Path(sys.argv[2]))))
+    print(json.dumps(results(sys.argv[1], Path(sys.argv[2]))))

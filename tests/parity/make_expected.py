@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-from reference import LOGITS, LOSSES, ROWS_SEED  # noqa: E402
+from reference import BASE, LOGITS, LOSSES, ROWS_SEED  # noqa: E402
 
 SOURCES = {
     "steerer": ("SprocketLab/steerling", "steerer.py", "none"),
@@ -41,22 +41,22 @@ def main(name: str, checkout: Path, commit: str) -> None:
         "transformers": version("transformers"),
         "tensors": "by name, tests/parity/reference.py",
         "rows_seed": ROWS_SEED,
-        "tolerance": {"logits": LOGITS[name], "losses": LOSSES},
+        "tolerance": {"logits": LOGITS, "logits_per_base": BASE, "losses": LOSSES},
     }
-    written = {"provenance": provenance, "cases": cases(name, checkout)}
+    written = {"provenance": provenance, **results(name, checkout)}
     Path(__file__).with_name(f"{name}.json").write_text(json.dumps(written, indent=1) + "\n")
     print(f"{len(written['cases'])} cases")
 
 
-def cases(name: str, checkout: Path) -> dict[str, Any]:
-    """By case, some logits and ten losses."""
+def results(name: str, checkout: Path) -> dict[str, Any]:
+    """By base model, some logits; by case, some logits and ten losses."""
     if name == "steerer":
         import steerer_reference
 
-        return steerer_reference.cases(checkout)
+        return steerer_reference.results(checkout)
     import heads_reference
 
-    return heads_reference.cases(name, checkout)
+    return heads_reference.results(name, checkout)
 
 
 if __name__ == "__main__":

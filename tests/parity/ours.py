@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from adapted import another_base, training_config
-from reference import PROMPT, RATE, SHOWN, STEPS, fill, rows
+from reference import BASE, LOGITS, PROMPT, RATE, STEPS, fill, rows, shown
 
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
@@ -72,10 +73,11 @@ def give(adaptation: Adaptation, value: Callable[[str, torch.Tensor], torch.Tens
         parameter.copy_(value(name, parameter))
 
 
+@cache
 def kept(name: str) -> dict[str, Any]:
-    """The cases of a file of expected numbers."""
-    cases: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())["cases"]
-    return cases
+    """A file of expected numbers."""
+    found: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
+    return found
 
 
 def apart(a: list[float] | torch.Tensor, b: list[float] | torch.Tensor) -> float:
@@ -83,6 +85,15 @@ def apart(a: list[float] | torch.Tensor, b: list[float] | torch.Tensor) -> float
     return float((torch.as_tensor(a) - torch.as_tensor(b)).abs().max())
 
 
-def first(logits_BTV: torch.Tensor) -> torch.Tensor:
-    """The logits that a file of expected numbers keeps."""
-    return logits_BTV[0, -1, :SHOWN]
+@cache
+@torch.no_grad()
+def base_logits(model: str) -> torch.Tensor:
+    """What a file keeps of a base model with no method on, here."""
+    return shown(filled(model).model(input_ids=rows()).logits)
+
+
+def tolerance(model: str, bases: dict[str, list[float]]) -> float:
+    """How far logits may be from those of a machine where the base models gave `bases` (see `reference.BASE`)."""
+    base = apart(base_logits(model), bases[model])
+    assert base <= 1e-4, "not the same base model"
+    return LOGITS + BASE * base

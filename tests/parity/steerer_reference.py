@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ours import filled
+from ours import base_logits, filled
 from reference import expected, numbers, rows, ten_steps
 
 MODELS = ("random-llama", "random-qwen3", "random-gemma3")
@@ -46,12 +46,15 @@ def measured(checkout: Path, base: torch.nn.Module, case: str, *, rank: int = 8)
     return logits, losses
 
 
-def cases(checkout: Path) -> dict[str, dict[str, list[float]]]:
+def results(checkout: Path) -> dict[str, Any]:
     """What steerer.json keeps."""
     return {
-        f"{model} {case}": expected(*measured(checkout, filled(model).model, case))
-        for model in MODELS
-        for case in CASES
+        "bases": {model: base_logits(model).tolist() for model in MODELS},
+        "cases": {
+            f"{model} {case}": expected(*measured(checkout, filled(model).model, case))
+            for model in MODELS
+            for case in CASES
+        },
     }
 
 

@@ -1,8 +1,9 @@
 """LoFiT and JoLA against their authors' attention code, in lofit.json and jola.json: same weights, logits and losses.
 
-Tolerances: logits 1e-5, losses 1e-5 (float32, another transformers with another attention kernel on their side), gates
-at evaluation one rounding. With ACTSHIFT_LOFIT and ACTSHIFT_JOLA, paths of checkouts, and ACTSHIFT_LOFIT_PYTHON and
-ACTSHIFT_JOLA_PYTHON, interpreters with the old transformers that they need, their code runs beside ours.
+Tolerances (float32): logits 1e-6 beyond thrice what the base model's differ by (theirs is of another transformers with
+another attention kernel), losses 1e-5, gates at evaluation one rounding. With ACTSHIFT_LOFIT and ACTSHIFT_JOLA, paths
+of checkouts, and ACTSHIFT_LOFIT_PYTHON and ACTSHIFT_JOLA_PYTHON, interpreters with the old transformers that they need,
+their code runs beside ours.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
 from adapted import attached, method_config
-from heads_reference import CASES, given
-from ours import FOLDER, apart, filled, first, give, kept, logits, losses
-from reference import LOGITS, LOSSES, SIZES
+from heads_reference import CASES, MODEL, given
+from ours import FOLDER, apart, filled, give, kept, logits, losses, tolerance
+from reference import LOSSES, SIZES, shown
 
 from actshift.methods import heads
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
 
-MODEL = "random-llama"
 METHODS = {
     "bias": ("lofit",),
     "scale": ("lofit_two_stage", "method.selection.stage=0.99999", "method.selection.penalty=0"),
@@ -74,29 +75,31 @@ def own_gates(patch: pytest.MonkeyPatch) -> torch.Tensor:
         return torch.cat([part._gate(part._logs()).flatten() for part in parts])
 
 
-def compare_logits(name: str, case: str, theirs: dict[str, list[float]], patch: pytest.MonkeyPatch) -> None:
-    assert apart(first(own_logits(case, patch)), theirs["logits"]) <= LOGITS[name]
+def compare_logits(case: str, theirs: dict[str, Any], patch: pytest.MonkeyPatch) -> None:
+    found = apart(shown(own_logits(case, patch)), theirs["cases"][case]["logits"])
+    assert found <= tolerance(MODEL, theirs["bases"])
 
 
-def compare_losses(case: str, theirs: dict[str, list[float]], patch: pytest.MonkeyPatch) -> None:
+def compare_losses(case: str, theirs: dict[str, Any], patch: pytest.MonkeyPatch) -> None:
     stage = 9 if case == "scale" else 10  # our second stage of LoFiT begins with the tenth step
-    assert apart(own_losses(case, patch)[:stage], theirs["losses"][:stage]) <= LOSSES
-    assert theirs["losses"][-1] < theirs["losses"][0] - 0.01, "the ten steps train something"
+    expected = theirs["cases"][case]["losses"]
+    assert apart(own_losses(case, patch)[:stage], expected[:stage]) <= LOSSES
+    assert expected[-1] < expected[0] - 0.01, "the ten steps train something"
 
 
 @pytest.mark.parametrize(("name", "case"), PAIRS)
 def test_logits_are_theirs(name: str, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    compare_logits(name, case, kept(name)[case], monkeypatch)
+    compare_logits(case, kept(name), monkeypatch)
 
 
 # In training our gates always draw: theirs at evaluation have no losses to compare.
 @pytest.mark.parametrize(("name", "case"), [pair for pair in PAIRS if pair[1] != "evaluation"])
 def test_ten_losses_are_theirs(name: str, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    compare_losses(case, kept(name)[case], monkeypatch)
+    compare_losses(case, kept(name), monkeypatch)
 
 
 def test_gates_at_evaluation_are_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
-    own, theirs = own_gates(monkeypatch), torch.tensor(kept("jola")["evaluation"]["gates"])
+    own, theirs = own_gates(monkeypatch), torch.tensor(kept("jola")["cases"]["evaluation"]["gates"])
     assert apart(own, theirs) <= torch.finfo(torch.float32).eps
     for end in (0, 1):
         assert torch.equal(own == end, theirs == end) and (theirs == end).any(), "wholly closed, wholly open"
@@ -116,8 +119,8 @@ def test_ours_are_their_code(name: str, monkeypatch: pytest.MonkeyPatch) -> None
     command = [python, str(FOLDER / "heads_reference.py"), name, checkout]
     theirs = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     for case in CASES[name]:
-        compare_logits(name, case, theirs[case], monkeypatch)
+        compare_logits(case, theirs, monkeypatch)
         if case != "evaluation":
-            compare_losses(case, theirs[case], monkeypatch)
+            compare_losses(case, theirs, monkeypatch)
     if name == "jola":
-        assert own_gates(monkeypatch).tolist() == theirs["evaluation"]["gates"]
+        assert own_gates(monkeypatch).tolist() == theirs["cases"]["evaluation"]["gates"]

@@ -1,6 +1,6 @@
 """ReFT against pyreft's own model on Llama: block output and MLP output, last prompt token, and first and last seven.
 
-Tolerances: logits 1e-5, ten losses 1e-5 (float32). The interventions are placed and run by pyreft at the positions that
+Tolerances: logits 1e-6, ten losses 1e-5 (float32). The interventions are placed and run by pyreft at the positions that
 its own data module gives; the prompts are longer and shorter than both ends together.
 """
 
@@ -16,7 +16,7 @@ import pytest
 import torch
 from adapted import attached, method_config
 from ours import apart, filled, logits, losses
-from reference import rows, ten_steps
+from reference import LOGITS, LOSSES, rows, ten_steps
 
 pyreft = pytest.importorskip("pyreft", reason="needs pyreft: pip install 'actshift[reft]'")
 
@@ -91,8 +91,8 @@ def test_reft_is_pyrefts(site: str, scope: str, prompt: int) -> None:
         with torch.no_grad():
             their_logits = forward(rows(prompt))
         their_losses = ten_steps(forward, trained(model), prompt=prompt)
-        assert apart(logits(base, adaptation, prompt=prompt), their_logits) <= 1e-5
-        assert apart(losses(base, adaptation, prompt=prompt), their_losses) <= 1e-5
+        assert apart(logits(base, adaptation, prompt=prompt), their_logits) <= LOGITS
+        assert apart(losses(base, adaptation, prompt=prompt), their_losses) <= LOSSES
     assert their_losses[-1] < their_losses[0] - 1e-3
 
 
@@ -110,5 +110,5 @@ def test_both_ends_with_weights_of_their_own(prompt: int) -> None:
         with torch.no_grad():
             their_logits = forward(rows(prompt))
         their_losses = ten_steps(forward, trained(model), prompt=prompt)
-        assert apart(logits(base, adaptation, prompt=prompt), their_logits) <= 1e-5
-        assert apart(losses(base, adaptation, prompt=prompt), their_losses) <= 1e-5
+        assert apart(logits(base, adaptation, prompt=prompt), their_logits) <= LOGITS
+        assert apart(losses(base, adaptation, prompt=prompt), their_losses) <= LOSSES

@@ -1,7 +1,8 @@
 """Post-block steering and vectors against the authors' released steerer: same weights, same logits, same ten losses.
 
-Tolerances: logits 1e-6 of their size (float32), losses 1e-5. steerer.json holds its numbers, with where they are from;
-with ACTSHIFT_STEERLING, the path of a checkout, the code itself runs beside ours.
+Tolerances (float32): logits 1e-6, losses 1e-5. steerer.json holds its numbers, with where they are from: on another CPU
+than theirs the logits may differ by what the base model's do, thrice. With ACTSHIFT_STEERLING, the path of a checkout,
+the code itself runs beside ours, where nothing is added.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 from adapted import attached, method_config
-from ours import apart, filled, first, give, kept, logits, losses
-from reference import LOGITS, LOSSES
+from ours import apart, filled, give, kept, logits, losses, tolerance
+from reference import LOGITS, LOSSES, shown
 from steerer_reference import CASES, MODELS, given, measured
 
 KEPT = kept("steerer")
@@ -34,9 +35,8 @@ def ours(model: str, case: str) -> tuple[torch.Tensor, list[float]]:
 @pytest.mark.parametrize("model", MODELS)
 def test_ours_are_the_released_numbers(model: str, case: str) -> None:
     own_logits, own_losses = ours(model, case)
-    theirs = KEPT[f"{model} {case}"]
-    size = max(abs(value) for value in theirs["logits"])
-    assert apart(first(own_logits), theirs["logits"]) <= LOGITS["steerer"] * max(1.0, size)
+    theirs = KEPT["cases"][f"{model} {case}"]
+    assert apart(shown(own_logits), theirs["logits"]) <= tolerance(model, KEPT["bases"])
     assert apart(own_losses, theirs["losses"]) <= LOSSES
     assert theirs["losses"][-1] < theirs["losses"][0] - 0.01, "the ten steps train something"
 
@@ -48,5 +48,5 @@ def test_ours_are_the_released_code(model: str, case: str) -> None:
         pytest.skip("needs a checkout of the released code (set ACTSHIFT_STEERLING)")
     own_logits, own_losses = ours(model, case)
     their_logits, their_losses = measured(Path(os.environ["ACTSHIFT_STEERLING"]), filled(model).model, case)
-    assert apart(own_logits, their_logits) <= LOGITS["steerer"] * max(1.0, float(their_logits.abs().max()))
+    assert apart(own_logits, their_logits) <= LOGITS
     assert apart(own_losses, their_losses) <= LOSSES
