@@ -147,7 +147,10 @@ def _peak(config: Config, *, everything: int, full: bool) -> float:
     shape, size = config["model"]["shape"], BYTES[config["training"]["precision"]]
     tokens = config["dataset"]["tokens"]
     row, answer = min(tokens["longest"], config["training"]["max_tokens"] or math.inf), tokens["answer"]
-    kept = shape["layers"] * (ACTIVATIONS * shape["width"] + MLP_ACTIVATIONS * shape["mlp_width"])
+    layer = ACTIVATIONS * shape["width"] + MLP_ACTIVATIONS * shape["mlp_width"]
+    kept = shape["layers"] * layer
+    if config["hardware"]["gradient_checkpointing"]:  # every layer's input, and one layer's inside
+        kept = shape["layers"] * shape["width"] + layer
     micro = config["hardware"]["micro_batch"]
     activations = micro * (row * kept * size + answer * shape["vocabulary"] * 3 * 4)
     cache = (

@@ -225,6 +225,7 @@ class HardwareConfig:
     threads: int = 1  # of torch, on a CPU
     workers: int = 1
     micro_batch: int = MISSING
+    gradient_checkpointing: bool = False  # keep each layer's input alone and compute the rest again: less memory
     evaluation_tokens: int = MISSING  # prompt tokens of one evaluation batch, padding included
     checkpoint_every: int = 0  # steps; 0 writes no mid-run checkpoint
     speed: SpeedConfig = field(default_factory=SpeedConfig)

@@ -124,6 +124,7 @@ def train_runs(
             micro_batch=config["hardware"]["micro_batch"],
             checkpoints=checkpoints,
             progress=report,
+            gradient_checkpointing=config["hardware"]["gradient_checkpointing"],
         )
         progress.end()
         seconds = (time.monotonic() - started) / len(configs)

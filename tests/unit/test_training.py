@@ -9,7 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from adapted import CPU, attached, base_of, logits, method_config, perturb, some_ids, some_rows, training_config
+from adapted import (
+    CPU,
+    another_base,
+    attached,
+    base_of,
+    logits,
+    method_config,
+    perturb,
+    some_ids,
+    some_rows,
+    training_config,
+)
 from torch.nn import functional
 
 from actshift.methods.base import Adaptation
@@ -234,3 +245,29 @@ def test_dropout_acts_while_training_and_only_then(tmp_path: Path) -> None:
             assert len(values) == 1
     assert losses[0.0] != losses[0.5]
     assert base.device == CPU and not any(module.training for module in base.model.modules())
+
+
+@pytest.mark.parametrize("method", ["sft", "lora_r8", "post_block", "reft", "jola", "joint_orth"])
+@pytest.mark.parametrize("model", ["random-llama", "random-gemma3"])
+def test_layers_that_are_computed_again_change_no_loss(model: str, method: str, tmp_path: Path) -> None:
+    """Gradient checkpointing: the same curves, with every kind of method on the layers."""
+    curves = []
+    for again in (False, True):
+        base = another_base(model)
+        with attached(base, method_config(method, model=model)) as adaptation:
+            (own,) = train(
+                base,
+                adaptation,
+                rows=some_rows(base, 12),
+                validation_rows=[],
+                training=training_config(batch_size=4, epochs=2, max_steps=None),
+                lrs=(1e-3,),
+                seeds=(0,),
+                micro_batch=2,
+                checkpoints=Checkpoints(tmp_path / str(again), every=0),
+                progress=lambda *_: None,
+                gradient_checkpointing=again,
+            )
+        assert not base.model.is_gradient_checkpointing
+        curves.append(own.loss)
+    assert curves[1] == pytest.approx(curves[0], abs=1e-6)

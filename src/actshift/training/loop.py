@@ -58,6 +58,7 @@ def train(
     micro_batch: int,
     checkpoints: Checkpoints,
     progress: Progress,
+    gradient_checkpointing: bool = False,
 ) -> list[Curves]:
     """Train an attached method by a resolved training config and return the curves of each replica.
 
@@ -95,7 +96,7 @@ def train(
     adaptation.begin(steps=steps, steps_per_epoch=math.ceil(len(rows) / training["batch_size"]))
     watched = _watch_points(steps, points=training["validations"]) if validation_rows else set()
     rate_groups = _rate_groups(adaptation, optimizer)
-    with _mode(base.model, training=True):
+    with _mode(base.model, training=True), _recomputing(base.model, gradient_checkpointing):
         for step in range(done + 1, steps + 1):
             profiling.step()
             with phase("data"):
@@ -209,6 +210,18 @@ def _mode(model: PreTrainedModel, *, training: bool) -> Iterator[None]:
         yield
     finally:
         model.train(before)
+
+
+@contextmanager
+def _recomputing(model: PreTrainedModel, wanted: bool) -> Iterator[None]:
+    """Layers that keep their input alone and are computed again in the backward pass, where that is `wanted`."""
+    if wanted:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    try:
+        yield
+    finally:
+        if wanted:
+            model.gradient_checkpointing_disable()
 
 
 def _watch_points(steps: int, *, points: int) -> set[int]:
