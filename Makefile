@@ -4,11 +4,13 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 # How many processes `make test` spreads its tests over; each takes a core and about a gigabyte.
 JOBS ?= 2
+# A folder with real rows for `make bench`, in the hub's schema; procedural rows where there is none.
+DATA ?= $(wildcard ../shared/data)
 VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu test-network test-slurm check golden list clean
+.PHONY: help setup demo bench test test-slow test-gpu test-network test-slurm check golden list clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -25,6 +27,9 @@ $(VENV)/.installed: pyproject.toml
 
 demo: setup ## Table 1 at small scale: plan, grid, selection, seeds, tables (minutes on two cores, offline)
 	$(BIN)/actshift sweep demo
+
+bench: setup ## times beside the released code, peft and pyreft (a quarter of an hour); see make bench ARGS=--help
+	PYTHONPATH=scripts $(BIN)/python -m bench $(if $(DATA),--data $(DATA)) $(ARGS)
 
 test: setup ## the tests that need no GPU, no network and no patience
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not gpu and not network and not slurm"

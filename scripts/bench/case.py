@@ -100,8 +100,7 @@ def build(
             f"dataset={dataset}",
             f"method={METHODS.get(method, method)}",
             "protocol=released",
-            "hardware=cpu",
-            "hardware.device=auto",
+            f"hardware={'a100-80gb' if torch.cuda.is_available() else 'cpu'}",
             *([] if data is None else ["data.source=local", f"data.dir={data}"]),
             *overrides,
         ]
@@ -116,7 +115,7 @@ def build(
 
 
 def _share(config: dict[str, Any], rows: int) -> int:
-    """Rows to score for some rows of training: the released code scores every labelled row that it does not train on."""
+    """Rows to score for some to train on: the released code scores every labelled row that it does not train."""
     counts = config["dataset"]["hub"]["rows"]
     return max(1, round(rows * (sum(counts.values()) - counts["train"]) / counts["train"]))
 

@@ -62,6 +62,8 @@ class Pyreft:
         ours = Actshift(case)  # pyreft's own modules, as the project starts them
         parts = [ours.adaptation.part(layer) for layer in range(self._layers)]  # type: ignore[attr-defined]
         ours.close()
+        for part in parts:  # of the base's type, as pyreft makes it; the rotation computes in its own
+            part.interventions[0].learned_source.to(case.base.model.dtype)
         representations = [
             {
                 "layer": layer,
@@ -107,7 +109,9 @@ def _trainer() -> type[OrderedTrainer]:
     from pyreft.reft_trainer import ReftTrainer
 
     class Ordered(OrderedTrainer):
-        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
             return ReftTrainer.compute_loss(self, model, inputs, return_outputs)
 
     return Ordered
@@ -168,6 +172,4 @@ def _batches(case: Case) -> Iterator[dict[str, torch.Tensor]]:
         tokenizer.pad_token = tokenizer.eos_token
     for start in range(0, len(case.texts), ROWS):
         texts = case.texts[start : start + ROWS]
-        yield dict(
-            tokenizer(texts, return_tensors="pt", padding=True, return_token_type_ids=False).to(case.device)
-        )
+        yield dict(tokenizer(texts, return_tensors="pt", padding=True, return_token_type_ids=False).to(case.device))

@@ -31,9 +31,7 @@ def alternate(contestants: Mapping[str, Callable[[], T]], *, repeats: int) -> di
 
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median, quartiles and number of some measurements, rounded to four digits."""
-    low, middle, high = (
-        statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else (values[0],) * 3
-    )
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else (values[0],) * 3
     return {"median": digits(middle), "q1": digits(low), "q3": digits(high), "n": len(values)}
 
 
@@ -123,10 +121,8 @@ class PeakMemory:
             self._start = _status("VmRSS")
 
     def bytes(self) -> dict[str, int]:
-        if self._device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(self._device)
-        else:
-            peak = _status("VmHWM")
+        cuda = self._device.type == "cuda"
+        peak = torch.cuda.max_memory_allocated(self._device) if cuda else _status("VmHWM")
         return {"peak_bytes": peak, "above_model_bytes": peak - self._start}
 
 

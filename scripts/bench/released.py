@@ -1,8 +1,8 @@
-"""The authors' training and evaluation as their public code does it (SprocketLab/steerling @ 76b60f119a), rendered anew.
+"""The authors' training and evaluation as their public code does it, rendered anew.
 
-train.py: every row padded to 256 tokens (ListOps, AQuA: 512), float32, transformers' Trainer with 8 rows and two
-accumulation steps, the head over every position. inference.py: one prompt at a time by `generate` up to the token
-limit. A checkout's own steerer takes the place of ours where one is given.
+SprocketLab/steerling @ 76b60f119a. train.py: every row padded to 256 tokens (ListOps, AQuA: 512), float32,
+transformers' Trainer with 8 rows and two accumulation steps, the head over every position. inference.py: one prompt at
+a time by `generate` up to the token limit. A checkout's own steerer takes the place of ours where one is given.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Steered(nn.Module):
         super().__init__()
         self.base_model = model
         width = model.config.hidden_size
-        layers = model.get_decoder().layers
-        self.adapters = nn.ModuleList(LowRankShift(width, rank=rank) for _ in layers)
+        layers: Any = model.get_decoder().layers
+        self.adapters = nn.ModuleList(LowRankShift(width, rank=rank) for _ in layers).to(model.dtype)
         self._hooks = [
             layer.register_forward_hook(self._hook(adapter))
             for layer, adapter in zip(layers, self.adapters, strict=True)
@@ -59,7 +59,7 @@ class Steered(nn.Module):
         return self.base_model(*args, **kwargs)
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        return self.base_model.generate(*args, **kwargs)
+        return self.base_model.generate(*args, **kwargs)  # type: ignore[operator]
 
 
 def own_steerer(model: PreTrainedModel, *, rank: int) -> nn.Module:
@@ -145,9 +145,7 @@ def one_by_one(case: Case, model: Any) -> list[str]:
     for text in case.texts:
         inputs = tokenizer(text, return_tensors="pt", return_token_type_ids=False).to(case.device)
         with torch.no_grad():
-            ids_BT = model.generate(
-                **inputs, max_new_tokens=limit, do_sample=False, pad_token_id=case.base.pad_id
-            )
+            ids_BT = model.generate(**inputs, max_new_tokens=limit, do_sample=False, pad_token_id=case.base.pad_id)
         # released: the decoded whole is split at the prompt / here: the tokens behind it, which is the same text.
         new = ids_BT[0, inputs["input_ids"].shape[1] :]
         outputs.append(str(tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)))

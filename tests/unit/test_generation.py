@@ -11,8 +11,10 @@ from adapted import answers, attached, base_of, method_config, naive_answer, per
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actshift.evaluation import cache
 from actshift.evaluation.generation import WORTH, generate, length_batches
 from actshift.models.loading import Base
+from actshift.training.batches import STARTING, length_groups
 
 SENTENCES = [
     "Question: is the cat in the garden? Answer:",
@@ -159,6 +161,39 @@ def test_rows_that_are_decided_leave_the_batch_and_change_no_other(ended: list[i
     for token, width in enumerate(widths):
         going = sum(length > token for length in ended)
         assert going <= width <= max(going, going / WORTH + 1)
+
+
+@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=40), tokens=st.integers(1, 300))
+def test_groups_hold_every_row_once_and_cut_lengths_that_are_far_apart(lengths: list[int], tokens: int) -> None:
+    groups = length_groups(lengths, starting=10, tokens=tokens)
+    assert sorted(row for group in groups for row in group) == list(range(len(lengths)))
+    for group in groups:
+        longest = max(lengths[row] for row in group)
+        assert len(group) == 1 or longest * len(group) <= tokens
+        assert sum(longest - lengths[row] for row in group) <= 10 * len(set(lengths[row] for row in group))
+
+
+@pytest.mark.parametrize("model", ["random-llama", "random-gemma3"])
+@pytest.mark.parametrize("method", ["post_block", "reft"])
+def test_prompts_read_in_groups_are_answered_as_each_alone(
+    model: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lengths on both sides of a sliding window, more new tokens than a cache has room for, rows that leave."""
+    monkeypatch.setitem(STARTING, "cpu", 0)  # a group for every length
+    monkeypatch.setattr(cache, "ROOM", 3)
+    base = base_of(model)
+    window = getattr(base.model.config, "sliding_window", None) or 20
+    prompts = some_prompts(base, [window + 5, 3, window - 1, 3, window + 1, 8])
+    with attached(base, method_config(method, model=model)) as adaptation:
+        perturb(adaptation)
+        passes: list[int] = []
+        counter = base.model.register_forward_pre_hook(lambda *_: passes.append(1))
+        found = answers(base, adaptation, prompts, new=9)
+        counter.remove()
+        assert len(passes) == len({len(prompt) for prompt in prompts}) + 8
+        assert found == [naive_answer(base, adaptation, prompt, new=9) for prompt in prompts]
+        pairs = generate(base, adaptation, prompts=prompts, max_new_tokens=9, batch_tokens=10**6, decided=ends_on_even)
+        assert [ids for _, ids in sorted(pairs)] == [until_even(ids) for ids in found]
 
 
 def test_replicas_answer_as_each_of_them_alone() -> None:

@@ -110,7 +110,7 @@ def cost(parts: list[list[Example]], *, starting: int) -> int:
     return sum(len(part) * max(len(row.ids) for row in part) + starting for part in parts)
 
 
-ROWS = st.lists(st.integers(1, 50), min_size=1, max_size=7)
+ROWS = st.lists(st.integers(2, 50), min_size=1, max_size=7)
 
 
 @given(lengths=ROWS, most=st.integers(1, 8), starting=st.sampled_from([0, 5, 64]), replicas=st.integers(1, 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from torch.nn import functional
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
 from actshift.tasks.examples import Example
-from actshift.training.batches import STARTING, micro_batches, step_rows
+from actshift.training.batches import STARTING, answer_loss, collate, micro_batches, step_rows
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import Curves, mean_loss, train
 
@@ -216,6 +217,32 @@ def test_a_step_whose_rows_lost_their_answers_has_no_loss_and_no_effect(tmp_path
         curves = trained(base, adaptation, folder=tmp_path, rows=cut)
         assert curves.loss == [0.0, 0.0] and curves.diverged_at is None
         assert all(torch.equal(tensor, before[name]) for name, tensor in adaptation.state_dict().items())
+
+
+@pytest.mark.parametrize("lost", [(3, 0), (2, 5), (7, 1)])
+def test_rows_that_lost_their_answers_are_left_out_and_change_nothing(lost: tuple[int, ...]) -> None:
+    """Of two replicas' blocks: the sizes stay equal, the losses are those of all rows, and so are the gradients."""
+    base, whole = base_of(MODEL), some_rows(base_of(MODEL), 16)
+    blocks = [whole[:8], whole[8:]]
+    for block, count in zip(blocks, lost, strict=True):
+        block[:count] = [dataclasses.replace(row, ids=row.ids[: row.prompt_length]) for row in block[:count]]
+    parts = micro_batches(blocks, most=8, starting=0)
+    assert sum(map(len, parts)) == 2 * (8 - min(lost)) and all(len(part) % 2 == 0 for part in parts)
+    found: list[tuple[list[float], dict[int, list[torch.Tensor]]]] = []
+    for cut in (parts, [[*blocks[0], *blocks[1]]]):
+        with attached(base, method_config("post_block", model=MODEL), seeds=(0, 1)) as adaptation:
+            perturb(adaptation)
+            total_A = torch.zeros(2)
+            for part in cut:
+                loss_A = answer_loss(base.model, collate(part, pad_id=0, device=torch.device("cpu")), replicas=2)
+                loss_A.sum().backward()
+                total_A += loss_A.detach()
+            gradients = {each: [p.grad for _, p in adaptation.named_parameters(each)] for each in (0, 1)}
+        found.append((total_A.tolist(), gradients))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    for replica in (0, 1):
+        for cut, full in zip(found[0][1][replica], found[1][1][replica], strict=True):
+            torch.testing.assert_close(cut, full, rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_are_clipped_and_weights_decay(tmp_path: Path) -> None:

@@ -1,24 +1,29 @@
-"""Greedy generation in batches.
+"""Greedy generation in batches: prompts are read in groups of about one length, and then continue all together.
 
-Shapes: B rows, T tokens of the longest prompt, V vocabulary.
+Shapes: B rows, T tokens of the longest prompt, H key/value heads, K head size, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from transformers import DynamicCache
 
+from actshift.evaluation.cache import merged
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
+from actshift.training.batches import STARTING, length_groups
 
 Decided = Callable[[list[int]], bool]
 
 CLOSE_LOOK, STRIDE = 8, 8
 """Rows are asked whether they are decided at each of the first tokens, then at every eighth: asking decodes text."""
 WORTH = 0.75
-"""A batch drops its ended rows once at most this share is going on: dropping copies the cache, as a token does."""
+"""A batch drops its ended rows once at most this share is going on: dropping copies the cache."""
+PREFILL = {"cpu": 2048, "cuda": 32768}
+"""Positions of a group of prompts, at most: more of them leave a CPU's cache; measured there, an estimate for CUDA."""
 
 
 def length_batches(lengths: Sequence[int], *, tokens: int) -> Iterator[list[int]]:
@@ -70,24 +75,13 @@ def _continue(
     decided: Decided | None,
 ) -> list[list[int]]:
     """Continue one batch until every row has ended; rows that have leave the batch when enough of them have."""
-    ids_BT, attention_BT = _left_padded(prompts, pad_id=base.pad_id, device=base.device)
-    position_BT = (attention_BT.cumsum(-1) - 1).clamp(min=0)
-    cache = DynamicCache(config=base.model.config)
+    state = _read(base, adaptation, prompts)
     new: list[list[int]] = [[] for _ in prompts]
     rows = list(range(len(prompts)))  # the rows that are in the batch still
     going = set(rows)
-    adaptation.observe(attention_BT.bool())
+    adaptation.observe(None)
     for step in range(1, max_new_tokens + 1):
-        logits_BV = base.model(
-            input_ids=ids_BT,
-            attention_mask=attention_BT,
-            position_ids=position_BT,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        ids_BT = logits_BV.argmax(-1, keepdim=True)
-        for row, token in zip(rows, ids_BT[:, 0].tolist(), strict=True):
+        for row, token in zip(rows, state.ids_B1[:, 0].tolist(), strict=True):
             if token in ends:
                 going.discard(row)
             elif row in going:
@@ -99,13 +93,74 @@ def _continue(
         kept = _kept(rows, going, blocks=adaptation.replicas)
         if len(kept) <= WORTH * len(rows):
             rows = [rows[place] for place in kept]
-            kept_B = torch.tensor(kept, device=base.device)
-            cache.batch_select_indices(kept_B)
-            ids_BT, attention_BT, position_BT = ids_BT[kept_B], attention_BT[kept_B], position_BT[kept_B]
-        attention_BT = torch.cat([attention_BT, torch.ones_like(ids_BT)], dim=1)
-        position_BT = position_BT[:, -1:] + 1
-        adaptation.observe(None)
+            state.keep(torch.tensor(kept, device=base.device))
+        state.advance(base)
     return new
+
+
+@dataclass
+class _State:
+    """A batch on its way: its newest tokens and their positions, and what they attend to."""
+
+    ids_B1: torch.Tensor
+    position_B1: torch.Tensor
+    attention_BT: torch.Tensor
+    """1 at tokens, 0 at the padding before them, the newest tokens not among them."""
+    cache: DynamicCache
+
+    def keep(self, kept_B: torch.Tensor) -> None:
+        self.cache.batch_select_indices(kept_B)
+        self.ids_B1, self.position_B1 = self.ids_B1[kept_B], self.position_B1[kept_B]
+        self.attention_BT = self.attention_BT[kept_B]
+
+    def advance(self, base: Base) -> None:
+        """Take the newest tokens in, and let the next ones follow."""
+        self.attention_BT = torch.cat([self.attention_BT, torch.ones_like(self.ids_B1)], dim=1)
+        self.ids_B1 = _next(base, self.ids_B1, self.attention_BT, self.position_B1, self.cache)
+        self.position_B1 = self.position_B1 + 1
+
+
+def _read(base: Base, adaptation: Adaptation, prompts: Sequence[Sequence[int]]) -> _State:
+    """The batch behind its prompts, which are read in groups of about one length: little of that work is padding."""
+    replicas, device = adaptation.replicas, base.device
+    size = len(prompts) // replicas
+    ids_B1 = torch.empty(len(prompts), 1, dtype=torch.long, device=device)
+    parts: list[tuple[list[int], DynamicCache]] = []
+    groups = length_groups(
+        [len(prompt) for prompt in prompts[:size]],
+        starting=STARTING[device.type],
+        tokens=PREFILL[device.type] // replicas,
+    )
+    for group in groups:
+        places = [replica * size + row for replica in range(replicas) for row in group]
+        cache = DynamicCache(config=base.model.config)
+        ids_BT, attention_BT = _left_padded([prompts[place] for place in places], pad_id=base.pad_id, device=device)
+        position_BT = (attention_BT.cumsum(-1) - 1).clamp(min=0)
+        adaptation.observe(attention_BT.bool())
+        ids_B1[places] = _next(base, ids_BT, attention_BT, position_BT, cache)
+        parts.append((places, cache))
+    _, attention_BT = _left_padded(prompts, pad_id=base.pad_id, device=device)
+    return _State(ids_B1, attention_BT.sum(1, keepdim=True), attention_BT, merged(parts, rows=len(prompts)))
+
+
+def _next(
+    base: Base,
+    ids_BT: torch.Tensor,
+    attention_BT: torch.Tensor,
+    position_BT: torch.Tensor,
+    cache: DynamicCache,
+) -> torch.Tensor:
+    """The likeliest tokens to follow, ids_B1."""
+    logits_BTV = base.model(
+        input_ids=ids_BT,
+        attention_mask=attention_BT,
+        position_ids=position_BT,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits
+    ids_B1: torch.Tensor = logits_BTV[:, -1].argmax(-1, keepdim=True)
+    return ids_B1
 
 
 def _left_padded(

@@ -6,6 +6,7 @@ Shapes: A replicas, B rows, T tokens, N answer tokens of a batch, V words of the
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -50,9 +51,11 @@ def micro_batches(blocks: Sequence[Sequence[Example]], *, most: int, starting: i
     """The rows of each micro-batch: at most `most` of each block, the blocks one after the other.
 
     Each block goes from its short rows to its long ones and is cut where that leaves least to compute: a micro-batch
-    costs its tokens with the padding, and `starting` tokens on top.
+    costs its tokens with the padding, and `starting` tokens on top. Rows that lost their answer to the protocol's
+    length have no loss and no gradient, and are left out as far as blocks stay of equal size and not empty.
     """
-    ordered = [sorted(block, key=lambda row: len(row.ids)) for block in blocks]
+    kept = max(1, *(sum(answer_tokens([row]) > 0 for row in block) for block in blocks))
+    ordered = [_shortest(block, kept) for block in blocks]
     longest = [len(blocks) * max(len(row.ids) for row in rows) for rows in zip(*ordered, strict=True)]
     return [
         [row for block in ordered for row in block[start:end]]
@@ -60,12 +63,39 @@ def micro_batches(blocks: Sequence[Sequence[Example]], *, most: int, starting: i
     ]
 
 
-def _cuts(lengths: Sequence[int], *, most: int, starting: int) -> list[int]:
-    """Where to cut ascending lengths, both ends included, by the cheapest way to reach each place."""
+def _shortest(block: Sequence[Example], count: int) -> list[Example]:
+    """So many rows of a block by length, those with an answer before the others."""
+    chosen = sorted(block, key=lambda row: (answer_tokens([row]) <= 0, len(row.ids)))[:count]
+    return sorted(chosen, key=lambda row: len(row.ids))
+
+
+def length_groups(lengths: Sequence[int], *, starting: int, tokens: int) -> list[list[int]]:
+    """Row numbers in groups of about one length: of at most `tokens` positions (one row at least), and cut as
+    micro-batches are, so that the positions with the padding and `starting` ones a group are fewest."""
+    order = sorted(range(len(lengths)), key=lambda row: lengths[row])
+    distinct = sorted(set(lengths))
+    ends = [bisect_right(order, length, key=lambda row: lengths[row]) for length in distinct]
+    before = [0, *ends]
+    cuts = _cuts(distinct, most=len(distinct), starting=starting, before=before)
+    groups = []
+    for start, end in pairwise(before[cut] for cut in cuts):
+        size = max(1, tokens // max(1, lengths[order[end - 1]]))
+        groups += [order[first : min(first + size, end)] for first in range(start, end, size)]
+    return groups
+
+
+def _cuts(lengths: Sequence[int], *, most: int, starting: int, before: Sequence[int] | None = None) -> list[int]:
+    """Where to cut ascending lengths, both ends included, by the cheapest way to reach each place.
+
+    `before` says how many rows lie before a place, where a length stands for several rows.
+    """
+    rows = range(len(lengths) + 1) if before is None else before
     cheapest = [(0, 0)]  # the cost of what lies before a place, and the last cut before it
     for end, length in enumerate(lengths, start=1):
         starts = range(max(0, end - most), end)
-        cheapest.append(min((cheapest[start][0] + (end - start) * length + starting, start) for start in starts))
+        cheapest.append(
+            min((cheapest[start][0] + (rows[end] - rows[start]) * length + starting, start) for start in starts)
+        )
     cuts = [len(lengths)]
     while cuts[-1] > 0:
         cuts.append(cheapest[cuts[-1]][1])
