@@ -105,6 +105,7 @@ def test_the_hubs_models_come_with_random_weights_in_any_size() -> None:
         assert found[1].loss == pytest.approx(found[0].loss, rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_program_writes_figures_a_page_and_a_plot(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench", "--models", "random-llama", "--datasets", "winogrande", "--rows", "16"]
     command += ["--methods", "steering", "--only", "cells", "--repeats", "1", "--out", str(tmp_path)]

@@ -214,7 +214,7 @@ def test_a_sweep_that_cannot_be_is_refused(override: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "got", "allowed", "near"),
     [
-        (["methd.rank=1"], "methd.rank", "method, model, protocol", "method.rank"),
+        (["methd.rank=1"], "methd.rank", "method, model, profile, protocol", "method.rank"),
         (["method.rnk=4"], "method.rnk", "parameterization, rank, rates", "method.rank"),
         (["training.epoch=2"], "training.epoch", "epochs, max_steps", "training.epochs"),
         (

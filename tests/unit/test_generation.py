@@ -173,8 +173,9 @@ def test_groups_hold_every_row_once_and_cut_lengths_that_are_far_apart(lengths: 
         assert sum(longest - lengths[row] for row in group) <= 10 * len(set(lengths[row] for row in group))
 
 
-@pytest.mark.parametrize("model", ["random-llama", "random-gemma3"])
-@pytest.mark.parametrize("method", ["post_block", "reft"])
+@pytest.mark.parametrize(
+    ("model", "method"), [("random-llama", "post_block"), ("random-llama", "reft"), ("random-gemma3", "post_block")]
+)
 def test_prompts_read_in_groups_are_answered_as_each_alone(
     model: str, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
