@@ -81,21 +81,20 @@ def run_together(
                 raise Busy(f"run {identity} is being done by another process")
             claims[identity] = stack.enter_context(claim)
         # One may have been finished between the look and the claim.
-        missing = {name: config for name, config in named.items() if store.record(name, split) is None}
+        records = {name: record for name in named if (record := store.record(name, split)) is not None}
+        missing = {name: config for name, config in named.items() if name not in records}
         try:
             if missing:
                 runs = _Runs(missing, split, store, session or Session(), progress or Progress())
-                for record in (
-                    _profiled(runs, store.run_folder(next(iter(missing)))) if first["profile"] else runs.records()
-                ):
+                made = _profiled(runs, store.run_folder(next(iter(missing)))) if first["profile"] else runs.records()
+                for record in made:
                     store.publish(record, claim=claims[record.identity])
+                    records[record.identity] = record
         except Exception as error:
             if len(named) == 1 and not claims[next(iter(named))].lost:
                 store.fail(next(iter(named)), split, traceback.format_exc(), died=_out_of_memory(error))
             raise
-    records = [store.record(identity, split) for identity in named]
-    assert all(record is not None for record in records)
-    return [record for record in records if record is not None]
+    return [records[name] for name in named]
 
 
 def _profiled(runs: _Runs, folder: Path) -> list[Record]:
@@ -134,13 +133,14 @@ class _Runs:
         }
         results: dict[str, dict[str, Any]] = {name: {} for name in self._configs}
         try:
-            self._train(base, trackers)
+            facts = self._train(base, trackers)
             started = time.monotonic()
             with phase("evaluation"):
-                predictions = self._evaluate(base, split=scored)
+                predictions = self._evaluate(base, facts, split=scored)
             seconds = (time.monotonic() - started) / len(self._configs)
             records = [
-                self._record(base, name, found, split=scored, seconds=seconds) for name, found in predictions.items()
+                self._record(base, facts[name], answers, split=scored, seconds=seconds)
+                for name, answers in predictions.items()
             ]
             results = {record.identity: {**record.metrics, "split": self._split} for record in records}
         finally:
@@ -148,9 +148,10 @@ class _Runs:
                 tracker.finish(results[name])
         return records
 
-    def _train(self, base: Base, trackers: Mapping[str, Tracker]) -> None:
-        """Train the runs that have no adapter yet."""
-        missing = {name: config for name, config in self._configs.items() if self._trained(name) is None}
+    def _train(self, base: Base, trackers: Mapping[str, Tracker]) -> dict[str, Trained]:
+        """Train the runs that have no adapter yet, and return what is kept of each run's training."""
+        found = {name: facts for name in self._configs if (facts := self._trained(name)) is not None}
+        missing = {name: config for name, config in self._configs.items() if name not in found}
         if missing:
             train_runs(
                 missing,
@@ -160,6 +161,11 @@ class _Runs:
                 progress=self._progress,
                 trackers=[trackers[name] for name in missing],
             )
+        for name in missing:
+            facts = self._trained(name)
+            assert facts is not None
+            found[name] = facts
+        return found
 
     def _trained(self, identity: str) -> Trained | None:
         facts = trained(self._store.run_folder(identity))
@@ -167,11 +173,11 @@ class _Runs:
             raise ActshiftError(f"{self._store.run_folder(identity)} belongs to run {facts.identity}, not {identity}")
         return facts
 
-    def _evaluate(self, base: Base, *, split: Split) -> dict[str, list[Prediction]]:
+    def _evaluate(self, base: Base, facts: Mapping[str, Trained], *, split: Split) -> dict[str, list[Prediction]]:
         """The predictions of each run, kept with it; none of a diverged run, whose model says nothing."""
         none: list[Prediction] = []
         found = dict.fromkeys(self._configs, none)
-        sound = [name for name in self._configs if not self._facts(name).diverged]
+        sound = [name for name in self._configs if not facts[name].diverged]
         if not sound:
             return found
         configs = [self._configs[name] for name in sound]
@@ -200,17 +206,12 @@ class _Runs:
             found[name] = predictions
         return found
 
-    def _facts(self, identity: str) -> Trained:
-        facts = self._trained(identity)
-        assert facts is not None
-        return facts
-
     def _record(
-        self, base: Base, identity: str, predictions: list[Prediction], *, split: Split, seconds: float
+        self, base: Base, facts: Trained, predictions: list[Prediction], *, split: Split, seconds: float
     ) -> Record:
-        config, facts = self._configs[identity], self._facts(identity)
+        config = self._configs[facts.identity]
         return Record(
-            identity=identity,
+            identity=facts.identity,
             split=self._split,
             cell=Cell(*cell_of(config)),
             lr=config["lr"],

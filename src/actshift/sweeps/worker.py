@@ -77,8 +77,9 @@ class Worker:
         """Do those of a group that are there to be done: at once where it pays, and apart where that went wrong."""
         from actshift.run import Busy
 
+        missing = [run for run in group if self._store.state(run.identity, run.split) == "missing"]
         try:
-            together, rows = self._together(group, manifest)
+            together, rows = self._together(missing, manifest)
             if rows:
                 self._do(together, manifest, micro_batch=rows)
                 return True
@@ -86,13 +87,12 @@ class Worker:
             return False
         except Exception as error:
             self._tell(Event("apart", group[0], error=f"{type(error).__name__}: {error}"))
-        return any([self._attempt(run, manifest) for run in group])
+        return any([self._attempt(run, manifest) for run in missing])
 
-    def _together(self, group: Sequence[Run], manifest: Manifest) -> tuple[list[Run], int]:
-        """Which of a group are to be trained at once, and by how many rows of each; 0 rows where none are."""
+    def _together(self, missing: Sequence[Run], manifest: Manifest) -> tuple[list[Run], int]:
+        """Which missing runs of a group to train at once, and by how many rows of each; 0 rows where none are."""
         from actshift.costs import replica_rows
 
-        missing = [run for run in group if self._store.state(run.identity, run.split) == "missing"]
         # One that took its process down before is tried alone.
         sound = [run for run in missing if not self._store.deaths(run.identity, run.split)]
         if len(sound) < 2 or self._session.stop.is_set():
