@@ -35,7 +35,7 @@ from actshift.errors import ActshiftError
 from actshift.methods import REPLICATED, attach
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
-from actshift.training.batches import answer_loss, collate
+from actshift.training.batches import answer_losses, collate
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import train
 
@@ -92,9 +92,8 @@ def needs_replicas(case: Case) -> None:
 def loss_of(case: Case, adaptation: Adaptation, *, rows: int = 6, only: slice = slice(None)) -> torch.Tensor:
     """The summed loss of some rows, or of a part of those that went through the model."""
     batch = collate(some_rows(case.base, rows), pad_id=case.base.pad_id, device=case.base.device)
-    adaptation.observe(batch.prompt_BT)
     batch.answer_BT.copy_(batch.answer_BT & _chosen(rows, only)[:, None])
-    return answer_loss(case.base.model, batch)[0]
+    return answer_losses(case.base, adaptation, batch).sum()
 
 
 def _chosen(rows: int, only: slice) -> torch.Tensor:

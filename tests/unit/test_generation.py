@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actshift.evaluation import cache
-from actshift.evaluation.generation import WORTH, generate, length_batches
+from actshift.evaluation.generation import PREFILL, WORTH, generate, length_batches
+from actshift.evaluation.generation import _groups as read_groups
 from actshift.models.loading import Base
-from actshift.training.batches import STARTING, length_groups
 
 SENTENCES = [
     "Question: is the cat in the garden? Answer:",
@@ -86,7 +86,7 @@ def test_generation_ends_when_every_row_has() -> None:
     base = base_of("random-llama")
     (prompt,) = some_prompts(base, [6])
     passes = []
-    counter = base.model.register_forward_pre_hook(lambda *_: passes.append(1))
+    counter = base.model.get_decoder().register_forward_pre_hook(lambda *_: passes.append(1))
     with attached(base, method_config("post_block", model="random-llama")) as adaptation:
         (full,) = answers(base, perturb(adaptation), [prompt], new=8)
         assert len(passes) == 8
@@ -141,7 +141,7 @@ def test_rows_that_are_decided_leave_the_batch_and_change_no_other(ended: list[i
     )
     with attached(base, method_config("post_block", model="random-llama")) as adaptation:
         full = answers(base, perturb(adaptation), prompts, new=8)
-        assert widths == [6] * 8
+        assert widths == [6] * 7
         widths.clear()
         enough = {tuple(row[:length]) for row, length in zip(full, ended, strict=True)}
         # A row may begin as another one does.
@@ -157,20 +157,21 @@ def test_rows_that_are_decided_leave_the_batch_and_change_no_other(ended: list[i
         stopped = [ids for _, ids in sorted(pairs)]
     counter.remove()
     assert stopped == [row[:length] for row, length in zip(full, ended, strict=True)]
-    assert len(widths) == max(ended)
-    for token, width in enumerate(widths):
+    assert len(widths) == max(ended) - 1, "the first token follows from reading the prompts"
+    for token, width in enumerate(widths, start=1):
         going = sum(length > token for length in ended)
         assert going <= width <= max(going, going / WORTH + 1)
 
 
 @given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=40), tokens=st.integers(1, 300))
-def test_groups_hold_every_row_once_and_cut_lengths_that_are_far_apart(lengths: list[int], tokens: int) -> None:
-    groups = length_groups(lengths, starting=10, tokens=tokens)
+def test_groups_hold_every_row_once_from_short_to_long(lengths: list[int], tokens: int) -> None:
+    groups = read_groups(lengths, tokens=tokens)
+    assert [lengths[row] for group in groups for row in group] == sorted(lengths)
     assert sorted(row for group in groups for row in group) == list(range(len(lengths)))
-    for group in groups:
-        longest = max(lengths[row] for row in group)
-        assert len(group) == 1 or longest * len(group) <= tokens
-        assert sum(longest - lengths[row] for row in group) <= 10 * len(set(lengths[row] for row in group))
+    for group, following in zip(groups, [*groups[1:], None], strict=True):
+        total = sum(lengths[row] for row in group)
+        assert len(group) == 1 or total <= tokens
+        assert following is None or total + lengths[following[0]] > tokens
 
 
 @pytest.mark.parametrize(
@@ -179,19 +180,24 @@ def test_groups_hold_every_row_once_and_cut_lengths_that_are_far_apart(lengths: 
 def test_prompts_read_in_groups_are_answered_as_each_alone(
     model: str, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lengths on both sides of a sliding window, more new tokens than a cache has room for, rows that leave."""
-    monkeypatch.setitem(STARTING, "cpu", 0)  # a group for every length
+    """Lengths on both sides of a sliding window, more new tokens than a cache has room for, rows that leave.
+
+    All begin with the same two tokens, which a group reads once.
+    """
     monkeypatch.setattr(cache, "ROOM", 3)
     base = base_of(model)
     window = getattr(base.model.config, "sliding_window", None) or 20
-    prompts = some_prompts(base, [window + 5, 3, window - 1, 3, window + 1, 8])
+    monkeypatch.setitem(PREFILL, "cpu", 2 * window)
+    prompts = [[9, 11, *prompt] for prompt in some_prompts(base, [window + 5, 1, window - 3, 1, window + 1, 6])]
+    groups = read_groups([len(prompt) for prompt in prompts], tokens=2 * window)
+    assert 1 < len(groups) < len(prompts)
     with attached(base, method_config(method, model=model)) as adaptation:
         perturb(adaptation)
         passes: list[int] = []
-        counter = base.model.register_forward_pre_hook(lambda *_: passes.append(1))
+        counter = base.model.get_decoder().register_forward_pre_hook(lambda *_: passes.append(1))
         found = answers(base, adaptation, prompts, new=9)
         counter.remove()
-        assert len(passes) == len({len(prompt) for prompt in prompts}) + 8
+        assert len(passes) == len(groups) + 8
         assert found == [naive_answer(base, adaptation, prompt, new=9) for prompt in prompts]
         pairs = generate(base, adaptation, prompts=prompts, max_new_tokens=9, batch_tokens=10**6, decided=ends_on_even)
         assert [ids for _, ids in sorted(pairs)] == [until_even(ids) for ids in found]

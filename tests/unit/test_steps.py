@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import chain, combinations, pairwise
 
 import pytest
 import torch
@@ -12,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actshift.models.loading import Base
+from actshift.models.packing import pack
 from actshift.tasks.examples import Example
-from actshift.training.batches import answer_loss, answer_tokens, collate, micro_batches, step_rows, warmup_steps
+from actshift.training.batches import answer_tokens, collate, micro_batches, row_losses, step_rows, warmup_steps
 
 SIZES = {"rows": st.integers(1, 40), "batch_size": st.integers(1, 12), "epochs": st.integers(1, 3)}
 
@@ -61,7 +61,8 @@ def test_a_batch_is_padded_on_the_right_and_masked_by_position() -> None:
 
 def loss_of(base: Base, rows: list[Example], *, pad_id: int = 0) -> tuple[float, int]:
     with torch.no_grad():
-        (total,) = answer_loss(base.model, collate(rows, pad_id=pad_id, device=CPU))
+        batch = collate(rows, pad_id=pad_id, device=CPU)
+        total = row_losses(base.model, batch, pack(batch.lengths, replicas=1, shared=0, device=CPU)).sum()
     return total.item(), answer_tokens(rows)
 
 
@@ -93,32 +94,17 @@ def test_a_row_without_an_answer_has_no_loss_and_one_without_a_prompt_does_not_p
     assert loss_of(base, [Example(ids=[7, 8, 9], prompt_length=0, label="")])[1] == 2
 
 
-@pytest.mark.parametrize("model", ["random-llama", "random-gemma3"])
-def test_the_loss_of_a_block_is_that_of_its_rows_alone(model: str) -> None:
-    base, rows = base_of(model), some_rows(base_of(model), 6)
-    alone = [loss_of(base, rows[start : start + 2])[0] for start in (0, 2, 4)]
-    with torch.no_grad():
-        loss_A = answer_loss(base.model, collate(rows, pad_id=0, device=CPU), replicas=3)
-    assert loss_A.tolist() == pytest.approx(alone, rel=1e-6)
-
-
 def rows_of(lengths: list[int]) -> list[Example]:
     return [Example(ids=[5] * length, prompt_length=1, label=str(place)) for place, length in enumerate(lengths)]
-
-
-def cost(parts: list[list[Example]], *, starting: int) -> int:
-    return sum(len(part) * max(len(row.ids) for row in part) + starting for part in parts)
 
 
 ROWS = st.lists(st.integers(2, 50), min_size=1, max_size=7)
 
 
-@given(lengths=ROWS, most=st.integers(1, 8), starting=st.sampled_from([0, 5, 64]), replicas=st.integers(1, 3))
-def test_a_step_is_cut_into_micro_batches_with_each_row_once(
-    lengths: list[int], most: int, starting: int, replicas: int
-) -> None:
+@given(lengths=ROWS, most=st.integers(1, 8), replicas=st.integers(1, 3))
+def test_a_step_is_cut_into_micro_batches_with_each_row_once(lengths: list[int], most: int, replicas: int) -> None:
     blocks = [rows_of(lengths[place:] + lengths[:place]) for place in range(replicas)]
-    parts = micro_batches(blocks, most=most, starting=starting)
+    parts = micro_batches(blocks, most=most)
     for replica, block in enumerate(blocks):
         own = []
         for part in parts:
@@ -128,17 +114,7 @@ def test_a_step_is_cut_into_micro_batches_with_each_row_once(
         assert sorted(row.label for row in own) == sorted(row.label for row in block)
 
 
-@given(lengths=ROWS, most=st.integers(1, 8), starting=st.sampled_from([0, 5, 64]))
-def test_no_other_way_to_cut_a_step_is_cheaper(lengths: list[int], most: int, starting: int) -> None:
-    found = cost(micro_batches([rows_of(lengths)], most=most, starting=starting), starting=starting)
-    ordered = sorted(rows_of(lengths), key=lambda row: len(row.ids))
-    for inner in chain.from_iterable(combinations(range(1, len(ordered)), size) for size in range(len(ordered))):
-        parts = [ordered[start:end] for start, end in pairwise((0, *inner, len(ordered)))]
-        if all(len(part) <= most for part in parts):
-            assert found <= cost(parts, starting=starting)
-
-
 def test_rows_of_one_length_stay_together_in_their_order() -> None:
     rows = rows_of([9] * 8)
-    assert micro_batches([rows], most=8, starting=64) == [rows]
-    assert micro_batches([rows], most=4, starting=64) == [rows[:4], rows[4:]]
+    assert micro_batches([rows], most=8) == [rows]
+    assert micro_batches([rows], most=4) == [rows[:4], rows[4:]]

@@ -15,7 +15,7 @@ from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
 from actshift.tasks.base import Task
 from actshift.tasks.examples import Example, Rows
-from actshift.training.batches import answer_loss, collate
+from actshift.training.batches import answer_losses, collate
 
 Done = Callable[[int, int], None]
 """Told how many answers there are, of how many there will be."""
@@ -117,10 +117,7 @@ def _losses(
     replicas = adaptation.replicas
     for batch in length_batches([len(example.ids) for example in examples], tokens=batch_tokens // replicas):
         stacked = collate([examples[place] for place in batch] * replicas, pad_id=base.pad_id, device=base.device)
-        adaptation.observe(stacked.prompt_BT)
-        # The loss comes by blocks, and a block of one row is that row's own.
-        loss_B = answer_loss(base.model, stacked, replicas=replicas * len(batch))
-        yield batch, loss_B.unflatten(0, (replicas, -1)).tolist()
+        yield batch, answer_losses(base, adaptation, stacked).unflatten(0, (replicas, -1)).tolist()
 
 
 def _chosen(row: int, label: str, texts: Mapping[str, str], logprobs: Mapping[str, tuple[float, int]]) -> Prediction:

@@ -1,16 +1,19 @@
-"""Key/value caches of groups of prompts put together, with room for the tokens to come.
+"""The key/value cache of rows that were read end to end, with room for the tokens to come.
 
-Shapes: B rows, H key/value heads, T tokens, K head size.
+Shapes: A replicas, N packed tokens, B rows, H key/value heads, T tokens, K head size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import pad
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
+
+from actshift.models.packing import Packing
 
 ROOM = 32
 """Tokens that a layer has room for beyond those it holds: it is copied once in so many tokens."""
@@ -48,42 +51,49 @@ class Roomy(DynamicLayer):
         return keys_BHTK, values_BHTK
 
 
-def merged(parts: Sequence[tuple[Sequence[int], DynamicCache]], *, rows: int) -> DynamicCache:
-    """One cache of all `rows` from those of groups of rows (their places, their cache), which are emptied.
+@dataclass(frozen=True)
+class Part:
+    """Rows that were read end to end: their places among all, how they lie, their lengths, and what the pass cached."""
 
-    All rows end at the last position, as behind padding on the left: what a shorter group lacks before is zeros.
-    """
-    places = [own for own, _ in parts]
-    longest = max((cache for _, cache in parts), key=lambda cache: int(cache.get_seq_length()))
-    for number in range(len(longest.layers)):
-        layers = [_layer(cache, number) for _, cache in parts]
-        layer = _layer(longest, number)
+    places: Sequence[int]
+    packing: Packing
+    lengths_B: torch.Tensor
+    cache: DynamicCache
+
+    @property
+    def left_BT(self) -> torch.Tensor:
+        """The packed place of each token of rows that all end at the last position; padding has the first token's."""
+        tokens = self.packing.place_BT.shape[1]
+        back_BT = torch.arange(tokens, device=self.lengths_B.device) - (tokens - self.lengths_B)[:, None]
+        return self.packing.place_BT.gather(1, back_BT.clamp(min=0))
+
+
+def rows_cache(parts: Sequence[Part], *, config: PreTrainedConfig) -> DynamicCache:
+    """One cache of all rows from those of packed passes, which are emptied. All rows end at the last position."""
+    found = DynamicCache(config=config)
+    for number, layer in enumerate(found.layers):
+        assert isinstance(layer, DynamicLayer), f"no way to fill a cache of {type(layer).__name__}"
         # A sliding layer cuts what it holds by its length, so it gets no room.
         room = 0 if layer.is_sliding else ROOM
-        stores = []
-        for name in ("keys", "values"):
-            stores.append(_aligned([getattr(each, name) for each in layers], places, rows=rows, room=room))
-            for each in layers:
-                setattr(each, name, None)
+        keys_BHTK, values_BHTK = (_rows(parts, number, name, room=room) for name in ("keys", "values"))
         if layer.is_sliding:
-            layer.keys, layer.values = stores
+            layer.update(keys_BHTK, values_BHTK)
         else:
-            longest.layers[number] = Roomy(stores[0], stores[1], held=stores[0].shape[-2] - room)
-    return longest
+            found.layers[number] = Roomy(keys_BHTK, values_BHTK, held=keys_BHTK.shape[-2] - room)
+    return found
 
 
-def _layer(cache: DynamicCache, number: int) -> DynamicLayer:
-    layer = cache.layers[number]
-    assert isinstance(layer, DynamicLayer), f"no way to put caches of {type(layer).__name__} together"
-    return layer
-
-
-def _aligned(tensors: Sequence[torch.Tensor], places: Sequence[Sequence[int]], *, rows: int, room: int) -> torch.Tensor:
-    """Tensors [B, H, T, K] at their places among `rows` rows, ending at the same position, `room` positions behind."""
-    width = max(tensor.shape[-2] for tensor in tensors)
-    first = tensors[0]
-    store_BHTK = first.new_zeros(rows, first.shape[1], width + room, first.shape[3])
-    for tensor, own in zip(tensors, places, strict=True):
-        own_B = torch.tensor(own, device=first.device)
-        store_BHTK[own_B, :, width - tensor.shape[-2] : width] = tensor
+def _rows(parts: Sequence[Part], number: int, name: str, *, room: int) -> torch.Tensor:
+    """Keys or values of a layer by rows, [B, H, T, K], with `room` positions behind."""
+    rows, width = sum(len(part.places) for part in parts), max(part.packing.place_BT.shape[1] for part in parts)
+    store_BHTK = None
+    for part in parts:
+        packed_AHNK = getattr(part.cache.layers[number], name)
+        setattr(part.cache.layers[number], name, None)
+        if store_BHTK is None:
+            store_BHTK = packed_AHNK.new_zeros(rows, packed_AHNK.shape[1], width + room, packed_AHNK.shape[3])
+        own_BTHK = packed_AHNK.transpose(1, 2).flatten(0, 1)[part.left_BT]
+        places_B = torch.tensor(part.places, device=packed_AHNK.device)
+        store_BHTK[places_B, :, width - own_BTHK.shape[1] : width] = own_BTHK.transpose(1, 2)
+    assert store_BHTK is not None
     return store_BHTK

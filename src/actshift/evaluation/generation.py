@@ -1,4 +1,4 @@
-"""Greedy generation in batches: prompts are read in groups of about one length, and then continue all together.
+"""Greedy generation in batches: prompts are read end to end, and then continue all together.
 
 Shapes: B rows, T tokens of the longest prompt, H key/value heads, K head size, V vocabulary.
 """
@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 from transformers import DynamicCache
 
-from actshift.evaluation.cache import merged
+from actshift.evaluation.cache import Part, rows_cache
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
-from actshift.training.batches import STARTING, length_groups
+from actshift.models.packing import common_prefix, pack, packed_hidden
+from actshift.training.batches import head
 
 Decided = Callable[[list[int]], bool]
 
@@ -23,7 +24,7 @@ CLOSE_LOOK, STRIDE = 8, 8
 WORTH = 0.75
 """A batch drops its ended rows once at most this share is going on: dropping copies the cache."""
 PREFILL = {"cpu": 2048, "cuda": 32768}
-"""Positions of a group of prompts, at most: more of them leave a CPU's cache; measured there, an estimate for CUDA."""
+"""Tokens of prompts read at a time, at most: more leave a CPU's cache; measured there, an estimate for CUDA."""
 
 
 def length_batches(lengths: Sequence[int], *, tokens: int) -> Iterator[list[int]]:
@@ -52,8 +53,8 @@ def generate(
     """The greedy continuation of every prompt, as (row number, token ids), longest prompts first.
 
     A row ends at one of the `ends` (the tokenizer's end token where none are given), which is not part of it, or after
-    `max_new_tokens`, or once its continuation is `decided`. Prompts are padded on the left and continue from a
-    key/value cache; the prompt is told from the continuation by position. Each of A replicas continues all N prompts:
+    `max_new_tokens`, or once its continuation is `decided`. Rows continue from a key/value cache in which all prompts
+    end at one position. Each of A replicas continues all N prompts:
     row a N + i is prompt i by replica a, and a batch of at most `batch_tokens` holds the same prompts for each.
     """
     stops = frozenset((base.tokenizer.eos_token_id,) if ends is None else ends)
@@ -121,58 +122,61 @@ class _State:
 
 
 def _read(base: Base, adaptation: Adaptation, prompts: Sequence[Sequence[int]]) -> _State:
-    """The batch behind its prompts, which are read in groups of about one length: little of that work is padding."""
+    """The batch behind its prompts, which are read end to end, as many at a time as suit the device."""
     replicas, device = adaptation.replicas, base.device
     size = len(prompts) // replicas
+    lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
     ids_B1 = torch.empty(len(prompts), 1, dtype=torch.long, device=device)
-    parts: list[tuple[list[int], DynamicCache]] = []
-    groups = length_groups(
-        [len(prompt) for prompt in prompts[:size]],
-        starting=STARTING[device.type],
-        tokens=PREFILL[device.type] // replicas,
-    )
-    for group in groups:
+    parts: list[Part] = []
+    for group in _groups([len(prompt) for prompt in prompts[:size]], tokens=PREFILL[device.type] // replicas):
         places = [replica * size + row for replica in range(replicas) for row in group]
-        cache = DynamicCache(config=base.model.config)
-        ids_BT, attention_BT = _left_padded([prompts[place] for place in places], pad_id=base.pad_id, device=device)
-        position_BT = (attention_BT.cumsum(-1) - 1).clamp(min=0)
-        adaptation.observe(attention_BT.bool())
-        ids_B1[places] = _next(base, ids_BT, attention_BT, position_BT, cache)
-        parts.append((places, cache))
-    _, attention_BT = _left_padded(prompts, pad_id=base.pad_id, device=device)
-    return _State(ids_B1, attention_BT.sum(1, keepdim=True), attention_BT, merged(parts, rows=len(prompts)))
+        chosen = [prompts[place] for place in places]
+        prompt_BT = (torch.arange(max(map(len, chosen)), device=device) < lengths_B[places, None]).contiguous()
+        shared = min(common_prefix(chosen, replicas=replicas), adaptation.alike(prompt_BT))
+        packing = pack([len(prompt) for prompt in chosen], replicas=replicas, shared=shared, device=device)
+        adaptation.observe(prompt_BT, packing)
+        ids_BT = torch.zeros_like(prompt_BT, dtype=torch.long)
+        ids_BT[prompt_BT] = torch.tensor([token for prompt in chosen for token in prompt], device=device)
+        cache = DynamicCache()
+        hidden_AND = packed_hidden(base.model, ids_BT, packing, past_key_values=cache, use_cache=True)
+        last_B = packing.place_BT[:, -1]  # where rows are padded, their last token stands again
+        ids_B1[places] = head(base.model, hidden_AND.flatten(0, 1)[last_B]).argmax(-1, keepdim=True)
+        parts.append(Part(places, packing, lengths_B[places], cache))
+    longest = int(lengths_B.max())
+    attention_BT = (torch.arange(longest, device=device) >= longest - lengths_B[:, None]).long()
+    return _State(ids_B1, lengths_B[:, None], attention_BT, rows_cache(parts, config=base.model.config))
+
+
+def _groups(lengths: Sequence[int], *, tokens: int) -> list[list[int]]:
+    """Row numbers in groups of at most so many tokens in all (one row at least), rows of about one length together."""
+    groups: list[list[int]] = []
+    room = 0
+    for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
+        if lengths[row] > room or not groups:
+            groups.append([])
+            room = tokens
+        groups[-1].append(row)
+        room -= lengths[row]
+    return groups
 
 
 def _next(
     base: Base,
-    ids_BT: torch.Tensor,
+    ids_B1: torch.Tensor,
     attention_BT: torch.Tensor,
-    position_BT: torch.Tensor,
+    position_B1: torch.Tensor,
     cache: DynamicCache,
 ) -> torch.Tensor:
-    """The likeliest tokens to follow, ids_B1."""
-    logits_BTV = base.model(
-        input_ids=ids_BT,
+    """The likeliest tokens to follow."""
+    logits_B1V = base.model(
+        input_ids=ids_B1,
         attention_mask=attention_BT,
-        position_ids=position_BT,
+        position_ids=position_B1,
         past_key_values=cache,
         use_cache=True,
-        logits_to_keep=1,
     ).logits
-    ids_B1: torch.Tensor = logits_BTV[:, -1].argmax(-1, keepdim=True)
-    return ids_B1
-
-
-def _left_padded(
-    prompts: Sequence[Sequence[int]], *, pad_id: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """ids_BT and attention_BT of prompts that all end at the last position."""
-    longest = max(map(len, prompts))
-    padding = [longest - len(prompt) for prompt in prompts]
-    padded = [[pad_id] * pads + list(prompt) for pads, prompt in zip(padding, prompts, strict=True)]
-    place_T = torch.arange(longest, device=device)
-    attention_BT = (place_T >= torch.tensor(padding, device=device)[:, None]).long()
-    return torch.tensor(padded, device=device), attention_BT
+    next_B1: torch.Tensor = logits_B1V.argmax(-1)
+    return next_B1
 
 
 def _kept(rows: Sequence[int], going: Collection[int], *, blocks: int) -> list[int]:

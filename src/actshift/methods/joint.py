@@ -16,6 +16,7 @@ from actshift.methods.lora import Lora
 from actshift.methods.parameterizations import Linear
 from actshift.methods.steering import Steering
 from actshift.models.loading import Base
+from actshift.models.packing import Packing
 
 
 class Joint(Adaptation):
@@ -55,8 +56,11 @@ class Joint(Adaptation):
             return super().parameter_groups(lrs=lrs)
         return self._steering.parameter_groups(lrs=lrs) + self._lora.parameter_groups(lrs=(self._lora_lr,))
 
-    def observe(self, prompt_BT: torch.Tensor | None) -> None:
-        self._steering.observe(prompt_BT)
+    def observe(self, prompt_BT: torch.Tensor | None, packing: Packing | None = None) -> None:
+        self._steering.observe(prompt_BT, packing)
+
+    def alike(self, prompt_BT: torch.Tensor) -> int:
+        return min(part.alike(prompt_BT) for part in self._parts.values())
 
     def begin(self, *, steps: int, steps_per_epoch: int) -> None:
         self._epoch = steps_per_epoch

@@ -1,15 +1,18 @@
 """Scopes: which token positions a steering method changes.
 
-A scope counts from the first real token, so left padding does not move it. Shapes: B rows, T tokens.
+A scope counts from the first real token, so left padding does not move it.
+Shapes: A replicas, B rows, T tokens, S chosen positions of a replica, D width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 
+Shift = Callable[[torch.Tensor], torch.Tensor]
 Scope = Callable[[torch.Tensor], torch.Tensor]
 """From prompt_BT, which positions are prompt tokens, to scope_BT, which positions change."""
 
@@ -47,6 +50,31 @@ def get_scopes(*, kind: str, first: int, last: int, separate: bool) -> dict[str,
         return {"first": partial(first_last, first=first, last=0), "last": partial(first_last, first=0, last=last)}
     scopes: dict[str, Scope | None] = {"all": None, "prompt": prompt, "last_prompt": last_prompt}
     return {"": scopes[kind] if kind in scopes else partial(first_last, first=first, last=last)}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The positions of a pass that change, by replica; where some have fewer than others, `counts_AS1` is 0 behind."""
+
+    places_AS: torch.Tensor
+    counts_AS1: torch.Tensor
+
+    def add(self, to_BTD: torch.Tensor, h_BTD: torch.Tensor, shift: Shift) -> torch.Tensor:
+        """``to + shift(h)`` at these positions and `to` everywhere else; `shift` takes h_ABTD and sees no other."""
+        at = self.places_AS.flatten()
+        h_ASD = h_BTD.flatten(0, 1).index_select(0, at).unflatten(0, self.places_AS.shape)
+        shift_ASD = shift(h_ASD[:, None])[:, 0] * self.counts_AS1
+        return to_BTD.flatten(0, 1).index_add(0, at, shift_ASD.flatten(0, 1)).view_as(to_BTD)
+
+
+def choose(scope_BT: torch.Tensor, *, replicas: int) -> Chosen:
+    """The positions that a scope chooses, of `replicas` blocks of rows."""
+    scope_AM = scope_BT.reshape(replicas, -1)
+    most = int(scope_AM.sum(1).max())
+    # The chosen ones in front, in their order.
+    counts_AS, places_AS = scope_AM.to(torch.uint8).sort(dim=1, descending=True, stable=True)
+    first_A1 = torch.arange(replicas, device=scope_BT.device)[:, None] * scope_AM.shape[1]
+    return Chosen((places_AS + first_A1)[:, :most], counts_AS[:, :most, None].float())
 
 
 def _places(prompt_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,8 +14,9 @@ from actshift.methods.base import Adaptation
 from actshift.methods.heads import Jola, Lofit, LofitTwoStage
 from actshift.methods.loreft import Loreft
 from actshift.methods.parameterizations import Linear, Nonlinear, Parameterization, Vector
-from actshift.methods.scopes import get_scopes
+from actshift.methods.scopes import Chosen, choose, get_scopes
 from actshift.models.loading import Base
+from actshift.models.packing import Packing
 from actshift.models.sites import Change
 
 PARAMETERIZATIONS: dict[str, type[Parameterization]] = {
@@ -43,7 +44,7 @@ class Steering(Adaptation):
         self._site: str = config["site"]
         self._kind = PARAMETERIZATIONS[config["parameterization"]]
         self._scopes = get_scopes(**config["scope"])
-        self._scopes_BT1: dict[str, torch.Tensor] = {}
+        self._chosen: dict[str, Chosen] = {}
         self._steps = 0
         self.layers = list(range(base.sites.layers)) if config["layers"] == "all" else list(config["layers"])
         self._parts = self._build(base, config=config, seeds=seeds)
@@ -79,23 +80,33 @@ class Steering(Adaptation):
             h_ABTD = exact_BTD.unflatten(0, (self.replicas, -1))
             changed_BTD = exact_BTD
             for end, part in parts.items():
-                if self._scopes[end] is not None and end not in self._scopes_BT1:
+                if self._scopes[end] is not None and end not in self._chosen:
                     continue
                 part.training = self._model.training
-                shift_BTD = part(h_ABTD).flatten(0, 1)
-                if end in self._scopes_BT1:
-                    shift_BTD = shift_BTD * self._scopes_BT1[end]
-                changed_BTD = changed_BTD + shift_BTD
+                chosen = self._chosen.get(end)
+                if chosen is None:
+                    changed_BTD = changed_BTD + part(h_ABTD).flatten(0, 1)
+                else:
+                    changed_BTD = chosen.add(changed_BTD, exact_BTD, part)
             return changed_BTD.to(h_BTD.dtype)
 
         return change
 
-    def observe(self, prompt_BT: torch.Tensor | None) -> None:
-        self._scopes_BT1 = {
-            end: scope(prompt_BT)[..., None]
-            for end, scope in self._scopes.items()
-            if scope is not None and prompt_BT is not None
+    def observe(self, prompt_BT: torch.Tensor | None, packing: Packing | None = None) -> None:
+        scopes_BT = {} if prompt_BT is None else self._masks(prompt_BT)
+        self._chosen = {
+            end: choose(scope_BT if packing is None else packing.gather(scope_BT), replicas=self.replicas)
+            for end, scope_BT in scopes_BT.items()
         }
+
+    def alike(self, prompt_BT: torch.Tensor) -> int:
+        differs_BT = torch.zeros_like(prompt_BT)
+        for scope_BT in self._masks(prompt_BT).values():
+            differs_BT |= scope_BT != scope_BT[:1]
+        return int((~differs_BT.any(0)).cumprod(0).sum())
+
+    def _masks(self, prompt_BT: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {end: scope(prompt_BT) for end, scope in self._scopes.items() if scope is not None}
 
     def begin(self, *, steps: int, steps_per_epoch: int) -> None:
         self._steps = steps

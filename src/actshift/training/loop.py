@@ -14,12 +14,12 @@ from transformers import PreTrainedModel, get_scheduler
 from actshift import profiling
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
+from actshift.models.packing import packed_attention
 from actshift.profiling import phase
 from actshift.tasks.examples import Example, Rows
 from actshift.training.batches import (
-    STARTING,
     Batch,
-    answer_loss,
+    answer_losses,
     answer_tokens,
     collate,
     micro_batches,
@@ -96,7 +96,11 @@ def train(
     adaptation.begin(steps=steps, steps_per_epoch=math.ceil(len(rows) / training["batch_size"]))
     watched = _watch_points(steps, points=training["validations"]) if validation_rows else set()
     rate_groups = _rate_groups(adaptation, optimizer)
-    with _mode(base.model, training=True), _recomputing(base.model, gradient_checkpointing):
+    with (
+        _mode(base.model, training=True),
+        _recomputing(base.model, gradient_checkpointing),
+        packed_attention(base.model),  # a backward pass that recomputes attends again
+    ):
         for step in range(done + 1, steps + 1):
             profiling.step()
             with phase("data"):
@@ -142,9 +146,8 @@ def _losses(
     tokens_A = torch.tensor([max(answer_tokens(block), 1) for block in blocks], device=base.device)
     total_A = torch.zeros(len(blocks), dtype=torch.float64, device=base.device)
     for batch in _batches(base, blocks, size=micro_batch):
-        adaptation.observe(batch.prompt_BT)
         with phase("forward"):
-            loss_A = answer_loss(base.model, batch, replicas=len(blocks))
+            loss_A = answer_losses(base, adaptation, batch).unflatten(0, (len(blocks), -1)).sum(1)
         with phase("backward"):
             (loss_A / tokens_A)[alive].sum().backward()
         total_A += loss_A.detach()
@@ -175,15 +178,14 @@ def mean_loss(base: Base, adaptation: Adaptation, *, rows: Sequence[Example], mi
     total_A = torch.zeros(len(blocks), dtype=torch.float64, device=base.device)
     with _mode(base.model, training=False):
         for batch in _batches(base, blocks, size=micro_batch):
-            adaptation.observe(batch.prompt_BT)
-            total_A += answer_loss(base.model, batch, replicas=len(blocks))
+            total_A += answer_losses(base, adaptation, batch).unflatten(0, (len(blocks), -1)).sum(1)
     means: list[float] = (total_A / max(answer_tokens(rows), 1)).tolist()
     return means
 
 
 def _batches(base: Base, blocks: Sequence[Sequence[Example]], *, size: int) -> Iterator[Batch]:
     """Micro-batches of at most `size` rows of each block."""
-    for rows in micro_batches(blocks, most=size, starting=STARTING[base.device.type]):
+    for rows in micro_batches(blocks, most=size):
         with phase("data"):
             batch = collate(rows, pad_id=base.pad_id, device=base.device)
         yield batch

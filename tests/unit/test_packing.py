@@ -1,0 +1,172 @@
+"""Rows end to end: the hidden states, losses and gradients of every row by itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from adapted import CPU, another_base, attached, base_of, method_config, perturb, some_ids
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actshift.methods.base import Adaptation
+from actshift.models import packing as module
+from actshift.models.loading import Base
+from actshift.models.packing import Packing, common_prefix, pack, packed_hidden
+from actshift.tasks.examples import Example
+from actshift.training.batches import answer_losses, collate
+
+MODELS = ["random-llama", "random-qwen3", "random-gemma3"]
+LENGTHS = st.lists(st.integers(3, 30), min_size=1, max_size=5)
+
+
+@given(lengths=LENGTHS, replicas=st.integers(1, 3), shared=st.integers(0, 3), starting=st.sampled_from([0, 100, 10**6]))
+def test_every_token_has_a_place_and_a_home(lengths: list[int], replicas: int, shared: int, starting: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(module.FRAME, "cpu", starting)
+        rows = [lengths[turn:] + lengths[:turn] for turn in range(replicas)]
+        rows[-1] = [min(length + 1, 30) for length in rows[-1]]  # replicas whose rows are of different lengths
+        flat = [length for block in rows for length in block]
+        found = pack(flat, replicas=replicas, shared=shared, device=CPU)
+    longest = max(flat)
+    names_BT = torch.arange(len(flat) * longest).view(len(flat), longest)
+    packed_M = found.gather(names_BT).flatten()
+    real_M = torch.ones_like(packed_M, dtype=torch.bool) if found.real_AN is None else found.real_AN.flatten()
+    size = len(lengths)
+    assert int(real_M.sum()) == sum(shared + sum(length - shared for length in block) for block in rows)
+    assert len(packed_M) == replicas * max(shared + sum(length - shared for length in block) for block in rows)
+    for row, length in enumerate(flat):
+        for place in range(length):
+            owner = row - row % size if place < shared else row
+            at = int(found.place_BT[row, place])
+            assert int(packed_M[at]) == owner * longest + place and bool(real_M[at])
+            assert int(found.position_AN.flatten()[at]) == place
+            assert at // found.home_AN.shape[1] == row // size, "a replica's rows are in its own sequence"
+    assert sum(count for count, _ in found.frames) == len(flat)
+    assert len(found.spread_L) == sum(count * tokens for count, tokens in found.frames)
+    # A packed token's result is taken from a position that it is spread to.
+    assert torch.equal(found.spread_L[found.home_AN.flatten()[real_M]], torch.arange(len(packed_M))[real_M])
+    owned_L = found.owner_L < len(packed_M)
+    assert torch.equal(found.owner_L[owned_L].sort().values, torch.arange(len(packed_M))[real_M])
+    for replica, positions_SP in enumerate(found.shared_ASP):
+        expected_P = replica * found.home_AN.shape[1] + torch.arange(shared)
+        assert all(torch.equal(found.spread_L[positions_P], expected_P) for positions_P in positions_SP)
+
+
+@given(lengths=LENGTHS)
+def test_no_other_frames_are_cheaper(lengths: list[int]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(module.FRAME, "cpu", 150)
+        frames = pack(lengths, replicas=1, shared=0, device=CPU).frames
+    ordered = sorted(lengths)
+
+    def cheapest(rows: list[int]) -> int:
+        ends = range(1, len(rows) + 1)
+        return min((end * rows[end - 1] ** 2 + 150 + cheapest(rows[end:]) for end in ends), default=0)
+
+    assert sum(count * tokens**2 + 150 for count, tokens in frames) == cheapest(ordered)
+
+
+def rows_with_prefix(base: Base, *, prefix: int, lengths: list[int]) -> list[list[int]]:
+    start = some_ids(base, prefix, seed=99).tolist()
+    return [start + some_ids(base, length, seed=place).tolist() for place, length in enumerate(lengths)]
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("starting", [0, 10**6])
+@pytest.mark.parametrize("model", MODELS)
+def test_hidden_states_are_those_of_each_row_alone(
+    model: str, starting: int, attention: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where rows are longer than a sliding window, and where frames are many or one."""
+    monkeypatch.setitem(module.FRAME, "cpu", starting)
+    base = another_base(model)
+    base.model.set_attn_implementation(attention)
+    if model == "random-gemma3":
+        base.model.config.sliding_window = 8
+        for layer in base.model.get_decoder().layers:
+            if layer.self_attn.sliding_window is not None:
+                layer.self_attn.sliding_window = 8
+        assert base.model.config.layer_types.count("sliding_attention")
+    ids = rows_with_prefix(base, prefix=4, lengths=[9, 3, 25, 17])
+    batch = collate([Example(row, len(row), "") for row in ids], pad_id=base.pad_id, device=CPU)
+    assert common_prefix(ids, replicas=1) >= 4
+    packing = pack(batch.lengths, replicas=1, shared=4, device=CPU)
+    with torch.no_grad():
+        hidden_ND = packed_hidden(base.model, batch.ids_BT, packing, use_cache=False)[0]
+        for row, own in enumerate(ids):
+            alone_TD = base.model.get_decoder()(input_ids=torch.tensor([own]), use_cache=False).last_hidden_state[0]
+            found_TD = hidden_ND[packing.place_BT[row, : len(own)]]
+            torch.testing.assert_close(found_TD, alone_TD, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ("sft",),
+        ("lora_r8",),
+        ("post_block",),
+        ("post_block", "method.scope.kind=first_last", "method.scope.first=3", "method.scope.last=3"),
+        ("reft",),
+        ("jola",),
+    ],
+    ids=lambda method: " ".join(method),
+)
+@pytest.mark.parametrize("model", ["random-llama", "random-gemma3"])
+def test_losses_and_gradients_are_those_of_rows_one_by_one(model: str, method: tuple[str, ...]) -> None:
+    base = base_of(model)
+    ids = rows_with_prefix(base, prefix=5, lengths=[9, 3, 12, 4])
+    rows = [Example(row, len(row) - 2, "") for row in ids]
+    with attached(base, method_config(*method, model=model)) as adaptation:
+        perturb(adaptation)
+        together = _losses_and_gradients(base, adaptation, [rows])
+        apart = _losses_and_gradients(base, adaptation, [[row] for row in rows])
+    assert together[0] == pytest.approx(apart[0], rel=1e-5)
+    for found, expected in zip(together[1], apart[1], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def _losses_and_gradients(
+    base: Base, adaptation: Adaptation, parts: list[list[Example]]
+) -> tuple[list[float], list[torch.Tensor]]:
+    losses: list[float] = []
+    parameters = [parameter for _, parameter in adaptation.named_parameters()]
+    for part in parts:
+        loss_B = answer_losses(base, adaptation, collate(part, pad_id=base.pad_id, device=CPU))
+        loss_B.sum().backward()
+        losses += loss_B.tolist()
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    return losses, gradients
+
+
+def test_what_a_scope_changes_differently_is_not_shared() -> None:
+    """Ends of three tokens reach further into a long prompt than into one of four."""
+    base = base_of("random-llama")
+    ends = ("post_block", "method.scope.kind=first_last", "method.scope.first=3", "method.scope.last=3")
+    prompt_BT = torch.arange(12) < torch.tensor([[4], [12]])
+    apart, last = (*ends, "method.scope.separate=true"), ("post_block", "method.scope.kind=last_prompt")
+    for method, alike in ((("post_block",), 12), (ends, 3), (apart, 2), (last, 3)):
+        with attached(base, method_config(*method, model="random-llama")) as adaptation:
+            assert adaptation.alike(prompt_BT) == alike
+    with attached(base, method_config("lora_r8", "method.dropout=0.1", model="random-llama")) as adaptation:
+        assert adaptation.alike(prompt_BT) == 0
+
+
+def test_a_token_in_common_is_computed_once() -> None:
+    base, seen = base_of("random-llama"), []
+    rows = [Example(ids, len(ids) - 1, "") for ids in rows_with_prefix(base, prefix=6, lengths=[4, 7, 5])]
+    with attached(base, method_config("post_block", model="random-llama")) as adaptation:
+        hook = base.sites.module("post_mlp", 0).register_forward_pre_hook(
+            lambda _, inputs: seen.append(inputs[0].shape)
+        )
+        answer_losses(base, adaptation, collate(rows, pad_id=base.pad_id, device=CPU))
+        hook.remove()
+    assert [tuple(shape[:2]) for shape in seen] == [(1, 6 + 4 + 7 + 5)]
+
+
+def test_attention_outside_packed_passes_is_the_models_own() -> None:
+    base, before = base_of("random-llama"), base_of("random-llama").model.config._attn_implementation
+    packing: Packing = pack([3], replicas=1, shared=0, device=CPU)
+    packed_hidden(base.model, some_ids(base, 1, 3), packing)
+    assert base.model.config._attn_implementation == before in module.PACKED
