@@ -28,6 +28,7 @@ from actshift.store import Store
 
 SWEEPS = 5
 ROWS = 1300
+POINTS = 40
 
 
 def main() -> None:
@@ -53,8 +54,9 @@ def fill(store: Store) -> int:
     base = compose(["sweep=table2"])["sweep"]
     total = 0
     for number in range(SWEEPS):
-        sweep = {**base, "name": f"bench{number}", "seeds_by_method": {}, "table": None}
-        grid = freeze(store, expand_grid(sweep, composer, extra=[f"data.limit.train={1000 + number}"]))
+        seeds = [100 * number + seed for seed in base["seeds"]]
+        sweep = {**base, "name": f"bench{number}", "seeds": seeds, "seeds_by_method": {}}
+        grid = freeze(store, expand_grid(sweep, composer))
         selection = select(grid, [_publish(store, grid, run) for run in grid.runs])
         write_selection(store, selection)
         final = freeze(store, expand_final(grid, selection))
@@ -67,14 +69,16 @@ def fill(store: Store) -> int:
 def _publish(store: Store, manifest: Manifest, run: Run) -> Record:
     rng = np.random.default_rng(int(run.identity[:8], 16))
     right = rng.random(ROWS) < rng.uniform(0.3, 0.9)
+    losses = 2 * np.exp(-np.arange(POINTS) / 8) + rng.uniform(0.2, 0.4, POINTS)
     metrics = {
         "accuracy": 100 * float(right.mean()),
         "rows": ROWS,
         "correct": int(right.sum()),
         "answers": np.packbits(right).tobytes().hex(),
         "diverged": False,
-        "trainable_parameters": 1000,
+        "trainable_parameters": 1000 * (1 + len(run.cell.method)),
         "total_parameters": 10**6,
+        "loss_curve": [[10 * (step + 1), round(float(loss), 5)] for step, loss in enumerate(losses)],
     }
     config = manifest.planned(run.cell).at(run.lr, run.seed, run.variant)
     provenance = {"scale": "1b", "source": "hub", "data": {run.split: "x"}}
