@@ -89,13 +89,15 @@ def loss_curves(curves: pd.DataFrame) -> Figure | None:
     """
     if curves.empty:
         return None
-    keys = ["model", "dataset", "method"]
-    by_step = _groups(curves, [*keys, "step"])["loss"].agg(["mean", "min", "max"])
+    by_step = _groups(curves, ["model", "dataset", "method", "step"])["loss"].agg(["mean", "min", "max"])
+    points: dict[tuple[str, str, str], list[tuple[float, ...]]] = {}
+    for (model, dataset, method, step), mean, low, high in by_step.itertuples():
+        points.setdefault((model, dataset, method), []).append((step, mean, low, high))
     lines = []
-    for (model, dataset, method), own in _groups(by_step.reset_index(), keys):
-        steps, mean, low, high = (own.sort_values("step")[name].tolist() for name in ("step", "mean", "min", "max"))
+    for (model, dataset, method), own in points.items():
+        steps, means, lows, highs = zip(*sorted(own), strict=True)
         panel = names.model(model), names.dataset(dataset)
-        lines.append(Curve(*panel, names.method(method), steps, mean, band=(low, high)))
+        lines.append(Curve(*panel, names.method(method), steps, means, band=(lows, highs)))
     return small_multiples(lines, x_label="step", y_label="loss (nats a token)", width=2.5, markers=False)
 
 
@@ -108,17 +110,20 @@ def gap_to_paper(cells: pd.DataFrame) -> Figure | None:
     limit = max(1.0, float(known["gap"].abs().max()))
     with _axes(1, len(models), width=4.0, left=1.2, bottom=0.9) as (figure, axes):
         for ax, model in zip(axes, models, strict=True):
-            wide = known[known["model"].eq(model)].pivot(index="method", columns="dataset", values="gap")
+            own = known[known["model"].eq(model)]
+            wide = own.pivot(index="method", columns="dataset", values="gap")
+            wide = wide.loc[own["method"].unique(), own["dataset"].unique()]  # in the order of the table
             ax.imshow(wide.to_numpy(), cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto")
             ax.set_xticks(range(len(wide.columns)), [names.dataset(str(name)) for name in wide.columns], rotation=45)
             ax.set_yticks(range(len(wide.index)), [names.method(str(name)) for name in wide.index])
             ax.grid(False)
-            ax.set_title(names.model(model))
+            ax.set_title(names.model(model), y=1.0)  # said: to find it takes as long as the rest
             for y, method in enumerate(wide.index):
                 for x, dataset in enumerate(wide.columns):
                     value = float(wide.loc[method, dataset])
                     if not math.isnan(value):
-                        ax.text(x, y, f"{value:+.1f}", ha="center", va="center", fontsize=8)
+                        color = "white" if abs(value) > 0.6 * limit else "black"
+                        ax.text(x, y, f"{value:+.1f}", ha="center", va="center", fontsize=8, color=color)
     return figure
 
 
