@@ -98,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="one HTML page with every planned table, its evidence and the audit")
     report.add_argument("--results", default="results", metavar="FOLDER", help="where records and manifests lie")
     report.add_argument("--out", metavar="FILE", help="the page (FOLDER/report.html where it is not given)")
+    report.add_argument("--tables", action="store_true", help="write the files of every table too (FOLDER/tables)")
     report.set_defaults(command="report_command")
     audit = commands.add_parser("audit", help="the paper's numbers against themselves and what can be computed")
     audit.add_argument("--out", metavar="FOLDER", help="write audit.md and audit.csv there")

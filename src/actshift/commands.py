@@ -354,7 +354,7 @@ def figures_command(request: Namespace) -> int:
 
 
 def report_command(request: Namespace) -> int:
-    """Write one page with every sweep that is planned in a results folder."""
+    """Write one page with every sweep that is planned in a results folder; with --tables, their tables' files too."""
     from actshift.records import write_atomically
     from actshift.report.page import Table, page
 
@@ -367,7 +367,7 @@ def report_command(request: Namespace) -> int:
         selection = read_selection(store, grid.sweep) if store.selected_path(grid.sweep).exists() else None
         parts.append(Table(_stages(store, grid)[-1], selection))
     out = Path(request.out) if request.out else store.root / "report.html"
-    write_atomically(out, page(parts, store.records("test")))
+    write_atomically(out, page(parts, store.records("test"), folder=store.tables if request.tables else None))
     print(out)
     return 0
 
@@ -386,7 +386,7 @@ def audit_command(request: Namespace) -> int:
     rows = {name: composer([f"dataset={name}"])["dataset"]["hub"]["rows"] for name in groups()["dataset"]}
     findings = audit.audit(shares=shares, rows=rows)
     Console(width=None if sys.stdout.isatty() else 200).print(audit.terminal(findings))
-    print(f"{len(findings)} findings: " + ", ".join(f"{n} {check}" for check, n in audit.counts(findings).items()))
+    print(audit.summary(findings))
     if request.out:
         folder = Path(request.out)
         folder.mkdir(parents=True, exist_ok=True)

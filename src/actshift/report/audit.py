@@ -231,10 +231,15 @@ def counts(findings: Sequence[Finding]) -> dict[str, int]:
     return total
 
 
+def summary(findings: Sequence[Finding]) -> str:
+    """How many findings there are, in all and of each check."""
+    return f"{len(findings)} findings: " + ", ".join(f"{n} {check}" for check, n in counts(findings).items())
+
+
 def markdown(findings: Sequence[Finding]) -> str:
     """The findings as a Markdown document, a table a check."""
     lines = ["# The paper's numbers against themselves", ""]
-    lines += [f"{len(findings)} findings: " + ", ".join(f"{n} {check}" for check, n in counts(findings).items()), ""]
+    lines += [summary(findings), ""]
     for check in counts(findings):
         lines += [
             f"## {check}",
