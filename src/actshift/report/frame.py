@@ -17,6 +17,7 @@ import pandas as pd
 from actshift.errors import ActshiftError
 from actshift.report import paper
 from actshift.report.evidence import with_evidence
+from actshift.report.names import DEVIATIONS
 
 if TYPE_CHECKING:
     from actshift.manifests import Manifest, PlannedCell, Run
@@ -62,8 +63,6 @@ AVERAGED = [
 CHANGES = ("model.", "method.", "dataset.", "protocol.", "training.", "evaluation.", "data.splits", "data.limit")
 """Overrides of these make a cell another experiment than the one that its names say."""
 WATCHES = "training.validation"
-DEVIATIONS = {1: 11, 2: 12, 4: 13}
-"""The paper's table of standard deviations behind each of its tables of accuracies."""
 
 
 def cells(manifest: Manifest, records: Iterable[Record], selection: Selection | None = None) -> pd.DataFrame:
