@@ -148,3 +148,19 @@ def test_drawings_are_the_same_twice(made: tuple[Any, Any, Any]) -> None:
     first, second = (figures.learning_rates(made[1]) for _ in range(2))
     assert first is not None and second is not None
     assert figures.svg(first) == figures.svg(second)
+
+
+def test_ranks_are_drawn_by_kind_of_method() -> None:
+    rows = [
+        ("m", "post_block_r1", 60.0),
+        ("m", "post_block", 65.0),
+        ("m", "post_block_nonlinear", 66.0),
+        ("m", "sft", 70),
+    ]
+    cells = pd.DataFrame(rows, columns=["model", "method", "mean"]).assign(std=1.0)
+    figure = figures.accuracy_by_rank(cells)
+    assert figure is not None
+    (panel,) = figure.axes
+    assert [text.get_text() for text in panel.get_legend().get_texts()] == ["linear", "nonlinear"]
+    assert [text.get_text() for text in panel.get_xticklabels()] == ["1", "8"]
+    assert figures.accuracy_by_rank(cells.query("method == 'post_block'")) is None
