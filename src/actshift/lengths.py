@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actshift.errors import ActshiftError
+from actshift.report.markdown import table as markdown_table
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -158,8 +159,7 @@ def terminal(rows: Iterable[Lengths]) -> Group:
 
 def markdown(rows: Iterable[Lengths]) -> str:
     """The table as Markdown."""
-    lines = [COLUMNS, ("---",) * 3 + ("---:",) * (len(COLUMNS) - 3), *map(texts, rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{LEGEND}\n"
+    return f"{markdown_table(COLUMNS, map(texts, rows), right=COLUMNS[3:])}\n\n{LEGEND}\n"
 
 
 def csv(rows: Iterable[Lengths]) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from pytest_regressions.file_regression import FileRegressionFixture
 from synthetic_sweep import finished, planned
 
+from actshift.cli import main
 from actshift.report import frame, tables
 
 MODELS = ["llama3.2-1b", "qwen3-4b"]
@@ -46,3 +48,14 @@ def test_table_files(name: str, suffix: str, file_regression: FileRegressionFixt
         return
     text = written[f"table1.{suffix}"].read_text(encoding="utf-8")
     file_regression.check(text, extension=f".{suffix}", encoding="utf-8", newline="")
+
+
+def test_committed_tables_follow_from_their_records(tmp_path: Path) -> None:
+    committed = Path(__file__).parents[2] / "results"
+    for folder in ("manifests", "records", "selected"):
+        shutil.copytree(committed / folder, tmp_path / folder)
+    assert main(["report", "--tables", "--results", str(tmp_path)]) == 0
+    assert (tmp_path / "report.html").is_file()
+    made = {path.name: path.read_bytes() for path in (tmp_path / "tables").iterdir() if path.suffix != ".html"}
+    assert len(made) == 15
+    assert made == {name: (committed / "tables" / name).read_bytes() for name in made}

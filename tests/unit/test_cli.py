@@ -11,12 +11,14 @@ import pytest
 import yaml
 
 from actshift.cli import main
+from actshift.commands.requests import own_words
 from actshift.composition import SCHEMAS, _group_keys, groups, known_keys
 from actshift.methods.options import SteeringConfig
 
 LIGHT = """
 import sys
 from actshift.cli import main
+from actshift.commands.requests import own_words
 codes = []
 for line in ("--help", "list", "run --help", "run --cfg job", "run method=srt", "run lr=-1", "run -m method=sft,srt"):
     try:
@@ -120,6 +122,10 @@ def test_list_of_one_group(capsys: pytest.CaptureFixture[str]) -> None:
         (["status", "demo"], "has not been planned"),
         (["select", "demo"], "has not been planned"),
         (["tables", "demo"], "has not been planned"),
+        (["tables", "table11"], "'table1' has not been planned"),
+        (["figures", "demo"], "has not been planned"),
+        (["report"], "nothing is planned"),
+        (["show", "row=first"], "row=first: give a row's number"),
     ],
 )
 def test_wrong_requests_end_with_2_and_leave_nothing(
@@ -138,3 +144,11 @@ def test_argparse_refuses_the_rest(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as refusal:
         main(arguments)
     assert refusal.value.code == 2
+
+
+def test_a_commands_own_words_are_taken_from_the_overrides() -> None:
+    given = ["row=1", "method=sft", "row=2", "row", "+row=3", "protocol.row=4", "split="]
+    assert own_words(given, ["row", "split"]) == (
+        {"row": "2", "split": ""},
+        ["method=sft", "row", "+row=3", "protocol.row=4"],
+    )

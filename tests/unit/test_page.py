@@ -1,4 +1,4 @@
-"""The report page and its figures: they hold what the tables hold, fetch nothing, and are the same twice."""
+"""The report page: it holds what the tables hold, fetches nothing, and is the same twice."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import html
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from synthetic_sweep import finished, planned
 
-from actshift.report import figures, frame, tables
+from actshift.report import frame, tables
 from actshift.report.page import Table, evidence_text, page, selection_rows, warnings
 
 COUNTS = {
@@ -103,23 +104,24 @@ def test_warnings_name_edges_ties_and_divergence(made: tuple[Any, Any, Any, str]
     assert any("tied candidates 0.001, 0.002" in line for line in said)
 
 
-def test_figures_are_made_where_there_is_something_to_show(made: tuple[Any, Any, Any, str], tmp_path: Path) -> None:
+def test_the_tables_files_are_those_that_the_tables_command_writes(
+    made: tuple[Any, Any, Any, str], tmp_path: Path
+) -> None:
+    manifest, selection, records, text = made
+    assert page([Table(manifest, selection)], records, folder=tmp_path / "here") == text
+    written = tables.write(frame.cells(manifest, records, selection), manifest, tmp_path / "there")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "here").iterdir()} == {
+        path.name: path.read_bytes() for path in written
+    }
+
+
+def test_sweeps_made_at_once_are_those_made_one_by_one(made: tuple[Any, Any, Any, str]) -> None:
     manifest, selection, records, _ = made
-    cells = frame.cells(manifest, records, selection)
-    drawn = figures.all_figures(cells, selection, frame.loss_curves(manifest, records))
-    assert sorted(drawn) == ["accuracy_by_parameters", "gap_to_paper", "learning_rates"]
-    written = figures.write(drawn, tmp_path, sweep="t")
-    assert len(written) == 6 and all(path.stat().st_size > 1000 for path in written)
-    (share,) = cells.query("method == 'post_block' and dataset == 'boolq'")["gap"]
-    assert f"{share:+.1f}".replace("-", "−") in figures.svg(drawn["gap_to_paper"]) or f"{share:+.1f}" in figures.svg(
-        drawn["gap_to_paper"]
-    )
-    assert figures.all_figures(frame.cells(manifest, [], selection), None, frame.loss_curves(manifest, [])) == {}
-
-
-def test_the_front_holds_only_what_no_smaller_method_beats() -> None:
-    points = [(0.003, 70.0, "a"), (0.04, 75.0, "b"), (0.4, 74.0, "c"), (100.0, 76.0, "d")]
-    assert list(figures._front(points)) == [(0.003, 70.0), (0.04, 75.0), (100.0, 76.0)]
+    parts = [Table(replace(manifest, sweep=name), selection) for name in ("one", "two", "three")]
+    one, three = page(parts[:1], records), page(parts, records)
+    start, end = '<h2 id="one">', '<h2 id="'
+    section = one[one.index(start) : one.index(end, one.index(start) + 1)]
+    assert section in three and [three.count(f'<h2 id="{part.manifest.sweep}">') for part in parts] == [1, 1, 1]
 
 
 def test_the_report_is_made_without_the_libraries_that_train() -> None:

@@ -16,6 +16,7 @@ from synthetic_sweep import finished, planned
 
 from actshift.errors import ActshiftError
 from actshift.report import frame, names, tables
+from actshift.report.markdown import table
 from actshift.report.page import table_page
 
 COUNTS = {
@@ -196,3 +197,17 @@ def test_a_sweep_without_its_reference_has_no_differences() -> None:
     alone = replace(manifest, methods=("lora_r8", "post_block"))
     rows = texts(frame.cells(alone, finished(manifest, COUNTS)), alone)
     assert rows["LoRA"][1] == "72.2 ±0.4"
+
+
+def test_a_markdown_table_is_aligned_and_escaped() -> None:
+    rows = [("a|b", "1"), ("c", "1,000")]
+    assert table(("Name", "N"), rows, right=("N",)).splitlines() == [
+        "| Name | N |",
+        "| --- | ---: |",
+        r"| a\|b | 1 |",
+        "| c | 1,000 |",
+    ]
+    padded = table(("Name", "N"), rows, padded=True).splitlines()
+    assert padded[:2] == ["| Name | N     |", "| ---- | ----- |"] and len(set(map(len, padded))) == 1
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        table(("Name", "N"), [("one",)], padded=True)

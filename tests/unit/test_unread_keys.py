@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 import yaml
 
-from actshift import commands, product
+from actshift import product
 from actshift.cli import main
+from actshift.commands import requests
 from actshift.composition import compose, known_keys, resolved
 from actshift.identity import identity_of, ignored_keys
 from actshift.manifests import read_manifest
@@ -198,7 +199,7 @@ def _sweep(read: set[str], patch: pytest.MonkeyPatch) -> None:
     """A sweep of one cell whose only run is done before it starts."""
     overrides = ["debug=few_steps", "training.max_steps=2"]
     run(compose(["method=post_block", "stage=final", "lr=0.01", "seed=1", *overrides]))
-    patch.setattr(commands, "compose", lambda names: Recorded(compose(names), read))
+    patch.setattr(requests, "compose", lambda names: Recorded(compose(names), read))
     patch.setattr(product, "resolved", lambda composed, **how: Recorded(resolved(composed, **how), read))
     axes = [
         "sweep.methods=[sft,post_block]",

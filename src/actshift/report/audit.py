@@ -14,12 +14,14 @@ import pandas as pd
 
 from actshift.report import names, paper
 from actshift.report.claims import claims
+from actshift.report.markdown import table as markdown_table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 STEP = 0.05 + 1e-9
 """Half a unit of the last printed digit of an accuracy: what rounding alone may explain, in percent points."""
+COLUMNS = ("where", "printed", "recomputed", "size", "changes")
 
 
 @dataclass(frozen=True)
@@ -231,22 +233,18 @@ def counts(findings: Sequence[Finding]) -> dict[str, int]:
     return total
 
 
+def summary(findings: Sequence[Finding]) -> str:
+    """How many findings there are, in all and of each check."""
+    return f"{len(findings)} findings: " + ", ".join(f"{n} {check}" for check, n in counts(findings).items())
+
+
 def markdown(findings: Sequence[Finding]) -> str:
     """The findings as a Markdown document, a table a check."""
     lines = ["# The paper's numbers against themselves", ""]
-    lines += [f"{len(findings)} findings: " + ", ".join(f"{n} {check}" for check, n in counts(findings).items()), ""]
+    lines += [summary(findings), ""]
     for check in counts(findings):
-        lines += [
-            f"## {check}",
-            "",
-            "| where | printed | recomputed | size | changes |",
-            "| --- | --- | --- | --- | --- |",
-        ]
-        for each in findings:
-            if each.check == check:
-                cells = (each.where, each.printed, each.recomputed, f"{each.size:g}", each.conclusion)
-                lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-        lines.append("")
+        rows = [_texts(each) for each in findings if each.check == check]
+        lines += [f"## {check}", "", markdown_table(COLUMNS, rows), ""]
     return "\n".join(lines)
 
 
@@ -255,11 +253,15 @@ def terminal(findings: Sequence[Finding]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for column in ("check", "where", "printed", "recomputed", "size", "changes"):
+    for column in ("check", *COLUMNS):
         table.add_column(column, overflow="fold")
     for each in findings:
-        table.add_row(each.check, each.where, each.printed, each.recomputed, f"{each.size:g}", each.conclusion)
+        table.add_row(each.check, *_texts(each))
     return table
+
+
+def _texts(finding: Finding) -> tuple[str, ...]:
+    return finding.where, finding.printed, finding.recomputed, f"{finding.size:g}", finding.conclusion
 
 
 def _with_sft(number: int) -> pd.DataFrame:

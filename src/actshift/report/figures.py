@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,12 @@ import pandas as pd
 
 from actshift.records import write_atomically
 from actshift.report import names
+from actshift.report.panels import Curve, small_multiples, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from actshift.selection import Selection
-
-STYLE = Path(__file__).with_name("style.mplstyle")
 
 
 def accuracy_by_parameters(cells: pd.DataFrame) -> Figure | None:
@@ -31,25 +30,20 @@ def accuracy_by_parameters(cells: pd.DataFrame) -> Figure | None:
     A method is on the front of its model if none has fewer parameters and a higher average. Only methods whose data
     sets are all finished are shown.
     """
-    points = [
-        (model, method, float(group["params_pct"].max()), float(group["mean"].mean()))
-        for (model, method), group in _groups(cells, ["model", "method"])
-        if group["status"].eq("done").all()
-    ]
-    models = list(dict.fromkeys(model for model, *_ in points))
-    if not models:
+    points: dict[str, list[tuple[float, float, str]]] = {}
+    for (model, method), group in _groups(cells, ["model", "method"]):
+        if group["status"].eq("done").all():
+            point = float(group["params_pct"].max()), float(group["mean"].mean()), names.method(method)
+            points.setdefault(names.model(model), []).append(point)
+    if not points:
         return None
-    with _axes(1, len(models), width=3.4) as (figure, axes):
-        for ax, model in zip(axes, models, strict=True):
-            own = sorted((share, mean, method) for name, method, share, mean in points if name == model)
-            for share, mean, method in own:
-                ax.plot([share], [mean], label=names.method(method), linestyle="none")
-            front = list(_front(own))
-            ax.plot([share for share, _ in front], [mean for _, mean in front], color="0.5", marker="", zorder=1)
-            ax.set(xscale="log", xlabel="parameters that train (%)", title=names.model(model))
-        axes[0].set_ylabel("accuracy, mean over data sets (%)")
-        axes[-1].legend(loc="best")
-    return figure
+    curves = []
+    for model, own in points.items():
+        curves += [Curve("", model, method, [share], [mean]) for share, mean, method in own]
+        shares, means = zip(*_front(sorted(own)), strict=True)
+        curves.append(Curve("", model, "", shares, means))
+    label = "accuracy, mean over data sets (%)"
+    return small_multiples(curves, x_label="parameters that train (%)", y_label=label, width=3.4, log=True)
 
 
 def _front(points: list[tuple[float, float, str]]) -> Iterator[tuple[float, float]]:
@@ -61,39 +55,31 @@ def _front(points: list[tuple[float, float, str]]) -> Iterator[tuple[float, floa
 
 
 def learning_rates(selection: Selection) -> Figure | None:
-    """Validation accuracy against the learning rate, a panel a data set and model, a line a method (and variant)."""
-    curves: dict[tuple[str, str], list[tuple[str, list[Any], Any]]] = {}
+    """Validation accuracy against the learning rate, a panel a data set and model, a line a method (and variant).
+
+    The chosen rates have a ring.
+    """
+    curves = []
     for choice in selection.choices:
         for variant in dict.fromkeys(rate.variant for rate in choice.rates):
-            own = [rate for rate in choice.rates if rate.variant == variant and rate.accuracy is not None]
-            label = f"{names.method(choice.cell.method)} {variant}".strip()
-            curves.setdefault((choice.cell.model, choice.cell.dataset), []).append((label, own, choice))
+            own = [
+                (rate.lr, rate.accuracy)
+                for rate in choice.rates
+                if rate.variant == variant and rate.accuracy is not None
+            ]
+            curves.append(
+                Curve(
+                    names.model(choice.cell.model),
+                    names.dataset(choice.cell.dataset),
+                    f"{names.method(choice.cell.method)} {variant}".strip(),
+                    [lr for lr, _ in own],
+                    [accuracy for _, accuracy in own],
+                    ringed=[place for place, (lr, _) in enumerate(own) if (lr, variant) == (choice.lr, choice.variant)],
+                )
+            )
     if not curves:
         return None
-    models, datasets = (list(dict.fromkeys(key[place] for key in curves)) for place in (0, 1))
-    with _axes(len(models), len(datasets), width=2.5) as (figure, axes):
-        for (model, dataset), lines in curves.items():
-            ax = axes[models.index(model) * len(datasets) + datasets.index(dataset)]
-            for label, rates, choice in lines:
-                (line,) = ax.plot([rate.lr for rate in rates], [rate.accuracy for rate in rates], label=label)
-                chosen = [rate for rate in rates if (rate.lr, rate.variant) == (choice.lr, choice.variant)]
-                ax.plot(
-                    [rate.lr for rate in chosen],
-                    [rate.accuracy for rate in chosen],
-                    linestyle="none",
-                    marker="o",
-                    markersize=11,
-                    color=line.get_color(),  # said, so that it takes no colour from the methods that follow
-                    markerfacecolor="none",
-                    markeredgecolor=line.get_color(),
-                )
-            ax.set(xscale="log", title=f"{names.model(model)}, {names.dataset(dataset)}")
-        for ax in axes[-len(datasets) :]:
-            ax.set_xlabel("learning rate")
-        for ax in axes[:: len(datasets)]:
-            ax.set_ylabel("validation accuracy (%)")
-        axes[-1].legend(loc="best")
-    return figure
+    return small_multiples(curves, x_label="learning rate", y_label="validation accuracy (%)", width=2.5, log=True)
 
 
 def loss_curves(curves: pd.DataFrame) -> Figure | None:
@@ -103,20 +89,16 @@ def loss_curves(curves: pd.DataFrame) -> Figure | None:
     """
     if curves.empty:
         return None
-    models, datasets = (list(dict.fromkeys(curves[name])) for name in ("model", "dataset"))
-    with _axes(len(models), len(datasets), width=2.5) as (figure, axes):
-        for (model, dataset, method), own in _groups(curves, ["model", "dataset", "method"]):
-            ax = axes[models.index(model) * len(datasets) + datasets.index(dataset)]
-            by_step = own.groupby("step")["loss"].agg(["mean", "min", "max"])
-            (line,) = ax.plot(by_step.index, by_step["mean"], label=names.method(method), marker="")
-            ax.fill_between(by_step.index, by_step["min"], by_step["max"], color=line.get_color(), alpha=0.2, lw=0)
-            ax.set(title=f"{names.model(model)}, {names.dataset(dataset)}")
-        for ax in axes[-len(datasets) :]:
-            ax.set_xlabel("step")
-        for ax in axes[:: len(datasets)]:
-            ax.set_ylabel("loss (nats a token)")
-        axes[-1].legend(loc="best")
-    return figure
+    by_step = _groups(curves, ["model", "dataset", "method", "step"])["loss"].agg(["mean", "min", "max"])
+    points: dict[tuple[str, str, str], list[tuple[float, ...]]] = {}
+    for (model, dataset, method, step), mean, low, high in by_step.itertuples():
+        points.setdefault((model, dataset, method), []).append((step, mean, low, high))
+    lines = []
+    for (model, dataset, method), own in points.items():
+        steps, means, lows, highs = zip(*sorted(own), strict=True)
+        panel = names.model(model), names.dataset(dataset)
+        lines.append(Curve(*panel, names.method(method), steps, means, band=(lows, highs)))
+    return small_multiples(lines, x_label="step", y_label="loss (nats a token)", width=2.5, markers=False)
 
 
 def gap_to_paper(cells: pd.DataFrame) -> Figure | None:
@@ -128,17 +110,20 @@ def gap_to_paper(cells: pd.DataFrame) -> Figure | None:
     limit = max(1.0, float(known["gap"].abs().max()))
     with _axes(1, len(models), width=4.0, left=1.2, bottom=0.9) as (figure, axes):
         for ax, model in zip(axes, models, strict=True):
-            wide = known[known["model"].eq(model)].pivot(index="method", columns="dataset", values="gap")
+            own = known[known["model"].eq(model)]
+            wide = own.pivot(index="method", columns="dataset", values="gap")
+            wide = wide.loc[own["method"].unique(), own["dataset"].unique()]  # in the order of the table
             ax.imshow(wide.to_numpy(), cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto")
             ax.set_xticks(range(len(wide.columns)), [names.dataset(str(name)) for name in wide.columns], rotation=45)
             ax.set_yticks(range(len(wide.index)), [names.method(str(name)) for name in wide.index])
             ax.grid(False)
-            ax.set_title(names.model(model))
+            ax.set_title(names.model(model), y=1.0)  # said: to find it takes as long as the rest
             for y, method in enumerate(wide.index):
                 for x, dataset in enumerate(wide.columns):
                     value = float(wide.loc[method, dataset])
                     if not math.isnan(value):
-                        ax.text(x, y, f"{value:+.1f}", ha="center", va="center", fontsize=8)
+                        color = "white" if abs(value) > 0.6 * limit else "black"
+                        ax.text(x, y, f"{value:+.1f}", ha="center", va="center", fontsize=8, color=color)
     return figure
 
 
@@ -195,7 +180,7 @@ def all_figures(cells: pd.DataFrame, selection: Selection | None, curves: pd.Dat
 def svg(figure: Figure) -> str:
     """A figure as SVG text; the same figure is the same text."""
     buffer = io.StringIO()
-    with _style():
+    with style():
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
@@ -207,18 +192,10 @@ def write(figures: dict[str, Figure], folder: Path, *, sweep: str) -> list[Path]
         folder.mkdir(parents=True, exist_ok=True)
         vector, raster = folder / f"{sweep}_{name}.svg", folder / f"{sweep}_{name}.png"
         write_atomically(vector, svg(figure))
-        with _style():
+        with style():
             figure.savefig(raster, metadata={"Software": None})
         paths += [vector, raster]
     return paths
-
-
-def _style() -> AbstractContextManager[None]:
-    """Our style, while a figure is made and while it is written."""
-    import matplotlib.style
-
-    context: AbstractContextManager[None] = matplotlib.style.context(STYLE)
-    return context
 
 
 MARGINS = {"left": 0.65, "right": 0.15, "bottom": 0.5, "top": 0.35}
@@ -235,7 +212,7 @@ def _axes(
 
     edge = MARGINS | margins
     wide, high = max(width, 4.5 / columns), height
-    with _style():
+    with style():
         figure = Figure(figsize=(wide * columns, high * rows))
         inner_width, inner_height = wide - edge["left"] - edge["right"], high - edge["bottom"] - edge["top"]
         panels = figure.subplots(rows, columns, squeeze=False)

@@ -9,6 +9,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -16,6 +17,7 @@ import pandas as pd
 from actshift.errors import ActshiftError
 from actshift.report import paper
 from actshift.report.evidence import with_evidence
+from actshift.report.names import DEVIATIONS
 
 if TYPE_CHECKING:
     from actshift.manifests import Manifest, PlannedCell, Run
@@ -54,11 +56,13 @@ COLUMNS = [
     "source",
     "identities",
 ]
+AVERAGED = [
+    *("model", "method", "protocol", "status", "mean", "delta"),
+    *("params_pct", "paper_avg_delta", "paper_params_pct"),
+]
 CHANGES = ("model.", "method.", "dataset.", "protocol.", "training.", "evaluation.", "data.splits", "data.limit")
 """Overrides of these make a cell another experiment than the one that its names say."""
 WATCHES = "training.validation"
-DEVIATIONS = {1: 11, 2: 12, 4: 13}
-"""The paper's table of standard deviations behind each of its tables of accuracies."""
 
 
 def cells(manifest: Manifest, records: Iterable[Record], selection: Selection | None = None) -> pd.DataFrame:
@@ -107,23 +111,25 @@ def averages(cells: pd.DataFrame) -> pd.DataFrame:
     `n_done` of `n_datasets` says why an average is absent; `params_pct` is the share of trainable parameters, and
     `paper_delta` the average that the paper prints over the same data sets.
     """
-    rows = []
-    for names, group in cells.groupby(["model", "method"], sort=False):
-        done = group["status"].eq("done")
-        rows.append(
-            {
-                "model": names[0],
-                "method": names[1],
-                "protocol": " ".join(sorted(set(group["protocol"]) - {""})),
-                "n_done": int(done.sum()),
-                "n_datasets": len(group),
-                "accuracy": _mean(group["mean"].where(done)),
-                "delta": _mean(group["delta"]),
-                "params_pct": group["params_pct"].dropna().max(),
-                "paper_delta": group["paper_avg_delta"].max(skipna=False),
-                "paper_params_pct": group["paper_params_pct"].max(),
-            }
-        )
+    groups: dict[Any, list[Any]] = defaultdict(list)
+    for row in cells[AVERAGED].itertuples():
+        groups[row.model, row.method].append(row)
+    rows = [
+        {
+            "model": model,
+            "method": method,
+            "protocol": " ".join(sorted({row.protocol for row in group} - {""})),
+            "n_done": sum(row.status == "done" for row in group),
+            "n_datasets": len(group),
+            "accuracy": _mean([row.mean if row.status == "done" else NAN for row in group]),
+            "delta": _mean([row.delta for row in group]),
+            "params_pct": _largest([row.params_pct for row in group]),
+            # NaN before any number: the average stands in every cell of the row, or it is another's.
+            "paper_delta": max((row.paper_avg_delta for row in group), key=lambda value: (math.isnan(value), value)),
+            "paper_params_pct": _largest([row.paper_params_pct for row in group]),
+        }
+        for (model, method), group in groups.items()
+    ]
     return pd.DataFrame(rows)
 
 
@@ -220,31 +226,27 @@ def _printed(plan: PlannedCell, manifest: Manifest) -> dict[str, Any]:
     number = paper.table_number(manifest.table)
     if number is None or not _is_the_papers(plan):
         return {}
-    table = paper.table(number)
-    if "accuracy" not in table:
+    printed = _figures(number)
+    row = printed.get((plan.cell.model, plan.cell.method, plan.cell.dataset))
+    if row is None or "accuracy" not in row:
         return {}
-    row = table[table["model"].eq(plan.cell.model) & table["method"].eq(plan.cell.method)]
-    same_average = set(row["dataset"]) == set(manifest.datasets)
-    row = row[row["dataset"].eq(plan.cell.dataset)]
-    if row.empty:
-        return {}
-    figures = {"paper_accuracy": row["accuracy"].iloc[0], "paper_std": _printed_std(plan, number)}
+    deviations = _figures(DEVIATIONS[number]) if number in DEVIATIONS else {}
+    deviation = deviations.get((plan.cell.model, plan.cell.method, plan.cell.dataset), {})
+    figures = {"paper_accuracy": row["accuracy"], "paper_std": deviation.get("std", NAN)}
     if "params_pct" in row:
-        figures["paper_params_pct"] = row["params_pct"].iloc[0]
+        figures["paper_params_pct"] = row["params_pct"]
     if "delta_vs_sft" in row and manifest.reference == "sft":
-        figures["paper_delta"] = row["delta_vs_sft"].iloc[0]
-        figures["paper_avg_delta"] = row["avg_delta"].iloc[0] if same_average else NAN
+        averaged = {dataset for *names, dataset in printed if names == [plan.cell.model, plan.cell.method]}
+        figures["paper_delta"] = row["delta_vs_sft"]
+        figures["paper_avg_delta"] = row["avg_delta"] if averaged == set(manifest.datasets) else NAN
     return figures
 
 
-def _printed_std(plan: PlannedCell, number: int) -> float:
-    """The standard deviation that Tables 11 to 13 print for a cell of Tables 1, 2 and 4."""
-    table = paper.table(DEVIATIONS[number]) if number in DEVIATIONS else None
-    if table is None:
-        return NAN
-    own = table[table["model"].eq(plan.cell.model) & table["method"].eq(plan.cell.method)]
-    own = own[own["dataset"].eq(plan.cell.dataset)]
-    return float(own["std"].iloc[0]) if len(own) else NAN
+@cache
+def _figures(number: int) -> dict[tuple[str, ...], dict[str, Any]]:
+    """A printed table by model, method and data set."""
+    rows: list[dict[str, Any]] = paper.table(number).to_dict("records")  # type: ignore[assignment]
+    return {(row["model"], row["method"], row.get("dataset", "")): row for row in rows}
 
 
 def _is_the_papers(plan: PlannedCell) -> bool:
@@ -281,5 +283,11 @@ def _completed(frame: pd.DataFrame, *, reference: str) -> pd.DataFrame:
     return frame.assign(delta=done - base.reindex(index).to_numpy(), gap=done - frame["paper_accuracy"])
 
 
-def _mean(values: pd.Series) -> float:
-    return NAN if values.isna().any() else statistics.fmean(values)
+def _mean(values: Sequence[float]) -> float:
+    """NaN where any value is."""
+    return NAN if any(map(math.isnan, values)) else statistics.fmean(values)
+
+
+def _largest(values: Sequence[float]) -> float:
+    """Of the values that are there."""
+    return max((value for value in values if not math.isnan(value)), default=NAN)

@@ -13,7 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ from actshift.report.frame import cells as frame_of
 from actshift.report.frame import loss_curves
 
 if TYPE_CHECKING:
+    import jinja2
+
     from actshift.manifests import Manifest
     from actshift.records import Record
     from actshift.selection import Selection
@@ -41,25 +43,29 @@ class Table:
     selection: Selection | None
 
 
-def page(parts: Sequence[Table], records: Iterable[Record], *, title: str = "actshift report") -> str:
-    """The page as text, from the sweeps' plans and the test records there are."""
+def page(
+    parts: Sequence[Table], records: Iterable[Record], *, title: str = "actshift report", folder: Path | None = None
+) -> str:
+    """The page as text, from the sweeps' plans and the test records there are.
+
+    With a `folder`, the files of every table are written there from the same frames.
+    """
     found = {record.identity: record for record in records}
-    findings = audit.audit()
+    makers: list[Callable[[], Any]] = [*(partial(_part, part, found, folder=folder) for part in parts), audit.audit]
+    *shown, findings = _at_once(makers, processes=len(parts))  # one sweep alone is quicker than a second process
     return _rendered(
         "page.html.j2",
         title=title,
-        tables=_parts(parts, found),
+        tables=shown,
         audit=[[str(value) for value in vars(finding).values()] for finding in findings],
-        audit_counts=f"{len(findings)} findings: "
-        + ", ".join(f"{count} {check}" for check, count in audit.counts(findings).items()),
+        audit_counts=audit.summary(findings),
         provenance=_provenance(found.values()),
     )
 
 
-def _parts(parts: Sequence[Table], found: Mapping[str, Record]) -> list[dict[str, Any]]:
-    """The parts of the page, as many at once as there are processors, where processes can be forked."""
-    makers = [partial(_part, part, found) for part in parts]
-    processes = min(len(parts), os.cpu_count() or 1)
+def _at_once(makers: Sequence[Callable[[], Any]], *, processes: int) -> list[Any]:
+    """What each makes, as many at once as there are processors, where processes can be forked."""
+    processes = min(processes, os.cpu_count() or 1)
     if processes < 2 or "fork" not in multiprocessing.get_all_start_methods():
         return [maker() for maker in makers]
     for library in ("matplotlib.figure", "matplotlib.backends.backend_svg", "scipy.special"):
@@ -67,15 +73,15 @@ def _parts(parts: Sequence[Table], found: Mapping[str, Record]) -> list[dict[str
     _forked[:] = makers  # inherited by the processes: records by the thousand are not sent
     try:
         with multiprocessing.get_context("fork").Pool(processes) as pool:
-            return pool.map(_forked_part, range(len(parts)), chunksize=1)
+            return pool.map(_forked_maker, range(len(makers)), chunksize=1)
     finally:
         _forked.clear()
 
 
-_forked: list[Callable[[], dict[str, Any]]] = []
+_forked: list[Callable[[], Any]] = []
 
 
-def _forked_part(place: int) -> dict[str, Any]:
+def _forked_maker(place: int) -> Any:
     return _forked[place]()
 
 
@@ -87,11 +93,15 @@ def table_page(cells: pd.DataFrame, manifest: Manifest, *, variant: str = "ours"
 
 
 def _rendered(template: str, **values: Any) -> str:
+    return _environment().get_template(template).render(**values)
+
+
+@cache
+def _environment() -> jinja2.Environment:
     import jinja2
 
     loader = jinja2.FileSystemLoader(TEMPLATES)
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=loader)
-    return environment.get_template(template).render(**values)
+    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=loader)
 
 
 def _shown(layout: tables.Layout, cells: pd.DataFrame, manifest: Manifest, *, links: bool) -> dict[str, Any]:
@@ -105,9 +115,11 @@ def _shown(layout: tables.Layout, cells: pd.DataFrame, manifest: Manifest, *, li
     }
 
 
-def _part(part: Table, found: Mapping[str, Record]) -> dict[str, Any]:
+def _part(part: Table, found: Mapping[str, Record], *, folder: Path | None) -> dict[str, Any]:
     manifest = part.manifest
     cells = frame_of(manifest, found.values(), part.selection)
+    if folder is not None:
+        tables.write(cells, manifest, folder)
     own = [found[run.identity] for run in manifest.runs if run.identity in found]
     drawn = figures.all_figures(cells, part.selection, loss_curves(manifest, own))
     variants = [variant for variant in tables.shown(cells) if variant != "ours"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from actshift.report import names, paper
+from actshift.report.markdown import table as markdown_table
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -87,9 +88,8 @@ def terminal(rows: pd.DataFrame) -> Group:
 
 def markdown(rows: pd.DataFrame) -> str:
     """The table as a Markdown page."""
-    lines: list[tuple[str, ...]] = [COLUMNS, ("---", "---", "---:", "---:", "---:", "---")]
-    lines += [(names.model(str(row.model)), *_texts(row)) for row in rows.itertuples()]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    lines = [(names.model(str(row.model)), *_texts(row)) for row in rows.itertuples()]
+    table = markdown_table(COLUMNS, lines, right=COLUMNS[2:5])
     notes = "\n".join(f"- {note}" for note in (*LEGEND, *_refusals(rows)))
     return f"# Trainable parameters\n\n{table}\n\n{notes}\n"
 

@@ -20,6 +20,7 @@ from actshift.errors import unknown
 from actshift.records import write_atomically
 from actshift.report import frame, names
 from actshift.report.evidence import SIGNIFICANT
+from actshift.report.markdown import table as markdown_table
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -122,15 +123,14 @@ def _share_and_average(row: Any, inner: Sequence[str], variant: str) -> tuple[st
 def markdown(cells: pd.DataFrame, manifest: Manifest, *, variant: str = "ours") -> str:
     """The table as a Markdown page: title, facts, table, footnotes."""
     page = layout(cells, manifest, variant=variant)
-    rows = [("Model", *page.columns)]
-    for model, block in page.blocks:
-        rows += [(model if place == 0 else "", *row) for place, row in enumerate(block)]
-    rows = [tuple(_starred(text.replace("|", r"\|"), text) for text in row) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rule = "| " + " | ".join("-" * width for width in widths) + " |"
-    head, *body = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows]
+    rows = [
+        (model if place == 0 else "", *map(_starred, row))
+        for model, block in page.blocks
+        for place, row in enumerate(block)
+    ]
     facts = "\n".join(f"- {fact}" for fact in page.facts)
-    parts = [f"# {page.title}", facts, "\n".join([head, rule, *body]), "  \n".join(page.notes)]
+    table = markdown_table(("Model", *page.columns), rows, padded=True)
+    parts = [f"# {page.title}", facts, table, "  \n".join(page.notes)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -372,8 +372,8 @@ def _line(*texts: str) -> str:
     return " & ".join(cells).strip() + r" \\"
 
 
-def _starred(shown: str, text: str) -> str:
-    return f"**{shown}**" if isinstance(text, Bold) else shown
+def _starred(text: str) -> str:
+    return f"**{text}**" if isinstance(text, Bold) else text
 
 
 def _escaped(text: str) -> str:

@@ -1,0 +1,99 @@
+"""Commands that show what goes into runs and what they left: rows, lengths, adapters, predictions, options."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from actshift.commands.requests import console, own_words, write_copies
+from actshift.composition import compose, groups
+from actshift.errors import ActshiftError, unknown
+from actshift.paths import conf_dir
+
+
+def show_command(request: Namespace) -> int:
+    """One row as the model will see it."""
+    from actshift.show import shown, terminal
+
+    given, overrides = own_words(request.overrides, ["row", "split"])
+    own = {"row": "0", "split": "train"} | given
+    if not own["row"].isdigit():
+        raise ActshiftError(f"row={own['row']}: give a row's number, the first being 0")
+    config = compose(overrides)
+    console().print(terminal(shown(config, split=own["split"], row=int(own["row"])), method=config["method"]))
+    return 0
+
+
+def lengths_command(request: Namespace) -> int:
+    """Rows and lengths in tokens of every data set and protocol, or of those named."""
+    from actshift import lengths
+
+    given, overrides = own_words(request.overrides, ["dataset", "protocol"])
+    named = {key: given[key].split(",") if key in given else groups()[key] for key in ("dataset", "protocol")}
+    configs = [
+        compose([f"dataset={dataset}", f"protocol={protocol}", *overrides])
+        for dataset in named["dataset"]
+        for protocol in named["protocol"]
+    ]
+    tokenizer = None if request.tokenizer is None else lengths.tokenizer_in(request.tokenizer)
+    rows = list(lengths.lengths(configs, tokenizer=tokenizer))
+    console().print(lengths.terminal(rows))
+    write_copies(rows, (request.csv, lengths.csv), (request.markdown, lengths.markdown))
+    return 0
+
+
+def overlaps_command(request: Namespace) -> int:
+    """Questions that the splits of real data share, by their words alone; of all data sets, or of those named."""
+    from actshift.tasks.overlaps import overlaps, real_keys, table
+
+    named, overrides = own_words(request.overrides, ["dataset"])
+    keys: dict[str, list[str]] = {}
+    for name in named["dataset"].split(",") if named else groups()["dataset"]:
+        config = compose([f"dataset={name}", *overrides])
+        found = real_keys(config["dataset"], source=config["data"]["source"], directory=config["data"]["dir"])
+        if not found:
+            print(f"{name}: no split in {config['data']['dir']}")
+        keys |= found
+    console().print(table(overlaps(keys), keys))
+    print(f"{len(keys)} splits, {sum(map(len, keys.values())):,} rows")
+    return 0
+
+
+def adapters_command(request: Namespace) -> int:
+    """The trained adapters of a results folder."""
+    from actshift.descriptions import Description, adapters_in, table
+
+    root = Path(compose(request.overrides)["results"])
+    found = list(adapters_in(root))
+    if not found:
+        print(f"no adapters in {root.resolve() / 'runs'}")
+        return 0
+    console().print(table(found))
+    print(f"{root / 'runs'}/<adapter>/adapter")
+    for _, other in found:
+        if not isinstance(other, Description):
+            print(f"cannot be read: {other}", file=sys.stderr)
+    return 0
+
+
+def score_command(request: Namespace) -> int:
+    """Score a predictions file again, without a model: accuracy, and what changed against what was recorded."""
+    from actshift.evaluation.rescoring import rescore
+
+    print(rescore(Path(request.file), task=request.task, rule=request.rule).text())
+    return 0
+
+
+def list_command(request: Namespace) -> int:
+    """Every option of the config groups with the first line of its file."""
+    there = groups()
+    if request.group is not None and request.group not in there:
+        raise unknown("group", request.group, there, where="actshift list <group>")
+    for group in [request.group] if request.group else there:
+        print(group)
+        for option in there[group]:
+            first = (conf_dir() / group / f"{option}.yaml").read_text(encoding="utf-8").splitlines()
+            about = next((line[2:] for line in first if line.startswith("# ") and "@package" not in line), "")
+            print(f"  {option:<22} {about}")
+    return 0

@@ -1,0 +1,122 @@
+"""Commands that write what records show: tables, figures, the page; and what the paper's own numbers show."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from actshift.commands.requests import console, planned_grid, selection_of, stages_of, write_copies
+from actshift.composition import groups
+from actshift.errors import ActshiftError, unknown
+from actshift.manifests import Manifest
+from actshift.planning import read_manifest
+from actshift.product import ProductComposer
+from actshift.report import names
+from actshift.selection import Selection
+from actshift.store import Store
+
+
+def tables_command(request: Namespace) -> int:
+    """Write every variant of a sweep's table from its records, and print one."""
+    spread = {f"table{number}": f"table{table}" for table, number in names.DEVIATIONS.items()}
+    if request.sweep in spread:
+        request.sweep, request.variant = spread[request.sweep], "std"
+    store, grid = planned_grid(request)
+    selection = selection_of(store, grid.sweep)
+    print_tables(store, stages_of(store, grid)[-1], selection, variant=request.variant)
+    return 0
+
+
+def figures_command(request: Namespace) -> int:
+    """Draw what a sweep has figures for, as SVG and PNG."""
+    from actshift.report import figures
+    from actshift.report.frame import cells, loss_curves
+
+    store, grid = planned_grid(request)
+    selection = selection_of(store, grid.sweep)
+    final, records = stages_of(store, grid)[-1], store.records("test")
+    drawn = figures.all_figures(cells(final, records, selection), selection, loss_curves(final, records))
+    for path in figures.write(drawn, store.root / "figures", sweep=grid.sweep):
+        print(path)
+    if not drawn:
+        print("nothing to draw yet: no cell has finished")
+    return 0
+
+
+def report_command(request: Namespace) -> int:
+    """Write one page with every sweep that is planned in a results folder; with --tables, their tables' files too."""
+    from actshift.records import write_atomically
+    from actshift.report.page import Table, page
+
+    store = Store(Path(request.results))
+    grids = [read_manifest(path) for path in sorted((store.root / "manifests").glob("*.grid.jsonl"))]
+    if not grids:
+        raise ActshiftError(f"nothing is planned in {store.root.resolve()}: name another folder with --results")
+    parts = [Table(stages_of(store, grid)[-1], selection_of(store, grid.sweep)) for grid in grids]
+    out = Path(request.out) if request.out else store.root / "report.html"
+    write_atomically(out, page(parts, store.records("test"), folder=store.tables if request.tables else None))
+    print(out)
+    return 0
+
+
+def audit_command(request: Namespace) -> int:
+    """Print every place where the paper's numbers do not follow from one another; --out keeps them as files."""
+    from actshift.params import counts
+    from actshift.report import audit, paper, params
+
+    composer, printed = ProductComposer(), params.printed_shares()
+    models = list(paper.table(1)["model"].unique())
+    methods = [method for method in groups()["method"] if method in set(printed["method"])]
+    shares = params.frame(list(counts(models, methods, composer)))
+    rows = {name: composer([f"dataset={name}"])["dataset"]["hub"]["rows"] for name in groups()["dataset"]}
+    findings = audit.audit(shares=shares, rows=rows)
+    console(200).print(audit.terminal(findings))
+    print(audit.summary(findings))
+    if request.out:
+        folder = Path(request.out)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "audit.md").write_text(audit.markdown(findings), encoding="utf-8")
+        audit.frame(findings).to_csv(folder / "audit.csv", index=False)
+        print(folder / "audit.md", folder / "audit.csv", sep="\n")
+    return 0
+
+
+def params_command(request: Namespace) -> int:
+    """Trainable parameters of every method on every model from the hub, with the paper's shares."""
+    chosen = _axes(request.axes, ("model", "method"))
+    from actshift.params import counts, hub_models
+    from actshift.report import params
+
+    composer = ProductComposer()
+    models = chosen.get("model") or hub_models(groups()["model"], composer)
+    rows = params.frame(list(counts(models, chosen.get("method") or groups()["method"], composer)))
+    console().print(params.terminal(rows))
+    write_copies(rows, (request.csv, params.csv), (request.markdown, params.markdown))
+    return 0
+
+
+def print_tables(store: Store, manifest: Manifest, selection: Selection | None, *, variant: str = "ours") -> None:
+    """Write every variant of a table, and print one."""
+    from actshift.report.frame import cells
+    from actshift.report.tables import terminal, write
+
+    frame = cells(manifest, store.records("test"), selection)
+    paths = write(frame, manifest, store.tables)
+    console().print(terminal(frame, manifest, variant=variant))
+    for path in paths:
+        print(path)
+
+
+def _axes(given: Sequence[str], allowed: Sequence[str]) -> dict[str, list[str]]:
+    """Options of groups, as in `model=a,b`. Errors: another group than these, an option that does not exist."""
+    there, chosen = groups(), {}
+    for text in given:
+        group, _, options = text.partition("=")
+        if group not in allowed:
+            raise unknown("axis", group, allowed, where="model=A,B or method=A,B")
+        chosen[group] = options.split(",")
+        for option in chosen[group]:
+            if option not in there[group]:
+                raise unknown(group, option, there[group], where=f"{group}=... (files in conf/{group}/)")
+    return chosen

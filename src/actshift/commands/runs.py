@@ -1,0 +1,238 @@
+"""Commands that make runs: one alone, or a sweep by stages, here or as jobs of a cluster."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from actshift.commands.reports import print_tables
+from actshift.commands.requests import console, own_words, planned_grid, stages_of, sweep_request
+from actshift.errors import unknown
+from actshift.manifests import Manifest
+from actshift.planning import expand_final, expand_grid, freeze
+from actshift.product import ProductComposer
+from actshift.selection import select, write_selection
+from actshift.store import Store
+
+HYDRA_FLAGS = ("--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i", "--hydra-help")
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """`actshift run`: one run, or with -m a Hydra multirun, every job of which is checked before the first starts."""
+    from actshift import hydra_run
+
+    flags = [argument for argument in arguments if argument.startswith("-")]
+    overrides = hydra_run.overrides_of(arguments)
+    if "-h" in flags or "--help" in flags:
+        print(hydra_run.HELP)
+        return 0
+    if "-m" in flags or "--multirun" in flags:
+        return hydra_run.multirun(arguments, overrides=overrides)
+    if any(flag.split("=")[0] in HYDRA_FLAGS for flag in flags):
+        return hydra_run.through_hydra(arguments, overrides=overrides)
+    if flags:
+        raise unknown("option", flags[0], ["-m", "--multirun", *HYDRA_FLAGS], where="actshift run --help")
+    return hydra_run.single(overrides)
+
+
+def sweep_command(request: Namespace) -> int:
+    """Plan, grid, select, final, tables; whatever is done already is not done again."""
+    from actshift import prefetch
+    from actshift.sweeps.local import LocalEngine
+
+    config, launch, frozen = sweep_request(request)
+    store, compose_cell = Store(Path(config["results"])), ProductComposer()
+    grid = freeze(store, expand_grid(config["sweep"], compose_cell, extra=frozen), replan=request.replan)
+    _refuse_impossible(grid, config)
+    if request.retry:
+        _clear_failures(store, grid)
+    prefetch.require(grid, store=store, compose=compose_cell)
+    with LocalEngine(store, workers=config["hardware"]["workers"], overrides=launch) as engine:
+        states = engine.do(grid)
+        if states["failed"]:
+            return _report_failures(store, grid)
+        selection = select(grid, store.records("validation"))
+        write_selection(store, selection)
+        final = freeze(store, expand_final(grid, selection), replan=request.replan)
+        if request.retry:
+            _clear_failures(store, final)
+        prefetch.require(final, store=store, compose=compose_cell)
+        states = engine.do(final)
+    print_tables(store, final, selection)
+    return _report_failures(store, final) if states["failed"] else 0
+
+
+def plan_command(request: Namespace) -> int:
+    """Freeze the grid stage and say how much it is, before anything is spent."""
+    from actshift.estimates import Estimates
+
+    config, _, frozen = sweep_request(request)
+    store, compose_cell = Store(Path(config["results"])), ProductComposer()
+    grid = freeze(store, expand_grid(config["sweep"], compose_cell, extra=frozen), replan=request.replan)
+    estimates = Estimates(store, grid, compose=compose_cell, hardware=_hardware(request, grid))
+    print(f"{grid.title}: {len(grid.cells)} cells, {len(grid.exclusions)} excluded")
+    console().print(estimates.table())
+    print(store.manifest_path(grid.sweep, "grid"))
+    return 0
+
+
+def prefetch_command(request: Namespace) -> int:
+    """Bring what a sweep reads from the hub to its cache, or name what is not there."""
+    from functools import partial
+
+    from actshift import prefetch
+
+    config, _, frozen = sweep_request(request)
+    compose_cell = ProductComposer()
+    configs = prefetch.configs_of(expand_grid(config["sweep"], compose_cell, extra=frozen), compose_cell)
+    if not prefetch.needs(configs):
+        print(f"nothing of '{request.sweep}' comes from the hub")
+        return 0
+    problems = (
+        prefetch.missing(*configs) if request.check else prefetch.prefetch(configs, say=partial(print, flush=True))
+    )
+    for problem in problems:
+        print(f"missing: {problem}", file=sys.stderr)
+    if not problems:
+        print(f"all that '{request.sweep}' takes from the hub is here: its runs need no network")
+    return 1 if problems else 0
+
+
+def submit_command(request: Namespace) -> int:
+    """Submit what a table still needs as SLURM jobs: grid arrays, the selection, final arrays."""
+    from actshift import prefetch
+    from actshift.paths import slurm_dir
+    from actshift.sweeps import slurm
+    from actshift.sweeps.submission import Submission
+
+    own, request.overrides = own_words(request.overrides, ["profile"])
+    config, launch, frozen = sweep_request(request)
+    store, compose_cell = Store(Path(config["results"])), ProductComposer()
+    grid = freeze(store, expand_grid(config["sweep"], compose_cell, extra=frozen), replan=request.replan)
+    _refuse_impossible(grid, config)
+    submission = Submission(
+        store,
+        grid,
+        compose=compose_cell,
+        folder=Path(request.slurm) if request.slurm else slurm_dir(),
+        profile=own.get("profile"),
+        overrides=launch,
+        dry=request.dry_run,
+    )
+    stages = stages_of(store, grid)
+    if not request.dry_run:
+        prefetch.require(stages[-1], store=store, compose=compose_cell)
+    selected = len(stages) > 1 and all(store.state(run.identity, run.split) == "done" for run in grid.runs)
+    size = 1000 if request.dry_run else slurm.array_size()
+    queued = set() if request.dry_run else slurm.queued(store, grid.sweep)
+    jobs = submission.jobs(stages[-1], selected=selected, queued=queued, size=size)
+    if request.dry_run:
+        print(submission.text(jobs))
+    elif not jobs:
+        print("nothing to submit: every run is done, failed (`actshift retry`), running or in the queue")
+    else:
+        submission.submit(jobs, print)
+    return 0
+
+
+def retry_command(request: Namespace) -> int:
+    """Make failed runs missing again; the next sweep or submit does them."""
+    store, grid = planned_grid(request)
+    for manifest in stages_of(store, grid):
+        failed = [run for run in manifest.runs if store.state(run.identity, run.split) == "failed"]
+        _clear_failures(store, manifest)
+        print(f"{manifest.sweep} {manifest.stage}: {len(failed)} failed runs are to be done again")
+    return 0
+
+
+def select_command(request: Namespace) -> int:
+    """Choose each cell's learning rate from the validation records and freeze the final stage."""
+    store, grid = planned_grid(request)
+    selection = select(grid, store.records("validation"), allow_missing=request.allow_missing)
+    write_selection(store, selection)
+    freeze(store, expand_final(grid, selection), replan=request.allow_missing)
+    for choice in selection.choices:
+        notes = [f"edge of the grid: {choice.edge}"] if choice.edge else []
+        notes += [f"tied: {', '.join(choice.tie)}"] if choice.tie else []
+        rate = "none" if choice.lr is None else f"{choice.lr:g} {choice.variant}".rstrip()
+        print(f"{choice.cell}: lr {rate}{' (' + '; '.join(notes) + ')' if notes else ''}")
+    print(store.selected_path(selection.sweep))
+    return 0
+
+
+def status_command(request: Namespace) -> int:
+    """States by cell, failures with their last line, and what is left; from files, and from squeue where it answers."""
+    import json
+    import time
+
+    from actshift.estimates import Estimates
+    from actshift.status import headline, status_of, table
+    from actshift.sweeps import slurm
+
+    store, grid = planned_grid(request)
+    seconds = Estimates(store, grid, compose=ProductComposer(), hardware=_hardware(request, grid)).seconds()
+    screen = console()
+    while True:
+        stages = stages_of(store, grid)
+        status = status_of(store, stages, seconds=seconds, queue=slurm.queue_states(store, grid.sweep))
+        if request.json:
+            print(json.dumps(status.to_json(), sort_keys=True))
+            return 0
+        if request.watch:
+            screen.clear()
+        print(headline(status))
+        screen.print(table(status))
+        for manifest in stages:
+            _report_failures(store, manifest)
+        if not request.watch or not status.unfinished:
+            return 0
+        time.sleep(5)
+
+
+def sync_command(request: Namespace) -> int:
+    """Send the offline mirrors of runs to Weights & Biases, from where there is a network."""
+    from actshift.trackers import sync
+
+    root = Path(request.results)
+    count = sync(root)
+    print(
+        f"{count} runs of {root.resolve()} were handed to wandb" if count else f"no offline mirrors in {root.resolve()}"
+    )
+    return 0
+
+
+def _refuse_impossible(manifest: Manifest, config: dict[str, Any]) -> None:
+    """Refuse, before any of them trains, a sweep whose runs nothing here can score, or find the data of."""
+    from actshift.tasks import refuse_unscored
+    from actshift.validation import validate_folder
+
+    for planned in manifest.cells:
+        refuse_unscored({**planned.config, "stage": manifest.stage})
+        validate_folder(config["data"]["dir"], source=planned.config["data"]["source"])
+
+
+def _hardware(request: Namespace, grid: Manifest) -> dict[str, str]:
+    """The hardware profile that a request names, by model; nothing where it leaves that to the model's size."""
+    named, _ = own_words(request.overrides, ["hardware"])
+    return dict.fromkeys(grid.models, named["hardware"]) if named else {}
+
+
+def _clear_failures(store: Store, manifest: Manifest) -> None:
+    for run in manifest.runs:
+        store.clear_failure(run.identity, run.split)
+
+
+def _report_failures(store: Store, manifest: Manifest) -> int:
+    """Name each failed run of a manifest; the exit code that goes with that."""
+    failed = [(run, store.failure(run.identity, run.split)) for run in manifest.runs]
+    for run, note in failed:
+        if note is not None:
+            print(f"failed: {run.cell} lr={run.lr:g} seed={run.seed}: {note['last_line']}", file=sys.stderr)
+            print(f"        {store.run_folder(run.identity)}", file=sys.stderr)
+    if any(note is not None for _, note in failed):
+        print("`actshift sweep ... --retry` tries them again", file=sys.stderr)
+        return 1
+    return 0
