@@ -107,14 +107,9 @@ def _lengths(config: Mapping[str, Any], split: Split, *, name: str, tokenizer: P
     from actshift.tasks.chat import chat_of
     from actshift.train import most_tokens, training_examples
 
-    training = config["training"]
     limit = most_tokens(config, chat=chat_of(config, tokenizer) is not None) if name == "train" else None
-    unlimited = {
-        "training": {**training, "max_tokens": None},
-        "protocol": {**config["protocol"], "chat_max_tokens": {}},
-    }
-    whole = training_examples(split, config={**config, **unlimited}, tokenizer=tokenizer, cache=None)
-    cut, drops = replace(whole, max_tokens=limit), training["overlong"] == "drop"
+    whole = training_examples(split, config=config, tokenizer=tokenizer, cache=None, limited=False)
+    cut, drops = replace(whole, max_tokens=limit), config["training"]["overlong"] == "drop"
     return Lengths(
         config["dataset"]["name"],
         config["protocol"]["name"],

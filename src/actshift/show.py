@@ -45,9 +45,8 @@ def shown(config: Mapping[str, Any], *, split: str, row: int) -> Shown:
     from actshift.models.loading import load_tokenizer
     from actshift.tasks import get_task
     from actshift.tasks.chat import chat_of
-    from actshift.tasks.examples import tokenize
     from actshift.tasks.splits import Split, load_split
-    from actshift.train import most_tokens
+    from actshift.train import most_tokens, training_examples
 
     loaded = load_split(config, split)
     if not 0 <= row < len(loaded.rows):
@@ -59,15 +58,7 @@ def shown(config: Mapping[str, Any], *, split: str, row: int) -> Shown:
     chat = chat_of(config, tokenizer)
     limit, drops = most_tokens(config, chat=chat is not None), config["training"]["overlong"] == "drop"
     limit = limit if split == "train" else None  # a prompt that is asked may be of any length
-    (example,) = tokenize(
-        Split([fields], ""),
-        task=task,
-        tokenizer=tokenizer,
-        end_token=config["training"]["end_token"],
-        max_tokens=None,
-        chat=chat,
-        cache=None,
-    )
+    (example,) = training_examples(Split([fields], ""), config=config, tokenizer=tokenizer, cache=None, limited=False)
     over = limit is not None and len(example.ids) > limit
     ids = example.ids if drops else example.ids[:limit]
     answer, label = task.answer(fields), task.label(fields)

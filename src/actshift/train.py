@@ -155,16 +155,16 @@ def _shared(config: Config) -> dict[str, Any]:
 
 
 def training_examples(
-    split: Split, *, config: Config, tokenizer: PreTrainedTokenizerBase, cache: Path | None
+    split: Split, *, config: Config, tokenizer: PreTrainedTokenizerBase, cache: Path | None, limited: bool = True
 ) -> Examples:
-    """A split's rows as a resolved config trains on them."""
+    """A split's rows as a resolved config trains on them; where they are not `limited`, whole however long they are."""
     training, chat = config["training"], chat_of(config, tokenizer)
     return tokenize(
         split,
         task=get_task(config["dataset"]["task"], rule=config["evaluation"]["rule"]),
         tokenizer=tokenizer,
         end_token=training["end_token"],
-        max_tokens=most_tokens(config, chat=chat is not None),
+        max_tokens=most_tokens(config, chat=chat is not None) if limited else None,
         overlong=training["overlong"],
         chat=chat,
         cache=cache,
