@@ -6,10 +6,10 @@ gradient, and in how a bfloat16 weight takes an update that is smaller than its 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -85,7 +85,8 @@ class LowMemory(torch.optim.Optimizer):
         """The generators seeded for the coming step, and afterwards as they were."""
         done = max((int(state["step"]) for state in self.state.values()), default=0)
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
-            torch.manual_seed((self.seed << 32) + done + 1)
+            # Hashed, since a CPU's generator looks at the low 32 bits of a seed alone.
+            torch.manual_seed(int.from_bytes(sha256(f"{self.seed} {done + 1}".encode()).digest()[:4]))
             yield
 
 
@@ -120,10 +121,11 @@ def _together(state: dict[str, torch.Tensor]) -> dict[str, Any]:
 @cache
 def _kinds() -> dict[str, type]:
     """Our optimizers that are torchao's."""
-    theirs = _torchao()
+    import torchao.optim
+
     return {
-        "adamw_8bit": type("AdamW8bit", (LowMemory, theirs.AdamW8bit), {}),
-        "adamw_bf16_stochastic": type("AdamWStochastic", (LowMemory, theirs._AdamW), {}),
+        "adamw_8bit": type("AdamW8bit", (LowMemory, torchao.optim.AdamW8bit), {}),
+        "adamw_bf16_stochastic": type("AdamWStochastic", (LowMemory, torchao.optim._AdamW), {}),
     }
 
 
@@ -132,17 +134,3 @@ def _state_type() -> type:
 
     kind: type = OptimState8bit
     return kind
-
-
-def _torchao() -> Any:
-    """torchao.optim, without its warnings about kernels for other devices, which optimizers do not use."""
-    loggers = [logging.getLogger(name) for name in ("torchao", "torch.utils._pytree")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        import torchao.optim
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-    return torchao.optim
