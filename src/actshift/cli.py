@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 from actshift.errors import ActshiftError
 
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return run_command(arguments[1:])
         parsed = _parser().parse_args(arguments)
-        handler: Callable[[argparse.Namespace], int] = getattr(_commands(), parsed.command)
+        handler: Callable[[argparse.Namespace], int] = getattr(import_module(parsed.module), parsed.command)
         return handler(parsed)
     except ActshiftError as error:
         print(f"actshift: {error}", file=sys.stderr)
@@ -31,14 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _commands() -> object:
-    from actshift import commands
-
-    return commands
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="actshift", description=__doc__.splitlines()[0], epilog=EPILOG)
+    parser.set_defaults(module="actshift.commands")
     commands = parser.add_subparsers(dest="verb", required=True, metavar="command")
     commands.add_parser("run", help="one run: train, evaluate, record (Hydra flags: --cfg job, -m)", add_help=False)
     about = "do a whole table: grid, selection, final, tables"
@@ -89,6 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     params.add_argument("--csv", metavar="FILE", help="write the table as CSV too")
     params.add_argument("--markdown", metavar="FILE", help="write the table as Markdown too")
     params.set_defaults(command="params_command")
+    about = "peak memory by model and method, estimated and measured, and the cards that hold it"
+    memory = commands.add_parser("memory", help=about, description=about, epilog=EPILOG)
+    axes = "model=A,B method=A,B; dataset=A (the longest rows), hardware=A, training.precision=bfloat16 ..."
+    memory.add_argument("overrides", nargs="*", help=axes)
+    memory.add_argument("--csv", metavar="FILE", help="write the table as CSV too")
+    memory.add_argument("--markdown", metavar="FILE", help="write the table as Markdown too")
+    memory.set_defaults(command="memory_command", module="actshift.report.memory")
     score = commands.add_parser("score", help="score a predictions file again, without a model")
     score.add_argument("file", metavar="PREDICTIONS.jsonl", help="of a run: runs/<identity>/predictions-<split>.jsonl")
     score.add_argument("--task", help="the task, where the file lies in no run's folder")
