@@ -47,16 +47,16 @@ the gradients of the first are there while the second keeps its activations."""
 
 
 def cases(models: Sequence[str], *, cuda: bool) -> Iterator[tuple[str, ...]]:
-    """The overrides of every case. On CUDA in bfloat16 alone, and SFT by what it may fit by."""
+    """The overrides of every case: on CUDA in bfloat16 alone, other optimizers where they are needed."""
     for model in models:
         where = ("hardware=a100-80gb", "dataset=boolq") if cuda else ("hardware=cpu", *CPU_SIZES)
-        common = (*model_overrides(model), *where)
         for precision in PRECISIONS[1:] if cuda else PRECISIONS:
             for method in METHODS:
-                for optimizer in OPTIMIZERS[precision] if method == "sft" else ("adamw",):
-                    for checkpointing in ("false", "true"):
+                for optimizer in OPTIMIZERS[precision] if method == "sft" else OPTIMIZERS[precision][:1]:
+                    for checkpointing in ("false", "true") if optimizer == "adamw" else ("true",):
                         yield (
-                            *common,
+                            *model_overrides(model),
+                            *where,
                             f"method={method}",
                             f"training.precision={precision}",
                             f"training.optimizer={optimizer}",
@@ -71,19 +71,19 @@ def memory(models: Sequence[str], *, cuda: bool, overrides: Sequence[str] = ()) 
         found = _measured([*case, *overrides])
         rows.append({"overrides": [*case, *overrides], **found})
         print(f"  {' '.join(each.partition('=')[2] for each in case[-4:])}: {found}", flush=True)
-    found = [row["training_ratio"] for row in rows if "training_ratio" in row]
+    ratios = [row["training_ratio"] for row in rows if "training_ratio" in row]
     return {
         "cases": rows,
-        "measured": len(found),
-        "ratio": spread(found) if found else None,
-        "lowest": min(found, default=None),
-        "highest": max(found, default=None),
+        "measured": len(ratios),
+        "ratio": spread(ratios) if ratios else None,
+        "lowest": min(ratios, default=None),
+        "highest": max(ratios, default=None),
         "target": TARGET,
     }
 
 
 def _measured(overrides: Sequence[str]) -> dict[str, Any]:
-    """One case in a process of its own. Every tensor is mapped apart there, so that freed ones are really given back."""
+    """One case in a process of its own, where every tensor is mapped apart, so that freed ones are given back."""
     command = [sys.executable, "-m", "bench.memory", *overrides]
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -123,7 +123,8 @@ def measure(overrides: Sequence[str]) -> dict[str, Any]:
 def _train(base: Base, config: dict[str, Any]) -> int:
     """Bytes above the model at the peak of a few steps; on a CPU what SFT keeps aside there is no part of them."""
     adaptation = attach(base, config=config["method"], seeds=[0])
-    _step(base, adaptation, config, tokens=8, answer=2)  # libraries keep buffers of their own from the first step on
+    # Libraries keep buffers of their own from the first step on.
+    _step(base, adaptation, config, tokens=8, answer=2, most=1)
     peak = PeakMemory(base.device)
     _step(base, adaptation, config, **{name: config["dataset"]["tokens"][key] for name, key in SIZES.items()})
     above = peak.bytes()["above_model_bytes"]
@@ -131,7 +132,9 @@ def _train(base: Base, config: dict[str, Any]) -> int:
     return above
 
 
-def _step(base: Base, adaptation: Adaptation, config: dict[str, Any], *, tokens: int, answer: int) -> None:
+def _step(
+    base: Base, adaptation: Adaptation, config: dict[str, Any], *, tokens: int, answer: int, most: int | None = None
+) -> None:
     size = config["hardware"]["micro_batch"]
     with tempfile.TemporaryDirectory() as folder:
         train(
@@ -139,7 +142,7 @@ def _step(base: Base, adaptation: Adaptation, config: dict[str, Any], *, tokens:
             adaptation,
             rows=[_row(base, tokens, answer=answer) for _ in range(2 * STEPS * size)],
             validation_rows=(),
-            training={**config["training"], "batch_size": 2 * size, "epochs": 1},
+            training={**config["training"], "batch_size": 2 * size, "epochs": 1, "max_steps": most},
             lrs=[1e-4],
             seeds=[0],
             micro_batch=size,

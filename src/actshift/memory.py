@@ -1,7 +1,7 @@
 """How much memory a run needs at its peak, from sizes alone, and by which options it would fit a smaller card.
 
 Bytes are of tensors: a device's context and what its allocator cannot use come on top, a gigabyte or two, which is
-about what a card of 24 (40, 80) GB has beyond 24e9 bytes. Held against measurement by `make bench ARGS='--only memory'`.
+about what a card of 24 (40, 80) GB has beyond 24e9 bytes. Held against measurement by the bench `memory`.
 
 Sizes of a decoder: D width, M of the MLP, Q all query heads together, G all key/value heads together, V vocabulary.
 """
@@ -26,7 +26,7 @@ PREFILL = {"cpu": 2048, "cuda": 32768}
 """Prompt tokens that evaluation reads at once, at most (actshift.evaluation.generation)."""
 ROOM = 32
 """Tokens that a row's keys and values have room for behind its prompt (actshift.evaluation.cache)."""
-EAGER_STEP = 30
+EAGER_STEP = 53
 """Bytes a number of the largest weight that torchao's step holds where it is not compiled, on a CPU: measured."""
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 METHODS = ("sft", "lora_r8", "post_block", "joint")
 """One of each family."""
-SHORT = {
+SHORT: dict[str, dict[Any, str]] = {
     "training.precision": {"bfloat16": "bf16"},
     "training.optimizer": {"adamw_8bit": "8-bit", "adamw_bf16_stochastic": "stochastic"},
     "hardware.gradient_checkpointing": {True: "recompute"},
@@ -102,7 +102,7 @@ def _parted(overrides: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
 
 
 def _composed(composer: ProductComposer, overrides: list[str]) -> dict[str, Any]:
-    """The config of a row: on the card that its model is planned on and the longest rows, where nothing else is said."""
+    """The config of a row: the card that its model is planned on, the longest rows, where nothing else is said."""
     given = {override.partition("=")[0] for override in overrides}
     if "hardware" not in given:
         scale = composer(overrides[:1])["model"]["scale"]
