@@ -146,7 +146,8 @@ def _inside(config: Config, row: float) -> float:
     if model["attention"] == "eager":
         kept += shape["heads"] * row * (4 + size)
     if kind == "sft":  # the inputs of what trains: norms' scales, projections
-        kept += size * (norms + 2 * width + queries + mlp)
+        scales = 4 if model["architecture"] == "gemma3" else size
+        kept += scales * norms + size * (2 * width + queries + mlp)
     if kind in ("lora", "joint"):  # the inputs of LoRA's first factors, in float32: as copies where they are not
         inputs = 2 * width + queries + mlp if size == 4 else 5 * width + queries + mlp
         kept += 4 * inputs
@@ -159,12 +160,14 @@ def _behind(config: Config) -> float:
 
 
 def _batch(config: Config) -> float:
-    """Keys and values of an evaluation batch, and one layer's inside of the prompts that are read at once."""
+    """Keys and values of an evaluation batch: beside one layer's inside of the prompts that are read at once, or put
+    together a layer at a time with room for what is written."""
     shape, size = config["model"]["shape"], BYTES[config["training"]["precision"]]
     tokens, prompt = config["hardware"]["evaluation_tokens"], config["dataset"]["tokens"]["prompt"]
-    cache = 2 * tokens * (1 + ROOM / prompt) * shape["layers"] * shape["kv_heads"] * shape["head_size"] * size
+    layer = 2 * tokens * shape["kv_heads"] * shape["head_size"] * size
     read = min(tokens, PREFILL["cpu" if config["hardware"]["device"] == "cpu" else "cuda"])
-    return float(cache + read * size * (3 * shape["mlp_width"] + 4 * shape["width"]))
+    inside = read * size * (3 * shape["mlp_width"] + 4 * shape["width"])
+    return float(max(shape["layers"] * layer + inside, (shape["layers"] * (1 + ROOM / prompt) + 1) * layer))
 
 
 CARDS = (24e9, 40e9, 80e9)
@@ -180,6 +183,12 @@ class Fit:
     changes: Mapping[str, Any]
     peak: Peak
     fits: bool
+
+    @property
+    def overrides(self) -> list[str]:
+        """The changes as they are given to a command."""
+        shown = {key: str(value).lower() if value is True else value for key, value in self.changes.items()}
+        return [f"{key}={value}" for key, value in shown.items()]
 
 
 def fit(config: Config, room: float) -> Fit:

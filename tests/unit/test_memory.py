@@ -81,7 +81,7 @@ def test_activations_follow_rows_and_gradient_checkpointing(method: str) -> None
     recomputed = estimate_peak(config(f"method={method}", "hardware.gradient_checkpointing=true"))
     fewer = estimate_peak(config(f"method={method}", "hardware.micro_batch=4"))
     shorter = estimate_peak(config(f"method={method}", "training.max_tokens=256"))
-    assert recomputed.step < whole.step / 5
+    assert recomputed.step < whole.step / 4
     assert fewer.step < 0.55 * whole.step and shorter.step < 0.3 * whole.step
     assert recomputed.batch == whole.batch == fewer.batch
     assert dataclasses.replace(whole, step=0.0) == dataclasses.replace(recomputed, step=0.0)
@@ -93,13 +93,15 @@ def test_what_evaluation_holds_is_what_its_code_holds() -> None:
     assert (PREFILL, ROOM) == (generation.PREFILL, cache.ROOM)
 
 
-def test_the_kept_bytes_of_a_layer_are_those_that_autograd_keeps() -> None:
-    """Of a small Llama, the tensors that are saved for the backward pass, each storage once."""
+@pytest.mark.parametrize("model", ["random-llama", "random-qwen3", "random-gemma3"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_kept_bytes_of_a_layer_are_those_that_autograd_keeps(precision: str, model: str) -> None:
+    """Of a small model, the tensors that are saved for the backward pass, each storage once."""
     from adapted import attached, base_of, method_config, some_ids
 
     from actshift.memory import _behind, _inside
 
-    base, rows, tokens = base_of("random-llama"), 2, 64
+    base, rows, tokens = base_of(model, precision), 2, 64
     weights = {parameter.untyped_storage().data_ptr() for parameter in base.model.parameters()}
     for method in ("post_block", "lora_r8", "sft"):
         saved: dict[int, int] = {}
@@ -110,18 +112,18 @@ def test_the_kept_bytes_of_a_layer_are_those_that_autograd_keeps() -> None:
                 saved[storage.data_ptr()] = storage.nbytes()
             return tensor
 
-        with attached(base, method_config(method, model="random-llama")) as adaptation:
+        with attached(base, method_config(method, model=model)) as adaptation:
             base.model.train()
             adaptation.observe(torch.ones(rows, tokens, dtype=torch.bool))
             with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
                 hidden = base.model.get_decoder()(input_ids=some_ids(base, rows, tokens), use_cache=False)
             base.model.eval()
-        own = compose(["model=random-llama", f"method={method}"])
+        own = compose([f"model={model}", f"method={method}", f"training.precision={precision}"])
         layers = own["model"]["shape"]["layers"]
         deep = layers - 1 if method == "post_block" else layers
         expected = rows * tokens * (deep * _inside(own, tokens) + layers * _behind(own))
         assert hidden.last_hidden_state.requires_grad
-        assert expected == pytest.approx(sum(saved.values()), rel=0.1), method
+        assert expected == pytest.approx(sum(saved.values()), rel=0.15), method
 
 
 def test_what_changes_no_result_comes_first_and_no_more_than_is_needed() -> None:
@@ -198,6 +200,36 @@ def test_the_command_imports_no_torch() -> None:
     probe = "import sys; from actshift.cli import main; main(['memory', 'model=llama3.2-1b', 'method=sft']); "
     probe += "assert not {'torch', 'transformers', 'datasets', 'pandas'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True)
+
+
+def test_a_plan_says_what_makes_a_cell_fit_its_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    request = ["sweep.models=[llama3.1-8b]", "sweep.methods=[post_block,sft]", "sweep.datasets=[boolq]"]
+    assert main(["plan", "figure4", *request, "data.source=hub"]) == 0
+    shown = "".join(capsys.readouterr().out.split())  # a note is folded where the terminal is narrow
+    assert "over80GB:fitswithhardware.evaluation_tokens=65536hardware.gradient_checkpointing=true" in shown
+
+
+# --- the bench ----------------------------------------------------------------------------------------------------
+
+
+def test_the_bench_asks_for_cases_that_compose_and_says_what_it_found() -> None:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+    from bench import table
+    from bench.memory import TARGET, cases
+
+    for cuda, models in ((False, ["llama-100m"]), (True, ["llama3.1-8b"])):
+        configs = [COMPOSE(case) for case in cases(models, cuda=cuda)]
+        trained = {(own["method"]["kind"], own["hardware"]["gradient_checkpointing"]) for own in configs}
+        assert len(trained) == 6 and {own["training"]["optimizer"] for own in configs} == set(OPTIMIZERS)
+        assert {own["hardware"]["device"] for own in configs} == {"cuda" if cuda else "cpu"}
+    ratio = {"median": 1.0, "q1": 0.9, "q3": 1.1, "n": 2}
+    figures = {"cases": [{}, {}, {}], "measured": 2, "ratio": ratio, "lowest": 0.9, "highest": 1.1, "target": TARGET}
+    assert "within 25%: met" in table.line("memory", figures) and "2 of 3" in table.line("memory", figures)
+    assert "missed" in table.line("memory", {**figures, "highest": 1.3})
+    assert "nothing could be measured" in table.line("memory", {**figures, "lowest": None})
 
 
 def test_cards_are_in_ascending_order() -> None:

@@ -176,7 +176,7 @@ def csv(rows: Sequence[Row]) -> str:
         own += [config["training"][key] for key in ("precision", "optimizer")]
         sizes = [round(getattr(row.peak, part)) for part in parts] + [round(row.peak.bytes)]
         measured = round(statistics.median(row.measured)) if row.measured else ""
-        cards = [text for each in row.cards.values() for text in (each.fits, " ".join(_overrides(each)))]
+        cards = [text for each in row.cards.values() for text in (each.fits, " ".join(each.overrides))]
         card = "" if row.card is None else _card(row.card)
         head = [config["model"]["name"], config["method"]["name"]]
         writer.writerow([*head, *own, *sizes, measured, len(row.measured), card, *cards])
@@ -217,10 +217,6 @@ def _short(key: str, value: Any) -> str:
     if key in SHORT:
         return SHORT[key][value]
     return f"rows={value}" if key == "hardware.micro_batch" else f"eval={value // 1024}k"
-
-
-def _overrides(found: Fit) -> list[str]:
-    return [f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in found.changes.items()]
 
 
 def _card(size: float) -> str:
