@@ -161,6 +161,35 @@ def test_a_rate_is_the_number_that_it_was_given_as() -> None:
     assert optimizer.param_groups[0]["lr"] == 1e-3
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="compiled on CUDA alone")
+@pytest.mark.parametrize("name", LOW_MEMORY)
+def test_a_compiled_step_holds_no_copy_of_a_weight_and_its_state_goes_to_disk_and_back(name: str) -> None:
+    torchao()
+
+    def optimizer_of(weight: torch.nn.Parameter) -> torch.optim.Optimizer:
+        return build_optimizer(name, [{"params": [weight], "lr": 1e-3}], weight_decay=0.0, seed=0)
+
+    weight = torch.nn.Parameter(torch.randn(4096, 4096, dtype=torch.bfloat16, device="cuda"))
+    optimizer = optimizer_of(weight)
+    weight.grad = torch.randn_like(weight)
+    optimizer.step()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    optimizer.step()
+    assert torch.cuda.max_memory_allocated() - before < weight.nbytes
+
+    twin = torch.nn.Parameter(weight.detach().clone())
+    state = optimizer.state_dict()
+    moved = {place: {key: each.cpu() for key, each in own.items()} for place, own in state["state"].items()}
+    other = optimizer_of(twin)
+    other.load_state_dict({**state, "state": moved})
+    twin.grad = weight.grad.clone()
+    optimizer.step()
+    other.step()
+    assert torch.equal(twin, weight)
+
+
 # --- what is refused, and what counts -----------------------------------------------------------------------------
 
 
