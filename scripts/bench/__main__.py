@@ -3,6 +3,7 @@
     make bench                                  all benches
     make bench ARGS='--only evaluation'         some of them
     make bench ARGS='--models llama3.1-8b'      the paper's models, with random weights, for a GPU
+    make bench ARGS='--only memory'             peak memory beside what is estimated; on a CPU a quarter of an hour
     make bench ARGS='--steerling FOLDER'        with the steerer of a checkout of the released code
 
 Without CUDA it takes the embedded model and a Llama of 110M parameters with random weights, one thread; where CUDA
@@ -24,10 +25,12 @@ import transformers
 from bench import parts, table
 from bench.limits import rate
 from bench.measure import write
+from bench.memory import memory
 from bench.parts import LONG_ANSWERS, RIVALS, Options
 from bench.scaling import plot, scaling
 
 BENCHES = ("cells", "evaluation", "replicas", "rate", "scaling")
+ON_REQUEST = ("memory",)
 CPU_MODELS = ("tiny", "llama-100m")
 CUDA_MODELS = ("llama3.2-1b", "gemma3-1b", "qwen3-4b", "llama3.1-8b")
 DATASETS = ("boolq", "winogrande")
@@ -84,6 +87,10 @@ def benches(options: Options, arguments: Any, *, models: tuple[str, ...]) -> Ite
                 yield f"replicas-{model}-{dataset}", parts.replicas(options, model, dataset)
     if "scaling" in chosen:
         yield "scaling", scaling(options)
+    if "memory" in chosen:
+        cuda = torch.cuda.is_available()
+        sized = [model for model in models if cuda or model != "tiny"]  # libraries take more than tiny does
+        yield "memory", memory(sized, cuda=cuda, overrides=arguments.overrides)
 
 
 def _methods(model: str, dataset: str, chosen: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -103,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=BENCHES, default=BENCHES)
+    parser.add_argument("--only", nargs="+", choices=(*BENCHES, *ON_REQUEST), default=BENCHES)
     parser.add_argument("--models", nargs="+", help="of conf/model (the hub's with random weights), or llama-100m")
     parser.add_argument("--datasets", nargs="+", default=DATASETS)
     parser.add_argument("--methods", nargs="+", choices=tuple(RIVALS))

@@ -46,6 +46,17 @@ def cells(name: str, figures: dict[str, Any]) -> list[str]:
         product = figures["matmul_operations_per_second"]["median"] / 1e9
         shares = f"training {100 * training['median']:.0f}%, evaluation {100 * evaluation['median']:.0f}%"
         return [f"share of {product:.0f} Gop/s", shares, "", ""]
+    if kind == "memory":
+        goal, low, high = figures["target"], figures["lowest"], figures["highest"]
+        if low is None:
+            return ["peak memory, estimated / measured", "nothing could be measured", "", ""]
+        met = "met" if 1 - goal <= low and high <= 1 + goal else "missed"
+        return [
+            "peak memory above the model, estimated / measured",
+            f"{_shown(figures['ratio'])}x, from {low} to {high}",
+            f"within {100 * goal:.0f}%: {met}",
+            f"{figures['measured']} of {len(figures['cases'])} cases measured",
+        ]
     off = {each: figures[each]["off_the_line"] for each in ("rows", "tokens", "layers")}
     shown = ", ".join(f"{each} {100 * share:.0f}%" for each, share in off.items())
     goal = figures["target_off_the_line"]
@@ -81,7 +92,7 @@ def page(folder: Path) -> str:
     rows, machines = [], set()
     for path in sorted(folder.glob("*.json")):
         figures = json.loads(path.read_text())
-        if path.stem.partition("-")[0] in ("cell", "evaluation", "replicas", "rate", "scaling"):
+        if path.stem.partition("-")[0] in ("cell", "evaluation", "replicas", "rate", "scaling", "memory"):
             rows.append(f"| {path.stem} | {' | '.join(cells(path.stem, figures))} |")
             own = figures["machine"]
             machines.add(f"{own.get('device_name') or own['processor']}, {own['threads']} of {own['cores']} cores")

@@ -92,6 +92,13 @@ def _parser() -> argparse.ArgumentParser:
     params.add_argument("--csv", metavar="FILE", help="write the table as CSV too")
     params.add_argument("--markdown", metavar="FILE", help="write the table as Markdown too")
     params.set_defaults(command="reports.params_command")
+    about = "peak memory by model and method, estimated and measured, and the cards that hold it"
+    memory = commands.add_parser("memory", help=about, description=about, epilog=EPILOG)
+    axes = "model=A,B method=A,B; dataset=A (the longest rows), hardware=A, training.precision=bfloat16 ..."
+    memory.add_argument("overrides", nargs="*", help=axes)
+    memory.add_argument("--csv", metavar="FILE", help="write the table as CSV too")
+    memory.add_argument("--markdown", metavar="FILE", help="write the table as Markdown too")
+    memory.set_defaults(command="reports.memory_command")
     score = commands.add_parser("score", help="score a predictions file again, without a model")
     score.add_argument("file", metavar="PREDICTIONS.jsonl", help="of a run: runs/<identity>/predictions-<split>.jsonl")
     score.add_argument("--task", help="the task, where the file lies in no run's folder")

@@ -1,7 +1,7 @@
 """What a run will cost: seconds and bytes from sizes, rows and lengths alone, corrected by records of finished runs.
 
 The model is of floating-point operations and of bytes moved; its constants are the hardware config's. It counts a
-multiplication and an addition as two operations.
+multiplication and an addition as two operations. Memory is `actshift.memory`'s.
 """
 
 from __future__ import annotations
@@ -13,17 +13,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from actshift.memory import BYTES, all_weights, estimate_peak, layer_weights
+
 if TYPE_CHECKING:
     from actshift.records import Record
 
 Config = Mapping[str, Any]
 
-BYTES = {"float32": 4, "bfloat16": 2}
-ACTIVATIONS = 14
-"""Numbers of the model's width that a decoder layer keeps for one token's backward pass, attention's and MLP's apart
-from the MLP's own width: measured on steering, gradient checkpointing off."""
-MLP_ACTIVATIONS = 3
-"""The same, in numbers of the MLP's width."""
 START_SECONDS = {"cpu": 5.0, "cuda": 60.0}
 """What a process needs before its first run: imports, and loading the model from a shared file system."""
 
@@ -39,13 +35,6 @@ class Cost:
     @property
     def seconds(self) -> float:
         return self.train_seconds + self.evaluation_seconds
-
-
-def layer_weights(shape: Config) -> int:
-    """Numbers in the matrices of all decoder layers: attention's four and the MLP's three (2dHk + 2dGk + 3dm each)."""
-    attention = 2 * shape["width"] * (shape["heads"] + shape["kv_heads"]) * shape["head_size"]
-    weights: int = shape["layers"] * (attention + 3 * shape["width"] * shape["mlp_width"])
-    return weights
 
 
 def rows_of(config: Config, split: str) -> int:
@@ -71,7 +60,7 @@ def estimate(config: Config, *, split: str, trained: bool = False) -> Cost:
     tokens = config["dataset"]["tokens"]
     limit = config["training"]["max_tokens"] or math.inf
     prompt, answer = min(tokens["prompt"], limit), tokens["answer"]
-    weights, everything = layer_weights(shape), layer_weights(shape) + _embeddings(shape)
+    weights, everything = layer_weights(shape), all_weights(shape)
     head = 2 * shape["width"] * shape["vocabulary"]
     rate = speed["flops"][precision] * speed["efficiency"]
     full = config["method"]["kind"] == "sft"
@@ -85,7 +74,7 @@ def estimate(config: Config, *, split: str, trained: bool = False) -> Cost:
     prefill = scored * (prompt * (2 * weights + _attention(shape, prompt)) + head) / rate
     moved = everything * BYTES[precision] / speed["bytes_per_second"] + shape["layers"] * speed["layer_seconds"] / 3
     decoding = batches * answer * moved + scored * answer * (2 * weights + head) / rate
-    return Cost(0.0 if trained else training, prefill + decoding, _peak(config, everything=everything, full=full))
+    return Cost(0.0 if trained else training, prefill + decoding, estimate_peak(config).bytes)
 
 
 PAYS = 1.2
@@ -114,7 +103,7 @@ def replica_rows(config: Config, replicas: int) -> int:
 
 def _peak_at(config: Config, micro_batch: int) -> float:
     hardware = {**config["hardware"], "micro_batch": micro_batch}
-    return estimate({**config, "hardware": hardware}, split="validation").peak_bytes
+    return estimate_peak({**config, "hardware": hardware}).bytes
 
 
 def _steps(config: Config) -> tuple[int, int]:
@@ -132,32 +121,9 @@ def _starting(config: Config) -> float:
     return seconds
 
 
-def _embeddings(shape: Config) -> int:
-    numbers: int = shape["width"] * shape["vocabulary"] * (1 if shape["tied"] else 2)
-    return numbers
-
-
 def _attention(shape: Config, tokens: float) -> float:
     """Operations a token of scores and weighted sums over a causal context, whose mean length is half the row's."""
     return float(2 * shape["layers"] * shape["heads"] * shape["head_size"] * tokens)
-
-
-def _peak(config: Config, *, everything: int, full: bool) -> float:
-    """Weights, what trains them, and the larger of a micro-batch's activations and an evaluation batch's cache."""
-    shape, size = config["model"]["shape"], BYTES[config["training"]["precision"]]
-    tokens = config["dataset"]["tokens"]
-    row, answer = min(tokens["longest"], config["training"]["max_tokens"] or math.inf), tokens["answer"]
-    layer = ACTIVATIONS * shape["width"] + MLP_ACTIVATIONS * shape["mlp_width"]
-    kept = shape["layers"] * layer
-    if config["hardware"]["gradient_checkpointing"]:  # every layer's input, and one layer's inside
-        kept = shape["layers"] * shape["width"] + layer
-    micro = config["hardware"]["micro_batch"]
-    activations = micro * (row * kept * size + answer * shape["vocabulary"] * 3 * 4)
-    cache = (
-        2 * config["hardware"]["evaluation_tokens"] * shape["layers"] * shape["kv_heads"] * shape["head_size"] * size
-    )
-    states = everything * (2 * 4 + size) if full else 0  # two moments and the gradient
-    return everything * size + states + max(activations, cache)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from actshift.costs import Calibration, Cost, calibrate, estimate
 from actshift.manifests import Manifest, PlannedCell
+from actshift.memory import Fit, estimate_peak, fit
 from actshift.records import Cell
 from actshift.store import Store
 
@@ -61,7 +62,7 @@ class Estimates:
             shown.add_column(name, no_wrap=True)
         for name in ("grid runs", "final runs", "device hours", "peak GB"):
             shown.add_column(name, no_wrap=True, justify="right")
-        shown.add_column("", no_wrap=True)
+        shown.add_column("")
         totals = [0, 0, 0.0]
         for model in self._grid.models:
             for method in self._grid.methods:
@@ -76,10 +77,9 @@ class Estimates:
         grid = sum(len(each.candidates) for each in cells if len(each.candidates) > 1)
         final = sum(len(each.seeds) for each in cells)
         hours = sum(self._hours(each) for each in cells)
-        peak = max(self.cost(each, split="test").peak_bytes for each in cells)
-        config = self._configs[cells[0].cell]
-        room = config["hardware"]["speed"]["memory_bytes"]
-        note = "" if peak <= room else f"over {room / 1e9:.0f} GB: micro-batches are halved, or choose another device"
+        config = max((self._configs[each.cell] for each in cells), key=lambda own: estimate_peak(own).bytes)
+        peak, room = estimate_peak(config).bytes, config["hardware"]["speed"]["memory_bytes"]
+        note = "" if peak <= room else f"over {room / 1e9:.0f} GB: {_remedy(fit(config, room))}"
         names = cells[0].cell.model, cells[0].cell.method, config["hardware"]["name"]
         shown.add_row(*names, f"{grid:,}", f"{final:,}", f"{hours:,.1f}", f"{peak / 1e9:.1f}", note)
         for place, value in enumerate((grid, final, hours)):
@@ -96,3 +96,8 @@ class Estimates:
     def _basis(self) -> str:
         runs = self.calibration.runs
         return f"corrected by {runs} finished runs" if runs else "from data sheets; finished runs correct it"
+
+
+def _remedy(found: Fit) -> str:
+    """What makes a run fit its device, where anything that we know does."""
+    return f"fits with {' '.join(found.overrides)}" if found.fits else "choose another device"

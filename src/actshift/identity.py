@@ -28,7 +28,8 @@ def identity_of(config: Mapping[str, Any], *, ignore: Sequence[str]) -> str:
 def counted(config: Mapping[str, Any], *, ignore: Sequence[str]) -> dict[str, Any]:
     """The part of a resolved config that counts, in canonical form: sorted keys, integral floats as ints.
 
-    A mapping that ignoring leaves empty is dropped, so a new group of ignored keys changes no identity. Raises
+    An entry of `ignore` is a dotted key, or ``key=value``: ignored at exactly that value, and counted at any other. A
+    mapping that ignoring leaves empty is dropped, so a new group of ignored keys changes no identity. Raises
     ActshiftError on a value that has no canonical form: a missing one (``???``), NaN, infinity, a foreign type.
     """
     return _mapping(config, frozenset(ignore), ())
@@ -59,7 +60,10 @@ def _read_ignored(path: str) -> tuple[str, ...]:
 
 
 def ignored_keys() -> list[str]:
-    """The dotted keys that do not count, from conf/identity.yaml; a key that no schema declares is an error."""
+    """What does not count, from conf/identity.yaml: dotted keys, and ``key=value`` for one value of a key.
+
+    A key that no schema declares is an error, and a value that the key cannot have.
+    """
     return list(_read_ignored(str(conf_dir() / "identity.yaml")))
 
 
@@ -77,9 +81,16 @@ def _mapping(config: Mapping[str, Any], ignore: frozenset[str], path: tuple[str,
         if ".".join(where) in ignore:
             continue
         inner = _canonical(value, ignore, where)
+        if not isinstance(inner, dict) and f"{'.'.join(where)}={_written(inner)}" in ignore:
+            continue
         if inner != {} or not value:
             part[key] = inner
     return part
+
+
+def _written(value: Any) -> str:
+    """A canonical value as it stands behind ``key=``: text bare, anything else as JSON."""
+    return value if isinstance(value, str) else canonical_json(value)
 
 
 def _canonical(value: Any, ignore: frozenset[str], path: tuple[str, ...]) -> Any:
@@ -111,8 +122,12 @@ def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, str]]:
 def _check_ignored(key: str, *, where: str) -> None:
     """Refuse a key that no config can have: it would look ignored and count."""
     from actshift.composition import known_keys
+    from actshift.validation import CHOICES
 
+    key, _, value = key.partition("=")
     known = known_keys()
     if not any(fnmatch.fnmatchcase(key, pattern) for pattern in known):
         siblings = [name for name in known if name.split(".")[0] == key.split(".")[0] or "." not in name]
         raise unknown("ignored config key", key, siblings, where=where)
+    if value and key in CHOICES and value not in CHOICES[key]:
+        raise unknown(f"ignored value of {key}", value, CHOICES[key], where=where)

@@ -226,6 +226,7 @@ class _Runs:
                 "device_name": facts.device_name,
                 "hardware": config["hardware"]["name"],
                 "micro_batch": config["hardware"]["micro_batch"],
+                "gradient_checkpointing": config["hardware"]["gradient_checkpointing"],
                 "threads": config["hardware"]["threads"],
                 "replicas": {"train": facts.replicas, self._split: len(self._configs)},
                 "precision": config["training"]["precision"],

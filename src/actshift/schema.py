@@ -19,6 +19,14 @@ EVALUATE = "evaluate"
 """The stage that scores an adapter that exists on a test split. It leaves no record, so no table can show it."""
 SCORINGS = ("generation", "likelihood")
 EXECUTIONS = ("separate", "replicas")
+OPTIMIZERS = {"adamw": None, "adamw_8bit": "torchao", "adamw_bf16_stochastic": "torchao"}
+"""AdamW's variants, and the package that each needs beside torch.
+
+`adamw`: torch's, fused, its two states of the type of what trains. `adamw_8bit`: states of 8 bits in blocks of 256
+(arXiv 2110.02861). `adamw_bf16_stochastic`: states and weights of bfloat16. Both of the latter compute a step in
+float32 and round a bfloat16 weight up or down by chance, in proportion to what is left, so that updates smaller than
+its last digit are not lost; `adamw` rounds to the nearest.
+"""
 
 
 @dataclass
@@ -179,6 +187,7 @@ class TrainingConfig:
     weight_decay: float = MISSING
     clip: float = MISSING
     precision: str = MISSING
+    optimizer: str = "adamw"  # a key of OPTIMIZERS
     max_tokens: int | None = None  # prompt and answer together
     overlong: str = MISSING  # cut | drop: what happens to a row with more tokens
     end_token: bool = MISSING

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from actshift.errors import impossible as _impossible
 from actshift.methods import KINDS
 from actshift.models.architectures import ARCHITECTURES
 from actshift.paths import embedded_model_dir
-from actshift.schema import EVALUATE, EXECUTIONS, SCORINGS, STAGES
+from actshift.schema import EVALUATE, EXECUTIONS, OPTIMIZERS, SCORINGS, STAGES
 from actshift.tasks import TASKS
 from actshift.tasks.chat import FORMS
 from actshift.tasks.rules import RULES
@@ -33,6 +34,7 @@ CHOICES: dict[str, Collection[str | None]] = {
     "data.overlap": OVERLAPS,
     "training.schedule.kind": ("constant", "linear", "cosine"),
     "training.precision": ("float32", "bfloat16"),
+    "training.optimizer": OPTIMIZERS,
     "training.overlong": ("cut", "drop"),
     "protocol.chat": (*FORMS, None),
     "evaluation.rule": RULES,
@@ -81,7 +83,7 @@ AT_LEAST = {
 def validate(config: Config, *, planned: bool = False) -> None:
     """Refuse a resolved configuration that cannot be run, naming the key, the value and what is allowed.
 
-    One that is only planned needs no folder of data yet: that is said by each launch.
+    One that is only planned needs no folder of data and no optional package yet: that is said by each launch.
     """
     for key, allowed in CHOICES.items():
         if _get(config, key) not in allowed:
@@ -100,8 +102,10 @@ def validate(config: Config, *, planned: bool = False) -> None:
     if not config["results"]:
         raise _impossible("results", "''", "a folder")
     _validate_model(config["model"])
+    _validate_optimizer(config)
     if not planned:
         validate_folder(config["data"]["dir"], source=config["data"]["source"])
+        validate_installed(config["training"]["optimizer"])
     _validate_data(config)
     check = KINDS[config["method"]["kind"]].check
     if check is not None:
@@ -125,6 +129,30 @@ def validate_folder(folder: str | None, *, source: str) -> None:
     """Refuse local data without the folder that holds them."""
     if source == "local" and not (folder and Path(folder).expanduser().is_dir()):
         raise _impossible("data.dir", folder, "an existing folder of data sets, since data.source=local")
+
+
+def validate_installed(optimizer: str) -> None:
+    """Refuse an optimizer whose package is not there."""
+    package = OPTIMIZERS[optimizer]
+    if package is not None and find_spec(package) is None:
+        raise ActshiftError(
+            f"training.optimizer = {optimizer} needs {package}, which is not installed here. "
+            "Install it (pip install 'actshift[optimizers]'), or set training.optimizer=adamw."
+        )
+
+
+def _validate_optimizer(config: Config) -> None:
+    """Refuse stochastic rounding to bfloat16 where nothing that trains is bfloat16: adapters are float32."""
+    training = config["training"]
+    rounded = training["precision"] == "bfloat16" and config["method"]["kind"] == "sft"
+    if training["optimizer"] == "adamw_bf16_stochastic" and not rounded:
+        trains = "adapters" if config["method"]["kind"] != "sft" else "weights"
+        raise _impossible(
+            "training.optimizer",
+            training["optimizer"],
+            f"adamw or adamw_8bit, since the {trains} that train here are float32 and are not rounded. "
+            "It is for method=sft training.precision=bfloat16",
+        )
 
 
 def _validate_data(config: Config) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from actshift.composition import compose
-from actshift.costs import Cost, calibrate, estimate, layer_weights, rows_of
+from actshift.costs import Cost, calibrate, estimate, rows_of
+from actshift.memory import layer_weights
 from actshift.models.loading import meta_model
 from actshift.records import Cell, Record
 

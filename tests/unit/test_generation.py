@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actshift.evaluation import cache
-from actshift.evaluation.generation import PREFILL, WORTH, generate, length_batches
+from actshift.evaluation.generation import WORTH, generate, length_batches
 from actshift.evaluation.generation import _groups as read_groups
+from actshift.memory import PREFILL
 from actshift.models.loading import Base
 
 SENTENCES = [

@@ -114,6 +114,26 @@ def test_a_new_group_of_ignored_keys_changes_no_identity() -> None:
     assert identity_of({"a": 1, "b": {"watch": 2}}, ignore=["b.watch"]) == identity_of({"a": 1}, ignore=["b.watch"])
 
 
+@given(CONFIGS, st.data())
+def test_a_key_ignored_at_one_value_counts_at_any_other(config: dict[str, Any], data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(leaves(config)))
+    value, other = data.draw(st.lists(SCALARS, min_size=2, max_size=2, unique_by=lambda each: (type(each), each)))
+    text = value if isinstance(value, str) else json.dumps(value)
+    ignore = [f"{'.'.join(path)}={text}"]
+    absent = identity_of(config, ignore=[".".join(path)])
+    assert identity_of(put(config, path, value), ignore=ignore) == absent
+    if (other if isinstance(other, str) else json.dumps(other)) != text:
+        assert identity_of(put(config, path, other), ignore=ignore) != absent
+
+
+def test_a_value_is_ignored_however_it_is_written() -> None:
+    for value in (1, 1.0, 10e-1):
+        assert counted({"a": {"b": value}, "c": 2}, ignore=["a.b=1"]) == {"c": 2}
+    assert counted({"a": {"b": True}}, ignore=["a.b=true"]) == {}
+    assert counted({"a": {"b": None}}, ignore=["a.b=null"]) == {}
+    assert counted({"a": {"b": "x"}}, ignore=["a.b=y", "a.c=x", "b=x"]) == {"a": {"b": "x"}}
+
+
 def test_it_is_sixteen_hex_digits_and_does_not_change_between_versions() -> None:
     assert identity_of({"lr": 0.001, "seed": 42, "name": "é"}, ignore=()) == "ead0240c04bc3b2e"
 
@@ -167,6 +187,8 @@ def test_of_the_three_sources_only_the_chosen_ones_settings_count() -> None:
         ("ignore: [stage, hardwear]", "unknown ignored config key 'hardwear'. Did you mean 'hardware'"),
         ("ignore: [data.dri]", r"unknown ignored config key 'data.dri'. Did you mean 'data.dir'"),
         ("ignore: [lr.rate]", "unknown ignored config key 'lr.rate'"),
+        ("ignore: [training.optimiser=adamw]", r"unknown ignored config key 'training.optimiser'. Did you mean"),
+        ("ignore: [training.optimizer=adam]", r"unknown ignored value of training.optimizer 'adam'. Did you mean"),
         ("ignored: [stage]", "must hold one key, 'ignore'"),
         ("[stage]", "must hold one key, 'ignore'"),
     ],

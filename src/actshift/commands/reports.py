@@ -96,6 +96,16 @@ def params_command(request: Namespace) -> int:
     return 0
 
 
+def memory_command(request: Namespace) -> int:
+    """Peak memory of methods on models, estimated and measured, and the cards that hold it."""
+    from actshift.report import memory
+
+    rows = memory.rows_of(request.overrides)
+    console().print(memory.terminal(rows))
+    write_copies(rows, (request.csv, memory.csv), (request.markdown, memory.markdown))
+    return 0
+
+
 def print_tables(store: Store, manifest: Manifest, selection: Selection | None, *, variant: str = "ours") -> None:
     """Write every variant of a table, and print one."""
     from actshift.report.frame import cells

@@ -205,13 +205,14 @@ def sync_command(request: Namespace) -> int:
 
 
 def _refuse_impossible(manifest: Manifest, config: dict[str, Any]) -> None:
-    """Refuse, before any of them trains, a sweep whose runs nothing here can score, or find the data of."""
+    """Refuse, before any of them trains, a sweep whose runs nothing here can score, find the data or the optimizer of."""
     from actshift.tasks import refuse_unscored
-    from actshift.validation import validate_folder
+    from actshift.validation import validate_folder, validate_installed
 
     for planned in manifest.cells:
         refuse_unscored({**planned.config, "stage": manifest.stage})
         validate_folder(config["data"]["dir"], source=planned.config["data"]["source"])
+        validate_installed(planned.config["training"].get("optimizer", "adamw"))
 
 
 def _hardware(request: Namespace, grid: Manifest) -> dict[str, str]:

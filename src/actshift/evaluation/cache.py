@@ -13,10 +13,8 @@ from torch.nn.functional import pad
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 
+from actshift.memory import ROOM
 from actshift.models.packing import Packing
-
-ROOM = 32
-"""Tokens that a layer has room for beyond those it holds: it is copied once in so many tokens."""
 
 
 class Roomy(DynamicLayer):

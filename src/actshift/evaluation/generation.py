@@ -12,6 +12,7 @@ import torch
 from transformers import DynamicCache
 
 from actshift.evaluation.cache import Part, rows_cache
+from actshift.memory import PREFILL
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
 from actshift.models.packing import common_prefix, pack, packed_hidden
@@ -23,8 +24,6 @@ CLOSE_LOOK, STRIDE = 8, 8
 """Rows are asked whether they are decided at each of the first tokens, then at every eighth: asking decodes text."""
 WORTH = 0.75
 """A batch drops its ended rows once at most this share is going on: dropping copies the cache."""
-PREFILL = {"cpu": 2048, "cuda": 32768}
-"""Tokens of prompts read at a time, at most: more leave a CPU's cache; measured there, an estimate for CUDA."""
 
 
 def length_batches(lengths: Sequence[int], *, tokens: int) -> Iterator[list[int]]:

@@ -27,6 +27,7 @@ from actshift.training.batches import (
     warmup_steps,
 )
 from actshift.training.checkpoints import Checkpoints
+from actshift.training.optimizers import build_optimizer
 
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 """Our names of the schedules: transformers' names. All of them warm up linearly."""
@@ -73,8 +74,11 @@ def train(
     plan = {key: training[key] for key in ("batch_size", "epochs", "max_steps")}
     orders = [step_rows(len(rows), **plan, seed=seed) for seed in seeds]
     steps = len(orders[0])
-    optimizer = torch.optim.AdamW(
-        adaptation.parameter_groups(lrs=tuple(lrs)), weight_decay=training["weight_decay"], fused=True
+    optimizer = build_optimizer(
+        training["optimizer"],
+        adaptation.parameter_groups(lrs=tuple(lrs)),
+        weight_decay=training["weight_decay"],
+        seed=seeds[0],
     )
     schedule = training["schedule"]
     scheduler = get_scheduler(

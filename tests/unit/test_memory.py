@@ -1,0 +1,236 @@
+"""Peak memory: what adds up, what follows which option, which cards hold what; held against real bytes where quick."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from actshift.cli import main
+from actshift.composition import compose
+from actshift.memory import CARDS, PREFILL, ROOM, STATES, all_weights, changed_config, estimate_peak, fit
+from actshift.models.loading import meta_model
+from actshift.params import meta_base, trainable_parameters
+from actshift.product import ProductComposer
+from actshift.records import Cell, Record, read_records
+from actshift.report import memory as report
+from actshift.schema import OPTIMIZERS
+from actshift.store import Store
+
+COMPOSE = ProductComposer()  # which composes what is only planned: no optional package is asked for
+EIGHT_BILLION = ("model=llama3.1-8b", "dataset=boolq", "hardware=a100-80gb", "training.precision=bfloat16")
+GB = 1e9
+
+
+def config(*overrides: str) -> dict[str, Any]:
+    return COMPOSE([*EIGHT_BILLION, *overrides])
+
+
+@pytest.mark.parametrize("model", ["llama3.1-8b", "llama3.2-1b", "gemma3-1b", "qwen3-4b"])
+def test_weights_are_those_of_the_model_but_for_its_norms(model: str) -> None:
+    shape = compose([f"model={model}"])["model"]
+    real = sum(parameter.numel() for parameter in meta_model(shape).parameters())
+    assert all_weights(shape["shape"]) == pytest.approx(real, rel=1e-3)
+
+
+@pytest.mark.parametrize("method", ["lora_r8", "post_block", "joint", "reft"])
+def test_what_an_adapter_adds_is_about_what_it_trains(method: str) -> None:
+    own = config(f"method={method}")
+    real = 4 * trainable_parameters(meta_base(own["model"]), own["method"])
+    assert estimate_peak(own).trained == pytest.approx(real, rel=0.05)
+
+
+def test_an_8b_model_is_fine_tuned_on_a_card_of_80_gb_and_steered_on_one_of_24_gb() -> None:
+    sft = config("method=sft", "training.optimizer=adamw_8bit", "hardware.gradient_checkpointing=true")
+    peak = estimate_peak(fit(sft, 80 * GB).peak and sft)
+    assert peak.weights == pytest.approx(16.06 * GB, rel=0.01) and peak.gradients == peak.weights
+    assert peak.states == pytest.approx(8.03 * GB * 2 * (1 + 4 / 256), rel=0.01)
+    assert peak.training < 60 * GB and fit(sft, 80 * GB).fits
+    full = estimate_peak(config("method=sft", "training.precision=float32", "hardware.gradient_checkpointing=true"))
+    assert full.training > 128 * GB, "float32 with AdamW's states: no card of the paper's holds it"
+    found = fit(config("method=post_block"), 24 * GB)
+    assert found.fits and not {"training.precision", "training.optimizer"} & found.changes.keys()
+    assert estimate_peak(changed_config(config("method=post_block"), found.changes)) == found.peak
+
+
+def test_the_parts_follow_the_optimizer_and_what_is_trained() -> None:
+    assert STATES.keys() == OPTIMIZERS.keys()
+    states = {
+        name: estimate_peak(config("method=sft", f"training.optimizer={name}")).states / (8.03 * GB)
+        for name in OPTIMIZERS
+    }
+    expected = {"adamw": 4.0, "adamw_8bit": 2.03, "adamw_bf16_stochastic": 4.0}
+    assert states == pytest.approx(expected, rel=0.01)
+    in_float32 = estimate_peak(config("method=sft", "training.precision=float32"))
+    assert in_float32.states / (8.03 * GB) == pytest.approx(8.0, rel=0.01)
+    for method in ("lora_r8", "post_block"):
+        peak = estimate_peak(config(f"method={method}"))
+        assert peak.trained + peak.gradients + peak.states < 0.03 * peak.weights
+
+
+@pytest.mark.parametrize("method", ["sft", "lora_r8", "post_block", "joint"])
+def test_activations_follow_rows_and_gradient_checkpointing(method: str) -> None:
+    whole = estimate_peak(config(f"method={method}"))
+    recomputed = estimate_peak(config(f"method={method}", "hardware.gradient_checkpointing=true"))
+    fewer = estimate_peak(config(f"method={method}", "hardware.micro_batch=4"))
+    shorter = estimate_peak(config(f"method={method}", "training.max_tokens=256"))
+    assert recomputed.step < whole.step / 4
+    assert fewer.step < 0.55 * whole.step and shorter.step < 0.3 * whole.step
+    assert recomputed.batch == whole.batch == fewer.batch
+    assert dataclasses.replace(whole, step=0.0) == dataclasses.replace(recomputed, step=0.0)
+
+
+def test_what_evaluation_holds_is_what_its_code_holds() -> None:
+    from actshift.evaluation import cache, generation
+
+    assert (PREFILL, ROOM) == (generation.PREFILL, cache.ROOM)
+
+
+@pytest.mark.parametrize("model", ["random-llama", "random-qwen3", "random-gemma3"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_kept_bytes_of_a_layer_are_those_that_autograd_keeps(precision: str, model: str) -> None:
+    """Of a small model, the tensors that are saved for the backward pass, each storage once."""
+    from adapted import attached, base_of, method_config, some_ids
+
+    from actshift.memory import _behind, _inside
+
+    base, rows, tokens = base_of(model, precision), 2, 64
+    weights = {parameter.untyped_storage().data_ptr() for parameter in base.model.parameters()}
+    for method in ("post_block", "lora_r8", "sft"):
+        saved: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor, saved: dict[int, int] = saved) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                saved[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with attached(base, method_config(method, model=model)) as adaptation:
+            base.model.train()
+            adaptation.observe(torch.ones(rows, tokens, dtype=torch.bool))
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                hidden = base.model.get_decoder()(input_ids=some_ids(base, rows, tokens), use_cache=False)
+            base.model.eval()
+        own = compose([f"model={model}", f"method={method}", f"training.precision={precision}"])
+        layers = own["model"]["shape"]["layers"]
+        deep = layers - 1 if method == "post_block" else layers
+        expected = rows * tokens * (deep * _inside(own, tokens) + layers * _behind(own))
+        assert hidden.last_hidden_state.requires_grad
+        assert expected == pytest.approx(sum(saved.values()), rel=0.15), method
+
+
+def test_what_changes_no_result_comes_first_and_no_more_than_is_needed() -> None:
+    steering = config("method=post_block", "training.precision=float32")
+    assert fit(steering, 400 * GB).changes == {}
+    assert fit(steering, 80 * GB).changes.keys() <= {"hardware.gradient_checkpointing", "hardware.evaluation_tokens"}
+    assert fit(steering, 24 * GB).changes["training.precision"] == "bfloat16"
+    sft = config("method=sft", "training.precision=float32")
+    assert fit(sft, 80 * GB).changes["training.optimizer"] in ("adamw_8bit", "adamw_bf16_stochastic")
+    impossible = fit(sft, 24 * GB)
+    assert not impossible.fits and impossible.peak.bytes > 24 * GB
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(path.read_text())))
+
+
+def test_the_command_prints_and_writes_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    request = ["memory", "model=llama3.1-8b,llama3.2-1b", "method=sft,post_block", "training.precision=bfloat16"]
+    assert main([*request, "--csv", "memory.csv", "--markdown", "memory.md"]) == 0
+    shown = capsys.readouterr().out
+    assert "Llama-3.1-8B" in shown and "data set boolq" in shown and "Peak ~" in shown
+    found = rows_of(tmp_path / "memory.csv")
+    assert [(row["model"], row["method"]) for row in found] == [
+        (model, method) for model in ("llama3.1-8b", "llama3.2-1b") for method in ("sft", "post_block")
+    ]
+    assert {row["hardware"] for row in found} == {"a100-80gb", "a100-40gb"}
+    assert found[0]["fits_24gb"] == "False" and found[0]["fits_80gb"] == "True" and found[0]["measured_runs"] == "0"
+    # The overrides of a card can be given back, and the run then fits that card.
+    again = COMPOSE([*EIGHT_BILLION, "method=post_block", *found[1]["overrides_24gb"].split()])
+    assert estimate_peak(again).bytes <= 24 * GB
+    assert "| Llama-3.1-8B | SFT |" in (tmp_path / "memory.md").read_text()
+
+
+def test_records_of_cuda_devices_stand_beside_the_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = config("method=post_block")
+    provenance = {"device": "cuda", "micro_batch": 8, "replicas": {"train": 1}}
+    metrics = {"accuracy": 0.0, "rows": 1, "correct": 0, "diverged": False}
+    cell = Cell("llama3.1-8b", "post_block", "boolq", "paper")
+    from actshift.identity import counted, identity_of, ignored_keys
+
+    changes = [{"peak_memory_bytes": size * 10**9} for size in (30, 50, 34)]
+    changes += [{"peak_memory_bytes": 1, "device": "cpu"}, {"peak_memory_bytes": 2, "replicas": {"train": 5}}]
+    for seed, change in enumerate(changes):
+        part = counted({**own, "seed": seed}, ignore=ignored_keys())
+        record = Record(
+            identity_of(part, ignore=()), "test", cell, own["lr"], seed, part, metrics, {**provenance, **change}
+        )
+        Store(tmp_path / "results").publish(record)
+    row = report._row(own, read_records(tmp_path / "results" / "records"))
+    assert sorted(row.measured) == [30 * 10**9, 34 * 10**9, 50 * 10**9]
+    assert report.texts(row)[7] == "34.0 (3)"
+    other = report._row(
+        config("method=post_block", "hardware.micro_batch=4"), read_records(tmp_path / "results/records")
+    )
+    assert other.measured == () and report.texts(other)[7] == "–"
+
+
+def test_a_wrong_request_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["memory", "model=llama3.1-8bb"]) == 2
+    assert "Did you mean 'llama3.1-8b'" in capsys.readouterr().err
+    assert main(["memory", "dataset=boolq,gsm8k"]) == 2
+    assert "only model= and method= may name several" in capsys.readouterr().err
+
+
+def test_the_command_imports_no_torch() -> None:
+    probe = "import sys; from actshift.cli import main; main(['memory', 'model=llama3.2-1b', 'method=sft']); "
+    probe += "assert not {'torch', 'transformers', 'datasets', 'pandas'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True)
+
+
+def test_a_plan_says_what_makes_a_cell_fit_its_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    request = ["sweep.models=[llama3.1-8b]", "sweep.methods=[post_block,sft]", "sweep.datasets=[boolq]"]
+    assert main(["plan", "figure4", *request, "data.source=hub"]) == 0
+    shown = "".join(capsys.readouterr().out.split())  # a note is folded where the terminal is narrow
+    assert "over80GB:fitswithhardware.gradient_checkpointing=true" in shown
+
+
+# --- the bench ----------------------------------------------------------------------------------------------------
+
+
+def test_the_bench_asks_for_cases_that_compose_and_says_what_it_found() -> None:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+    from bench import table
+    from bench.memory import TARGET, cases
+
+    for cuda, models in ((False, ["llama-100m"]), (True, ["llama3.1-8b"])):
+        configs = [COMPOSE(case) for case in cases(models, cuda=cuda)]
+        trained = {(own["method"]["kind"], own["hardware"]["gradient_checkpointing"]) for own in configs}
+        assert len(trained) == 6 and {own["training"]["optimizer"] for own in configs} == set(OPTIMIZERS)
+        assert {own["hardware"]["device"] for own in configs} == {"cuda" if cuda else "cpu"}
+    ratio = {"median": 1.0, "q1": 0.9, "q3": 1.1, "n": 2}
+    figures = {"cases": [{}, {}, {}], "measured": 2, "ratio": ratio, "lowest": 0.9, "highest": 1.1, "target": TARGET}
+    assert "within 25%: met" in table.line("memory", figures) and "2 of 3" in table.line("memory", figures)
+    assert "missed" in table.line("memory", {**figures, "highest": 1.3})
+    assert "nothing could be measured" in table.line("memory", {**figures, "lowest": None})
+
+
+def test_cards_are_in_ascending_order() -> None:
+    assert list(CARDS) == sorted(CARDS)
