@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml
 		{ echo "actshift needs Python 3.11 or newer, $(PYTHON) is older: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv "$(TORCH)"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[reft]' --group dev
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[reft]' --group dev
 	@touch $@
 
 demo: setup ## Table 1 at small scale: plan, grid, selection, seeds, tables (minutes on two cores, offline)
