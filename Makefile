@@ -32,7 +32,7 @@ bench: setup ## times beside the released code, peft and pyreft (a quarter of an
 	PYTHONPATH=scripts $(BIN)/python -m bench $(if $(DATA),--data $(DATA)) $(ARGS)
 
 test: setup ## the tests that need no GPU, no network and no patience
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not gpu and not network and not slurm"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow and not gpu and not network and not slurm"
 
 test-slow: setup ## the long tests
 	$(BIN)/python -m pytest -m slow

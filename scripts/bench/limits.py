@@ -60,8 +60,9 @@ def rate(options: Options, model: str, dataset: str) -> dict[str, Any]:
         ours = Actshift(case)
         seconds, _ = timed(ours.train, device=case.device)
         training.append(training_operations(case) / seconds / product)
-        seconds, _ = timed(lambda ours=ours: ours.evaluate(stop=False), device=case.device)  # type: ignore[misc]
-        evaluation.append(evaluation_operations(case, [limit] * len(case.scored)) / seconds / product)
+        seconds, outputs = timed(lambda ours=ours: ours.evaluate(stop=False), device=case.device)  # type: ignore[misc]
+        new = [min(limit, len(ids) + 1) for ids in case.base.tokenizer(outputs, add_special_tokens=False)["input_ids"]]
+        evaluation.append(evaluation_operations(case, new) / seconds / product)
         ours.close()
         products.append(product)
     return {

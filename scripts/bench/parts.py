@@ -149,7 +149,7 @@ def evaluation(options: Options, model: str, dataset: str) -> dict[str, Any]:
     """Evaluation alone against one prompt at a time: the same adapter, and answers that are asserted to be equal."""
     scored, repeats = options.scored.get(model, 64), options.repeats
     if dataset == LONG_ANSWERS:  # a prompt takes seconds, one at a time
-        scored, repeats = max(2, scored // 4), max(1, repeats // 3)
+        scored, repeats = max(2, scored // 2), max(1, repeats // 3)
     case = options.case(model, dataset, "steering", scored=scored)
     ours = Actshift(case)
     ours.train()

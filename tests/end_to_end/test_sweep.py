@@ -196,6 +196,7 @@ def test_ctrl_c_ends_cleanly_and_loses_no_step(tmp_path: Path) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("runs/*/claims/*.json")):
