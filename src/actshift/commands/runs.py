@@ -205,7 +205,7 @@ def sync_command(request: Namespace) -> int:
 
 
 def _refuse_impossible(manifest: Manifest, config: dict[str, Any]) -> None:
-    """Refuse, before any of them trains, a sweep whose runs nothing here can score, find the data or the optimizer of."""
+    """Refuse, before any trains, a sweep whose runs nothing here can score, or whose data or optimizer is not here."""
     from actshift.tasks import refuse_unscored
     from actshift.validation import validate_folder, validate_installed
 
