@@ -164,3 +164,8 @@ def test_ranks_are_drawn_by_kind_of_method() -> None:
     assert [text.get_text() for text in panel.get_legend().get_texts()] == ["linear", "nonlinear"]
     assert [text.get_text() for text in panel.get_xticklabels()] == ["1", "8"]
     assert figures.accuracy_by_rank(cells.query("method == 'post_block'")) is None
+
+
+def test_of_two_methods_with_as_many_parameters_the_better_one_is_on_the_front() -> None:
+    points = [(0.1, 5.0, "a"), (0.05, 0.5, "b"), (0.05, 9.0, "c"), (0.1, 70.0, "d"), (100.0, 60.0, "e")]
+    assert list(figures._front(points)) == [(0.05, 9.0), (0.1, 70.0)]

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 def accuracy_by_parameters(cells: pd.DataFrame) -> Figure | None:
     """Mean accuracy over data sets against the share of parameters that train, and the methods that no other beats.
 
-    A method is on the front of its model if none has fewer parameters and a higher average. Only methods whose data
-    sets are all finished are shown.
+    A method is on the front of its model if none has at most as many parameters and at least as high an average. Only
+    methods whose data sets are all finished are shown.
     """
     points: dict[str, list[tuple[float, float, str]]] = {}
     for (model, method), group in _groups(cells, ["model", "method"]):
@@ -40,7 +40,7 @@ def accuracy_by_parameters(cells: pd.DataFrame) -> Figure | None:
     curves = []
     for model, own in points.items():
         curves += [Curve("", model, method, [share], [mean]) for share, mean, method in own]
-        shares, means = zip(*_front(sorted(own)), strict=True)
+        shares, means = zip(*_front(own), strict=True)
         curves.append(Curve("", model, "", shares, means))
     label = "accuracy, mean over data sets (%)"
     return small_multiples(curves, x_label="parameters that train (%)", y_label=label, width=3.4, log=True)
@@ -48,7 +48,7 @@ def accuracy_by_parameters(cells: pd.DataFrame) -> Figure | None:
 
 def _front(points: list[tuple[float, float, str]]) -> Iterator[tuple[float, float]]:
     best = -math.inf
-    for share, mean, _ in points:
+    for share, mean, _ in sorted(points, key=lambda point: (point[0], -point[1])):
         if mean > best:
             best = mean
             yield share, mean
