@@ -53,8 +53,8 @@ def generate(
 
     A row ends at one of the `ends` (the tokenizer's end token where none are given), which is not part of it, or after
     `max_new_tokens`, or once its continuation is `decided`. Rows continue from a key/value cache in which all prompts
-    end at one position. Each of A replicas continues all N prompts:
-    row a N + i is prompt i by replica a, and a batch of at most `batch_tokens` holds the same prompts for each.
+    end at one position. Each of A replicas continues all N prompts: row a N + i is prompt i by replica a, and a batch
+    of at most `batch_tokens` holds the same prompts for each.
     """
     stops = frozenset((base.tokenizer.eos_token_id,) if ends is None else ends)
     replicas = adaptation.replicas
