@@ -27,6 +27,15 @@ SWEEP: dict[str, Any] = {
     "seeds": [42, 43, 44, 45, 46],
     "seeds_by_method": {"sft": [42]},
 }
+COUNTS = {
+    ("llama3.2-1b", "sft", "boolq"): [880],
+    ("llama3.2-1b", "sft", "listops"): [660],
+    ("llama3.2-1b", "lora_r8", "boolq"): [700, 710, 705, 702, 699],
+    ("llama3.2-1b", "lora_r8", "listops"): [600, 601],
+    ("llama3.2-1b", "post_block", "boolq"): [861, 862, 863, 864, 865],
+    ("llama3.2-1b", "post_block", "listops"): [650, 651, 652, 653, 654],
+}
+"""Right answers of the runs of each cell: finished, and of one cell in part."""
 
 
 def compose(overrides: Iterable[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from actshift.memory import BYTES, all_weights, estimate_peak, layer_weights
+from actshift.memory import BYTES, all_weights, changed_config, estimate_peak, layer_weights
 
 if TYPE_CHECKING:
     from actshift.records import Record
@@ -26,11 +26,10 @@ START_SECONDS = {"cpu": 5.0, "cuda": 60.0}
 
 @dataclass(frozen=True)
 class Cost:
-    """Estimated seconds of training and of scoring one split, and the peak of memory in bytes."""
+    """Estimated seconds of training and of scoring one split."""
 
     train_seconds: float
     evaluation_seconds: float
-    peak_bytes: float
 
     @property
     def seconds(self) -> float:
@@ -74,7 +73,7 @@ def estimate(config: Config, *, split: str, trained: bool = False) -> Cost:
     prefill = scored * (prompt * (2 * weights + _attention(shape, prompt)) + head) / rate
     moved = everything * BYTES[precision] / speed["bytes_per_second"] + shape["layers"] * speed["layer_seconds"] / 3
     decoding = batches * answer * moved + scored * answer * (2 * weights + head) / rate
-    return Cost(0.0 if trained else training, prefill + decoding, estimate_peak(config).bytes)
+    return Cost(0.0 if trained else training, prefill + decoding)
 
 
 PAYS = 1.2
@@ -96,14 +95,10 @@ def replica_rows(config: Config, replicas: int) -> int:
     if replicas * alone < PAYS * together:
         return 0
     rows: int = config["hardware"]["micro_batch"]
-    while rows and _peak_at(config, replicas * rows) > config["hardware"]["speed"]["memory_bytes"]:
+    room = config["hardware"]["speed"]["memory_bytes"]
+    while rows and estimate_peak(changed_config(config, {"hardware.micro_batch": replicas * rows})).bytes > room:
         rows //= 2
     return rows
-
-
-def _peak_at(config: Config, micro_batch: int) -> float:
-    hardware = {**config["hardware"], "micro_batch": micro_batch}
-    return estimate_peak({**config, "hardware": hardware}).bytes
 
 
 def _steps(config: Config) -> tuple[int, int]:

@@ -30,11 +30,6 @@ class Count:
     refused: str = ""
 
 
-def hub_models(names: Sequence[str], compose: ProductComposer) -> list[str]:
-    """Those of some models that come from the hub: the others are for tests."""
-    return [name for name in names if compose([f"model={name}"])["model"]["source"] == "hub"]
-
-
 def counts(models: Sequence[str], methods: Sequence[str], compose: ProductComposer) -> Iterator[Count]:
     """A count for every model and method, one base model after the other."""
     for model in models:

@@ -81,3 +81,8 @@ def _beside(config: DictConfig, group: str) -> dict[str, Any]:
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items() if key != group}
+
+
+def hub_models(names: Sequence[str], compose: ProductComposer) -> list[str]:
+    """Those of some models that come from the hub: the others are for tests."""
+    return [name for name in names if compose([f"model={name}"])["model"]["source"] == "hub"]

@@ -9,7 +9,7 @@ import pytest
 
 from actshift.composition import compose
 from actshift.costs import Cost, calibrate, estimate, rows_of
-from actshift.memory import layer_weights
+from actshift.memory import estimate_peak, layer_weights
 from actshift.models.loading import meta_model
 from actshift.records import Cell, Record
 
@@ -41,9 +41,9 @@ def test_more_work_costs_more() -> None:
     base = estimate(config(), split="validation")
     for more in (["method=sft"], ["training.epochs=3"], ["training.max_steps=null", "model=qwen3-4b"]):
         assert estimate(config(*more), split="validation").train_seconds > base.train_seconds
-    assert estimate(config("method=sft"), split="test").peak_bytes > estimate(config(), split="test").peak_bytes
+    assert estimate_peak(config("method=sft")).bytes > estimate_peak(config()).bytes
     assert estimate(config("training.precision=bfloat16"), split="test").train_seconds < base.train_seconds
-    assert estimate(config("hardware.micro_batch=4"), split="test").peak_bytes < base.peak_bytes
+    assert estimate_peak(config("hardware.micro_batch=4")).bytes < estimate_peak(config()).bytes
     assert estimate(config(), split="test", trained=True).train_seconds == 0
     assert estimate(config("training.max_steps=10"), split="test").train_seconds < base.train_seconds / 50
 
@@ -58,7 +58,7 @@ def test_finished_records_correct_the_estimate() -> None:
     record = Record("0" * 16, "validation", cell, 1.0, 42, {}, metrics, provenance)
     calibration = calibrate([record], {record.identity: whole})
     assert calibration.runs == 1
-    cost = Cost(10.0, 1.0, 5.0)
+    cost = Cost(10.0, 1.0)
     corrected = calibration.apply(cost, model="llama3.2-1b", hardware="a100-40gb")
     assert (corrected.train_seconds, corrected.evaluation_seconds) == pytest.approx((20.0, 2.0))
     assert calibration.apply(cost, model="llama3.2-1b", hardware="cpu") == cost, "another machine says nothing"

@@ -12,19 +12,10 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
-from synthetic_sweep import finished, planned
+from synthetic_sweep import COUNTS, finished, planned
 
 from actshift.report import figures, frame
 from actshift.report.panels import Axis, Curve, small_multiples
-
-COUNTS = {
-    ("llama3.2-1b", "sft", "boolq"): [880],
-    ("llama3.2-1b", "sft", "listops"): [660],
-    ("llama3.2-1b", "lora_r8", "boolq"): [700, 710, 705, 702, 699],
-    ("llama3.2-1b", "lora_r8", "listops"): [600, 601],
-    ("llama3.2-1b", "post_block", "boolq"): [861, 862, 863, 864, 865],
-    ("llama3.2-1b", "post_block", "listops"): [650, 651, 652, 653, 654],
-}
 
 
 @pytest.fixture(scope="module")

@@ -131,7 +131,7 @@ def _losses_and_gradients(
     losses: list[float] = []
     parameters = [parameter for _, parameter in adaptation.named_parameters()]
     for part in parts:
-        loss_B = answer_losses(base, adaptation, collate(part, pad_id=base.pad_id, device=CPU))
+        (loss_B,) = answer_losses(base, adaptation, collate(part, pad_id=base.pad_id, device=CPU))
         loss_B.sum().backward()
         losses += loss_B.tolist()
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]

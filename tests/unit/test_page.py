@@ -12,19 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_sweep import finished, planned
+from synthetic_sweep import COUNTS, finished, planned
 
 from actshift.report import frame, tables
 from actshift.report.page import Table, evidence_text, page, selection_rows, warnings
-
-COUNTS = {
-    ("llama3.2-1b", "sft", "boolq"): [880],
-    ("llama3.2-1b", "sft", "listops"): [660],
-    ("llama3.2-1b", "lora_r8", "boolq"): [700, 710, 705, 702, 699],
-    ("llama3.2-1b", "lora_r8", "listops"): [600, 601],
-    ("llama3.2-1b", "post_block", "boolq"): [861, 862, 863, 864, 865],
-    ("llama3.2-1b", "post_block", "listops"): [650, 651, 652, 653, 654],
-}
 
 
 @pytest.fixture(scope="module")

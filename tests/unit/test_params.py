@@ -11,8 +11,8 @@ import pytest
 from adapted import METHODS, attached, base_of, composed, method_config
 
 from actshift.cli import main
-from actshift.params import Count, counts, hub_models, meta_base, trainable_parameters
-from actshift.product import ProductComposer
+from actshift.params import Count, counts, meta_base, trainable_parameters
+from actshift.product import ProductComposer, hub_models
 from actshift.report import paper, params
 
 LLAMA = 1_235_814_400

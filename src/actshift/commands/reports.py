@@ -6,12 +6,12 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from actshift.commands.requests import console, planned_grid, selection_of, stages_of, write_copies
+from actshift.commands.requests import console, own_words, planned_grid, selection_of, stages_of, write_copies
 from actshift.composition import groups
 from actshift.errors import ActshiftError, unknown
 from actshift.manifests import Manifest
 from actshift.planning import read_manifest
-from actshift.product import ProductComposer
+from actshift.product import ProductComposer, hub_models
 from actshift.report import names
 from actshift.selection import Selection
 from actshift.store import Store
@@ -85,7 +85,7 @@ def audit_command(request: Namespace) -> int:
 def params_command(request: Namespace) -> int:
     """Trainable parameters of every method on every model from the hub, with the paper's shares."""
     chosen = _axes(request.axes, ("model", "method"))
-    from actshift.params import counts, hub_models
+    from actshift.params import counts
     from actshift.report import params
 
     composer = ProductComposer()
@@ -100,7 +100,7 @@ def memory_command(request: Namespace) -> int:
     """Peak memory of methods on models, estimated and measured, and the cards that hold it."""
     from actshift.report import memory
 
-    rows = memory.rows_of(request.overrides)
+    rows = memory.rows_of(*own_words(request.overrides, ["model", "method"]))
     console().print(memory.terminal(rows))
     write_copies(rows, (request.csv, memory.csv), (request.markdown, memory.markdown))
     return 0

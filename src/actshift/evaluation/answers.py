@@ -117,7 +117,7 @@ def _losses(
     replicas = adaptation.replicas
     for batch in length_batches([len(example.ids) for example in examples], tokens=batch_tokens // replicas):
         stacked = collate([examples[place] for place in batch] * replicas, pad_id=base.pad_id, device=base.device)
-        yield batch, answer_losses(base, adaptation, stacked).unflatten(0, (replicas, -1)).tolist()
+        yield batch, answer_losses(base, adaptation, stacked).tolist()
 
 
 def _chosen(row: int, label: str, texts: Mapping[str, str], logprobs: Mapping[str, tuple[float, int]]) -> Prediction:

@@ -15,8 +15,9 @@ from actshift.evaluation.cache import Part, rows_cache
 from actshift.memory import PREFILL
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
-from actshift.models.packing import common_prefix, pack, packed_hidden
-from actshift.training.batches import head
+from actshift.models.packing import packed_hidden
+from actshift.tasks.examples import Example
+from actshift.training.batches import collate, head, pack_batch
 
 Decided = Callable[[list[int]], bool]
 
@@ -129,15 +130,10 @@ def _read(base: Base, adaptation: Adaptation, prompts: Sequence[Sequence[int]]) 
     parts: list[Part] = []
     for group in _groups([len(prompt) for prompt in prompts[:size]], tokens=PREFILL[device.type] // replicas):
         places = [replica * size + row for replica in range(replicas) for row in group]
-        chosen = [prompts[place] for place in places]
-        prompt_BT = (torch.arange(max(map(len, chosen)), device=device) < lengths_B[places, None]).contiguous()
-        shared = min(common_prefix(chosen, replicas=replicas), adaptation.alike(prompt_BT))
-        packing = pack([len(prompt) for prompt in chosen], replicas=replicas, shared=shared, device=device)
-        adaptation.observe(prompt_BT, packing)
-        ids_BT = torch.zeros_like(prompt_BT, dtype=torch.long)
-        ids_BT[prompt_BT] = torch.tensor([token for prompt in chosen for token in prompt], device=device)
-        cache = DynamicCache()
-        hidden_AND = packed_hidden(base.model, ids_BT, packing, past_key_values=cache, use_cache=True)
+        chosen = [Example(list(prompts[place]), len(prompts[place]), label="") for place in places]
+        batch, cache = collate(chosen, pad_id=base.pad_id, device=device), DynamicCache()
+        packing = pack_batch(adaptation, batch)
+        hidden_AND = packed_hidden(base.model, batch.ids_BT, packing, past_key_values=cache, use_cache=True)
         last_B = packing.place_BT[:, -1]  # where rows are padded, their last token stands again
         ids_B1[places] = head(base.model, hidden_AND.flatten(0, 1)[last_B]).argmax(-1, keepdim=True)
         parts.append(Part(places, packing, lengths_B[places], cache))

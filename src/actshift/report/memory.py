@@ -14,7 +14,7 @@ from actshift.composition import groups
 from actshift.errors import ActshiftError
 from actshift.estimates import DEFAULT_HARDWARE, HARDWARE
 from actshift.memory import CARDS, Fit, Peak, estimate_peak, fit
-from actshift.product import ProductComposer
+from actshift.product import ProductComposer, hub_models
 from actshift.records import Record, read_records
 from actshift.report import names
 from actshift.report.markdown import table as markdown_table
@@ -58,38 +58,25 @@ class Row:
         return next((card for card in CARDS if self.peak.bytes <= card), None)
 
 
-def rows_of(overrides: Sequence[str]) -> list[Row]:
-    """A row a model and method (`model=A,B`, `method=A,B`; those of the hub, and one of each family).
+def rows_of(axes: Mapping[str, str], overrides: Sequence[str]) -> list[Row]:
+    """A row a model and method: the options that `axes` names, or the models of the hub and one method of each family.
 
-    Other overrides are of all rows. Errors: another group with several options, and what composing refuses.
+    The overrides are of all rows. Errors: another group with several options, and what composing refuses.
     """
-    chosen, others = _parted(overrides)
-    composer = ProductComposer()
-    models = chosen.get("model") or [
-        name for name in groups()["model"] if composer([f"model={name}"])["model"]["source"] == "hub"
-    ]
-    results = Path(composer([*others, f"model={models[0]}"])["results"])
-    records = read_records(results / "records")
-    return [
-        _row(_composed(composer, [f"model={model}", f"method={method}", *others]), records)
-        for model in models
-        for method in chosen.get("method") or METHODS
-    ]
-
-
-def _parted(overrides: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """The axes, which may name several options, and the overrides of all rows."""
-    chosen: dict[str, list[str]] = {}
-    others = []
     for override in overrides:
         key, _, options = override.partition("=")
-        if key in ("model", "method"):
-            chosen[key] = options.split(",")
-        elif "," in options and key in ("dataset", "hardware", "protocol"):
+        if "," in options and key in ("dataset", "hardware", "protocol"):
             raise ActshiftError(f"{override}: the table has one {key}; only model= and method= may name several")
-        else:
-            others.append(override)
-    return chosen, others
+    composer = ProductComposer()
+    models = axes["model"].split(",") if "model" in axes else hub_models(groups()["model"], composer)
+    methods = axes["method"].split(",") if "method" in axes else METHODS
+    results = Path(composer([*overrides, f"model={models[0]}"])["results"])
+    records = read_records(results / "records")
+    return [
+        _row(_composed(composer, [f"model={model}", f"method={method}", *overrides]), records)
+        for model in models
+        for method in methods
+    ]
 
 
 def _composed(composer: ProductComposer, overrides: list[str]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Batches: which rows a step sees, and how rows become tensors.
 
-Shapes: A replicas, B rows, T tokens, N answer tokens of a batch, V words of the vocabulary.
+Shapes: A replicas, B rows, S rows of a replica, T tokens, N answer tokens of a batch, V words of the vocabulary.
 """
 
 from __future__ import annotations
@@ -32,10 +32,6 @@ class Batch:
     @property
     def lengths(self) -> list[int]:
         return [len(example.ids) for example in self.examples]
-
-    def common_prefix(self, replicas: int) -> int:
-        """How many first tokens the rows of each replica's block have in common."""
-        return common_prefix([example.ids for example in self.examples], replicas=replicas)
 
 
 def collate(examples: Sequence[Example], *, pad_id: int, device: torch.device) -> Batch:
@@ -89,14 +85,22 @@ def answer_tokens(examples: Iterable[Example]) -> int:
 
 
 def answer_losses(base: Base, adaptation: Adaptation, batch: Batch) -> torch.Tensor:
-    """The summed negative log-likelihood (nats) of the answer tokens of each row, loss_B; blocks go by replica.
+    """The summed negative log-likelihood (nats) of the answer tokens of each of the S rows of each replica, loss_AS."""
+    loss_B = row_losses(base.model, batch, pack_batch(adaptation, batch))
+    return loss_B.unflatten(0, (adaptation.replicas, -1))
+
+
+def pack_batch(adaptation: Adaptation, batch: Batch) -> Packing:
+    """The packing of a batch for the pass to come, which the method is told of; blocks of rows go by replica.
 
     What all rows of a replica begin with is computed once, as far as the method changes it alike in all of them.
     """
-    shared = min(batch.common_prefix(adaptation.replicas), adaptation.alike(batch.prompt_BT))
-    packing = pack(batch.lengths, replicas=adaptation.replicas, shared=shared, device=base.device)
+    replicas = adaptation.replicas
+    prefix = common_prefix([example.ids for example in batch.examples], replicas=replicas)
+    shared = min(prefix, adaptation.alike(batch.prompt_BT))
+    packing = pack(batch.lengths, replicas=replicas, shared=shared, device=batch.ids_BT.device)
     adaptation.observe(batch.prompt_BT, packing)
-    return row_losses(base.model, batch, packing)
+    return packing
 
 
 def row_losses(model: PreTrainedModel, batch: Batch, packing: Packing) -> torch.Tensor:

@@ -151,7 +151,7 @@ def _losses(
     total_A = torch.zeros(len(blocks), dtype=torch.float64, device=base.device)
     for batch in _batches(base, blocks, size=micro_batch):
         with phase("forward"):
-            loss_A = answer_losses(base, adaptation, batch).unflatten(0, (len(blocks), -1)).sum(1)
+            loss_A = answer_losses(base, adaptation, batch).sum(1)
         with phase("backward"):
             (loss_A / tokens_A)[alive].sum().backward()
         total_A += loss_A.detach()
@@ -182,7 +182,7 @@ def mean_loss(base: Base, adaptation: Adaptation, *, rows: Sequence[Example], mi
     total_A = torch.zeros(len(blocks), dtype=torch.float64, device=base.device)
     with _mode(base.model, training=False):
         for batch in _batches(base, blocks, size=micro_batch):
-            total_A += answer_losses(base, adaptation, batch).unflatten(0, (len(blocks), -1)).sum(1)
+            total_A += answer_losses(base, adaptation, batch).sum(1)
     means: list[float] = (total_A / max(answer_tokens(rows), 1)).tolist()
     return means
 
