@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 import torch
 from adapted import CPU, another_base, attached, base_of, method_config, perturb, some_ids
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.functional import cross_entropy
 
 from actshift.methods.base import Adaptation
 from actshift.models import packing as module
@@ -41,8 +44,8 @@ def test_every_token_has_a_place_and_a_home(lengths: list[int], replicas: int, s
             assert int(packed_M[at]) == owner * longest + place and bool(real_M[at])
             assert int(found.position_AN.flatten()[at]) == place
             assert at // found.home_AN.shape[1] == row // size, "a replica's rows are in its own sequence"
-    assert sum(count for count, _ in found.frames) == len(flat)
-    assert len(found.spread_L) == sum(count * tokens for count, tokens in found.frames)
+    assert sum(frame.rows for frame in found.frames) == len(flat)
+    assert len(found.spread_L) == sum(frame.rows * frame.tokens for frame in found.frames)
     # A packed token's result is taken from a position that it is spread to.
     assert torch.equal(found.spread_L[found.home_AN.flatten()[real_M]], torch.arange(len(packed_M))[real_M])
     owned_L = found.owner_L < len(packed_M)
@@ -50,6 +53,31 @@ def test_every_token_has_a_place_and_a_home(lengths: list[int], replicas: int, s
     for replica, positions_SP in enumerate(found.shared_ASP):
         expected_P = replica * found.home_AN.shape[1] + torch.arange(shared)
         assert all(torch.equal(found.spread_L[positions_P], expected_P) for positions_P in positions_SP)
+
+
+@given(lengths=LENGTHS, replicas=st.integers(1, 3), shared=st.integers(0, 3), back=st.integers(1, 30))
+def test_what_is_read_is_computed(lengths: list[int], replicas: int, shared: int, back: int) -> None:
+    flat = lengths * replicas
+    firsts = [max(length - back, 0) for length in flat]
+    found = pack(flat, firsts=firsts, replicas=replicas, shared=shared, device=CPU)
+    places = {
+        int(found.place_BT[row, place]) for row, length in enumerate(flat) for place in range(firsts[row], length)
+    }
+    if found.read_AM is None:
+        assert len(places) > module.MOST * found.home_AN.numel()
+    else:
+        assert set(found.read_AM.flatten().tolist()) == places, "replicas of equal rows have nothing to fill up with"
+        assert found.read_AM.shape[0] == replicas
+        widths_A1 = torch.arange(replicas)[:, None]
+        assert torch.equal(found.read_AM // found.home_AN.shape[1], widths_A1.expand_as(found.read_AM))
+    for frame, rows in zip(found.frames, _rows_of(found, flat), strict=True):
+        assert frame.first == min(firsts[row] for row in rows)
+
+
+def _rows_of(packing: Packing, lengths: list[int]) -> list[list[int]]:
+    """The rows of each frame."""
+    order = iter(sorted(range(len(lengths)), key=lambda row: lengths[row]))
+    return [[next(order) for _ in range(frame.rows)] for frame in packing.frames]
 
 
 @given(lengths=LENGTHS)
@@ -63,7 +91,7 @@ def test_no_other_frames_are_cheaper(lengths: list[int]) -> None:
         ends = range(1, len(rows) + 1)
         return min((end * rows[end - 1] ** 2 + 150 + cheapest(rows[end:]) for end in ends), default=0)
 
-    assert sum(count * tokens**2 + 150 for count, tokens in frames) == cheapest(ordered)
+    assert sum(frame.rows * frame.tokens**2 + 150 for frame in frames) == cheapest(ordered)
 
 
 def rows_with_prefix(base: Base, *, prefix: int, lengths: list[int]) -> list[list[int]]:
@@ -73,11 +101,12 @@ def rows_with_prefix(base: Base, *, prefix: int, lengths: list[int]) -> list[lis
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("starting", [0, 10**6])
+@pytest.mark.parametrize("read", [None, 1, 3])
 @pytest.mark.parametrize("model", MODELS)
 def test_hidden_states_are_those_of_each_row_alone(
-    model: str, starting: int, attention: str, monkeypatch: pytest.MonkeyPatch
+    model: str, read: int | None, starting: int, attention: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where rows are longer than a sliding window, and where frames are many or one."""
+    """Also where rows are longer than a sliding window, where frames are many or one, and where few tokens are read."""
     monkeypatch.setitem(module.FRAME, "cpu", starting)
     base = another_base(model)
     base.model.set_attn_implementation(attention)
@@ -90,13 +119,15 @@ def test_hidden_states_are_those_of_each_row_alone(
     ids = rows_with_prefix(base, prefix=4, lengths=[9, 3, 25, 17])
     batch = collate([Example(row, len(row), "") for row in ids], pad_id=base.pad_id, device=CPU)
     assert common_prefix(ids, replicas=1) >= 4
-    packing = pack(batch.lengths, replicas=1, shared=4, device=CPU)
+    firsts = [0 if read is None else length - read for length in batch.lengths]
+    packing = pack(batch.lengths, firsts=firsts, replicas=1, shared=4, device=CPU)
+    assert (packing.read_AM is None) == (read is None)
     with torch.no_grad():
-        hidden_ND = packed_hidden(base.model, batch.ids_BT, packing, use_cache=False)[0]
+        hidden_ND = packed_hidden(base, batch.ids_BT, packing, use_cache=False)[0]
         for row, own in enumerate(ids):
             alone_TD = base.model.get_decoder()(input_ids=torch.tensor([own]), use_cache=False).last_hidden_state[0]
-            found_TD = hidden_ND[packing.place_BT[row, : len(own)]]
-            torch.testing.assert_close(found_TD, alone_TD, rtol=1e-4, atol=2e-5)
+            found_TD = hidden_ND[packing.place_BT[row, firsts[row] : len(own)]]
+            torch.testing.assert_close(found_TD, alone_TD[firsts[row] :], rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize(
@@ -111,27 +142,39 @@ def test_hidden_states_are_those_of_each_row_alone(
     ],
     ids=lambda method: " ".join(method),
 )
-@pytest.mark.parametrize("model", ["random-llama", "random-gemma3"])
+@pytest.mark.parametrize("model", MODELS)
 def test_losses_and_gradients_are_those_of_rows_one_by_one(model: str, method: tuple[str, ...]) -> None:
+    """Of rows in passes of transformers' own, every token of the last layer computed."""
     base = base_of(model)
     ids = rows_with_prefix(base, prefix=5, lengths=[9, 3, 12, 4])
     rows = [Example(row, len(row) - 2, "") for row in ids]
     with attached(base, method_config(*method, model=model)) as adaptation:
         perturb(adaptation)
-        together = _losses_and_gradients(base, adaptation, [rows])
-        apart = _losses_and_gradients(base, adaptation, [[row] for row in rows])
+        together = _losses_and_gradients(adaptation, [_packed_losses(base, adaptation, rows)])
+        apart = _losses_and_gradients(adaptation, (_alone(base, adaptation, row) for row in rows))
     assert together[0] == pytest.approx(apart[0], rel=1e-5)
     for found, expected in zip(together[1], apart[1], strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
+def _packed_losses(base: Base, adaptation: Adaptation, rows: list[Example]) -> torch.Tensor:
+    (loss_B,) = answer_losses(base, adaptation, collate(rows, pad_id=base.pad_id, device=CPU))
+    return loss_B
+
+
+def _alone(base: Base, adaptation: Adaptation, row: Example) -> torch.Tensor:
+    ids_1T = torch.tensor([row.ids])
+    adaptation.observe(torch.arange(ids_1T.shape[1])[None] < row.prompt_length)
+    logits_TV = base.model(input_ids=ids_1T, use_cache=False).logits[0, row.prompt_length - 1 : -1]
+    return cross_entropy(logits_TV, ids_1T[0, row.prompt_length :], reduction="sum")[None]
+
+
 def _losses_and_gradients(
-    base: Base, adaptation: Adaptation, parts: list[list[Example]]
+    adaptation: Adaptation, passes: Iterable[torch.Tensor]
 ) -> tuple[list[float], list[torch.Tensor]]:
     losses: list[float] = []
     parameters = [parameter for _, parameter in adaptation.named_parameters()]
-    for part in parts:
-        (loss_B,) = answer_losses(base, adaptation, collate(part, pad_id=base.pad_id, device=CPU))
+    for loss_B in passes:
         loss_B.sum().backward()
         losses += loss_B.tolist()
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
@@ -165,8 +208,27 @@ def test_a_token_in_common_is_computed_once() -> None:
     assert [tuple(shape[:2]) for shape in seen] == [(1, 6 + 4 + 7 + 5)]
 
 
-def test_attention_outside_packed_passes_is_the_models_own() -> None:
+def test_the_last_layer_computes_what_is_read() -> None:
+    base, seen = base_of("random-llama"), []
+    rows = [Example(ids, len(ids) - 2, "") for ids in rows_with_prefix(base, prefix=6, lengths=[4, 7, 5])]
+    layer, _ = base.sites.last
+    projections = [*layer.self_attn.children(), *layer.mlp.children()]
+    with attached(base, method_config("post_block", model="random-llama")) as adaptation:
+        hooks = [
+            each.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[1]), always_call=True)
+            for each in projections
+            if isinstance(each, torch.nn.Linear)
+        ]
+        _packed_losses(base, adaptation, rows)
+        for hook in hooks:
+            hook.remove()
+    few, all_of_them = 3 * 3, 6 + 4 + 7 + 5  # the last prompt token and two answer tokens a row
+    assert sorted(seen) == [few] * 5 + [all_of_them] * 2, "keys and values alone are those of all tokens"
+
+
+def test_nothing_of_packed_passes_stays() -> None:
     base, before = base_of("random-llama"), base_of("random-llama").model.config._attn_implementation
-    packing: Packing = pack([3], replicas=1, shared=0, device=CPU)
-    packed_hidden(base.model, some_ids(base, 1, 3), packing)
+    packing: Packing = pack([8], firsts=[7], replicas=1, shared=0, device=CPU)
+    packed_hidden(base, some_ids(base, 1, 8), packing)
     assert base.model.config._attn_implementation == before in module.PACKED
+    assert not any(each._forward_hooks or each._forward_pre_hooks for each in base.model.modules())

@@ -62,7 +62,7 @@ def test_a_batch_is_padded_on_the_right_and_masked_by_position() -> None:
 def loss_of(base: Base, rows: list[Example], *, pad_id: int = 0) -> tuple[float, int]:
     with torch.no_grad():
         batch = collate(rows, pad_id=pad_id, device=CPU)
-        total = row_losses(base.model, batch, pack(batch.lengths, replicas=1, shared=0, device=CPU)).sum()
+        total = row_losses(base, batch, pack(batch.lengths, replicas=1, shared=0, device=CPU)).sum()
     return total.item(), answer_tokens(rows)
 
 

@@ -66,13 +66,16 @@ class Part:
         return self.packing.place_BT.gather(1, back_BT.clamp(min=0))
 
 
-def rows_cache(parts: Sequence[Part], *, config: PreTrainedConfig) -> DynamicCache:
-    """One cache of all rows from those of packed passes, which are emptied. All rows end at the last position."""
+def rows_cache(parts: Sequence[Part], *, config: PreTrainedConfig, new_tokens: int) -> DynamicCache:
+    """One cache of all rows from those of packed passes, which are emptied. All rows end at the last position.
+
+    At most `new_tokens` will follow.
+    """
     found = DynamicCache(config=config)
     for number, layer in enumerate(found.layers):
         assert isinstance(layer, DynamicLayer), f"no way to fill a cache of {type(layer).__name__}"
         # A sliding layer cuts what it holds by its length, so it gets no room.
-        room = 0 if layer.is_sliding else ROOM
+        room = 0 if layer.is_sliding else min(ROOM, new_tokens)
         keys_BHTK, values_BHTK = (_rows(parts, number, name, room=room) for name in ("keys", "values"))
         if layer.is_sliding:
             layer.update(keys_BHTK, values_BHTK)
@@ -89,9 +92,11 @@ def _rows(parts: Sequence[Part], number: int, name: str, *, room: int) -> torch.
         packed_AHNK = getattr(part.cache.layers[number], name)
         setattr(part.cache.layers[number], name, None)
         if store_BHTK is None:
-            store_BHTK = packed_AHNK.new_zeros(rows, packed_AHNK.shape[1], width + room, packed_AHNK.shape[3])
+            store_BHTK = packed_AHNK.new_empty(rows, packed_AHNK.shape[1], width + room, packed_AHNK.shape[3])
         own_BTHK = packed_AHNK.transpose(1, 2).flatten(0, 1)[part.left_BT]
         places_B = torch.tensor(part.places, device=packed_AHNK.device)
-        store_BHTK[places_B, :, width - own_BTHK.shape[1] : width] = own_BTHK.transpose(1, 2)
+        start = width - own_BTHK.shape[1]
+        store_BHTK[places_B, :, :start] = 0  # no one looks there, but what is nothing times no number is no number
+        store_BHTK[places_B, :, start:width] = own_BTHK.transpose(1, 2)
     assert store_BHTK is not None
     return store_BHTK

@@ -76,7 +76,7 @@ def _continue(
     decided: Decided | None,
 ) -> list[list[int]]:
     """Continue one batch until every row has ended; rows that have leave the batch when enough of them have."""
-    state = _read(base, adaptation, prompts)
+    state = _read(base, adaptation, prompts, new_tokens=max_new_tokens)
     new: list[list[int]] = [[] for _ in prompts]
     rows = list(range(len(prompts)))  # the rows that are in the batch still
     going = set(rows)
@@ -121,7 +121,7 @@ class _State:
         self.position_B1 = self.position_B1 + 1
 
 
-def _read(base: Base, adaptation: Adaptation, prompts: Sequence[Sequence[int]]) -> _State:
+def _read(base: Base, adaptation: Adaptation, prompts: Sequence[Sequence[int]], *, new_tokens: int) -> _State:
     """The batch behind its prompts, which are read end to end, as many at a time as suit the device."""
     replicas, device = adaptation.replicas, base.device
     size = len(prompts) // replicas
@@ -133,13 +133,14 @@ def _read(base: Base, adaptation: Adaptation, prompts: Sequence[Sequence[int]]) 
         chosen = [Example(list(prompts[place]), len(prompts[place]), label="") for place in places]
         batch, cache = collate(chosen, pad_id=base.pad_id, device=device), DynamicCache()
         packing = pack_batch(adaptation, batch)
-        hidden_AND = packed_hidden(base.model, batch.ids_BT, packing, past_key_values=cache, use_cache=True)
+        hidden_AND = packed_hidden(base, batch.ids_BT, packing, past_key_values=cache, use_cache=True)
         last_B = packing.place_BT[:, -1]  # where rows are padded, their last token stands again
         ids_B1[places] = head(base.model, hidden_AND.flatten(0, 1)[last_B]).argmax(-1, keepdim=True)
         parts.append(Part(places, packing, lengths_B[places], cache))
     longest = int(lengths_B.max())
     attention_BT = (torch.arange(longest, device=device) >= longest - lengths_B[:, None]).long()
-    return _State(ids_B1, lengths_B[:, None], attention_BT, rows_cache(parts, config=base.model.config))
+    whole = rows_cache(parts, config=base.model.config, new_tokens=new_tokens)
+    return _State(ids_B1, lengths_B[:, None], attention_BT, whole)
 
 
 def _groups(lengths: Sequence[int], *, tokens: int) -> list[list[int]]:

@@ -20,6 +20,8 @@ class Architecture:
     type: str
     layers: str
     sites: dict[str, Site]
+    tokenwise: tuple[str, ...] = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
+    """Modules below a layer that take tokens one by one, and whose result at a token no other token looks at."""
 
 
 _LLAMA = Architecture(

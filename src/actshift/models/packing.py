@@ -4,8 +4,12 @@ What a decoder does outside attention it does token by token: rows need not be p
 all rows have in common (an instruction) need only be there once. Attention alone sees rows. There the packed tokens
 are spread into frames of rows of about one length, padded on the right, and what it gives is gathered again.
 
-Shapes: A replicas, B rows of all replicas, T tokens of the longest row, N packed tokens of a replica, L positions of
-all frames, S rows of a replica, P tokens in common, H heads, K head size, F numbers of a position.
+Of the last layer only the keys and values are wanted of every token: what else it computes is computed at the tokens
+whose last hidden state is read, from the one that predicts a row's first answer token on.
+
+Shapes: A replicas, B rows of all replicas, T tokens of the longest row, N packed tokens of a replica, M of them read,
+L positions of all frames, Q of them that look back, S rows of a replica, P tokens in common, H heads, K head size, F
+numbers of a position.
 """
 
 from __future__ import annotations
@@ -19,13 +23,30 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, PreTrainedModel
+from torch import nn
+from torch.nn.functional import pad
+from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from actshift.models.loading import Base
 
 PACKED = {"sdpa": "packed-sdpa", "eager": "packed-eager"}
 """Transformers' implementations of attention, and ours over each that spreads and gathers."""
 FRAME = {"cpu": 4096, "cuda": 65536}
 """What one more frame costs, in pairs of positions: measured with the smallest model on a CPU, an estimate for CUDA."""
+
+
+MOST = 0.75
+"""Where more than this share of tokens is read, the last layer computes all: choosing some costs copies of them."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """So many rows of so many tokens; nothing is read before the position `first` of any."""
+
+    rows: int
+    tokens: int
+    first: int
 
 
 @dataclass(frozen=True)
@@ -52,16 +73,23 @@ class Packing:
     """The positions of the tokens that the rows of a replica have in common."""
     real_AN: torch.Tensor | None
     """False at the padding of sequences; None where there is none."""
-    frames: list[tuple[int, int]]
-    """Rows and tokens of each frame."""
+    read_AM: torch.Tensor | None
+    """The places of the tokens that are read; where a replica has fewer than another, of some more. None: of all."""
+    frames: list[Frame]
 
     def gather(self, values_BT: torch.Tensor) -> torch.Tensor:
         """The values of the packed tokens, values_AN."""
         return values_BT.flatten()[self.source_AN]
 
 
-def pack(lengths: Sequence[int], *, replicas: int, shared: int, device: torch.device) -> Packing:
-    """The packing of rows of some `lengths`, in blocks of equal size, one a replica; each has `shared` first tokens."""
+def pack(
+    lengths: Sequence[int], *, firsts: Sequence[int] | None = None, replicas: int, shared: int, device: torch.device
+) -> Packing:
+    """The packing of rows of some `lengths`, in blocks of equal size, one a replica; each has `shared` first tokens.
+
+    Of the last hidden state of a row, what stands from its place in `firsts` on is read: all where none are given.
+    """
+    firsts = [0] * len(lengths) if firsts is None else firsts
     lengths_B1 = torch.tensor(lengths)[:, None]
     rests_AS = (lengths_B1 - shared).view(replicas, -1)
     used_A1 = shared + rests_AS.sum(1, keepdim=True)
@@ -77,11 +105,11 @@ def pack(lengths: Sequence[int], *, replicas: int, shared: int, device: torch.de
     own_BT.unflatten(0, rests_AS.shape)[:, 1:, :shared] = False
 
     order, cuts = _frames(lengths, starting=FRAME[device.type])
-    frames = [(end - start, lengths[order[end - 1]]) for start, end in pairwise(cuts)]
-    inside = [
-        (order[start:end], slice(0, frame[1])) for (start, end), frame in zip(pairwise(cuts), frames, strict=True)
-    ]
-    token_L = torch.cat([_numbers(token_BT)[rows, span].flatten() for rows, span in inside])  # which of the B T it is
+    framed = [order[start:end] for start, end in pairwise(cuts)]
+    frames = [Frame(len(rows), lengths[rows[-1]], min(firsts[row] for row in rows)) for rows in framed]
+    token_L = torch.cat(  # which of the B T it is
+        [_numbers(token_BT)[rows, : frame.tokens].flatten() for rows, frame in zip(framed, frames, strict=True)]
+    )
     position_BT = torch.zeros_like(place_BT)
     position_BT.view(-1)[token_L] = torch.arange(len(token_L))
 
@@ -101,10 +129,22 @@ def pack(lengths: Sequence[int], *, replicas: int, shared: int, device: torch.de
         owner_L=torch.where(own_L, spread_L, replicas * width),
         shared_ASP=position_BT[:, :shared].unflatten(0, (replicas, -1)),
         real_AN=None if bool(real_AN.all()) else real_AN,
+        read_AM=_read(place_BT[token_BT & (torch.arange(max(lengths)) >= torch.tensor(firsts)[:, None])], real_AN),
         frames=frames,
     )
     found = {field.name: getattr(packing, field.name) for field in fields(packing)}
     return Packing(**{name: _to(value, device) for name, value in found.items()})
+
+
+def _read(places: torch.Tensor, real_AN: torch.Tensor) -> torch.Tensor | None:
+    """The packed places that are among `places` in front, as many a replica; None where they are most of all."""
+    read_AN = torch.zeros_like(real_AN)
+    read_AN.view(-1)[places] = True
+    most = int(read_AN.sum(1).max())
+    if most > MOST * read_AN.shape[1]:
+        return None
+    order_AN = read_AN.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+    return _numbers(read_AN).gather(1, order_AN[:, :most])
 
 
 def _numbers(values: torch.Tensor) -> torch.Tensor:
@@ -140,24 +180,70 @@ def common_prefix(rows: Sequence[Sequence[int]], *, replicas: int) -> int:
     )
 
 
-def packed_hidden(model: PreTrainedModel, ids_BT: torch.Tensor, packing: Packing, **options: Any) -> torch.Tensor:
-    """The decoder's last hidden state at the packed tokens of rows, hidden_AND."""
-    with packed_attention(model):
-        hidden_AND: torch.Tensor = model.get_decoder()(
+def packed_hidden(base: Base, ids_BT: torch.Tensor, packing: Packing, **options: Any) -> torch.Tensor:
+    """The decoder's last hidden state at the packed tokens of rows, hidden_AND: right where the packing has it read."""
+    with packed_passes(base):
+        hidden_AND: torch.Tensor = base.model.get_decoder()(
             input_ids=packing.gather(ids_BT), position_ids=packing.position_AN, packing=packing, **options
         ).last_hidden_state
     return hidden_AND
 
 
 @contextmanager
-def packed_attention(model: PreTrainedModel) -> Iterator[None]:
-    """The model's attention by rows of a packing, for passes that have one; backward passes that recompute included."""
-    before = model.config._attn_implementation
-    model.config._attn_implementation = PACKED.get(before, before)
+def packed_passes(base: Base) -> Iterator[None]:
+    """The model's attention by rows of a packing, its last layer where it is read, for passes that have a packing.
+
+    A backward pass that recomputes is one of them.
+    """
+    config = base.model.config
+    before = config._attn_implementation
+    if before in PACKED.values():
+        yield
+        return
+    config._attn_implementation = PACKED.get(before, before)
+    last = _LastLayer(*base.sites.last)
     try:
         yield
     finally:
-        model.config._attn_implementation = before
+        last.detach()
+        config._attn_implementation = before
+
+
+class _LastLayer:
+    """The tokenwise modules of the last layer, called with the tokens that are read; 0 is their result at others.
+
+    Changes that a method makes to what goes into a module or comes out of it see all tokens.
+    """
+
+    def __init__(self, layer: nn.Module, modules: Sequence[nn.Module]) -> None:
+        self._packing: Packing | None = None
+        self._hooks = [layer.register_forward_pre_hook(self._begin, with_kwargs=True)]
+        for module in modules:
+            self._hooks += [
+                module.register_forward_pre_hook(self._choose),
+                module.register_forward_hook(self._place, prepend=True),
+            ]
+
+    def detach(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _begin(self, _: nn.Module, __: object, options: dict[str, Any]) -> None:
+        self._packing = options.get("packing")
+
+    def _choose(self, _: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+        if self._packing is None or self._packing.read_AM is None:
+            return None
+        read_AM = self._packing.read_AM
+        return (inputs[0].flatten(0, 1).index_select(0, read_AM.flatten()).unflatten(0, read_AM.shape), *inputs[1:])
+
+    def _place(self, _: nn.Module, __: object, found_AMF: torch.Tensor) -> torch.Tensor | None:
+        if self._packing is None or self._packing.read_AM is None:
+            return None
+        shape_AN = self._packing.source_AN.shape
+        all_NF = found_AMF.new_zeros(shape_AN.numel(), found_AMF.shape[-1])
+        all_NF = all_NF.index_copy(0, self._packing.read_AM.flatten(), found_AMF.flatten(0, 1))
+        return all_NF.unflatten(0, shape_AN)
 
 
 def _attention(
@@ -176,30 +262,36 @@ def _attention(
     # Each model has its eager attention beside its modules.
     eager = sys.modules[type(module).__module__].eager_attention_forward
     attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager)
-    sizes = [rows * tokens for rows, tokens in packing.frames]
+    sizes = [frame.rows * frame.tokens for frame in packing.frames]
+    last = module.layer_idx == module.config.num_hidden_layers - 1  # type: ignore[union-attr, operator]
     framed = [_Spread.apply(each.transpose(1, 2), packing).split(sizes) for each in (query_AHNK, key_AHNK, value_AHNK)]
     found = []
     for frame, *parts in zip(packing.frames, *framed, strict=True):
-        query_BHTK, key_BHTK, value_BHTK = (each.unflatten(0, frame).transpose(1, 2) for each in parts)
-        mask_11TT = _mask(query_BHTK, sliding_window, always=implementation == "eager")
-        found_BTHK, _ = attend(module, query_BHTK, key_BHTK, value_BHTK, mask_11TT, **options)
-        found.append(found_BTHK.flatten(0, 1))
+        query_BHTK, key_BHTK, value_BHTK = (
+            each.unflatten(0, (frame.rows, frame.tokens)).transpose(1, 2) for each in parts
+        )
+        # A causal kernel does half of all pairs; a mask that leaves out more is worth it.
+        first = frame.first if last and 2 * frame.first >= frame.tokens else 0
+        mask_11QT = _mask(key_BHTK, sliding_window, first=first, always=implementation == "eager")
+        found_BQHK, _ = attend(module, query_BHTK[:, :, first:], key_BHTK, value_BHTK, mask_11QT, **options)
+        found.append(pad(found_BQHK, (0, 0, 0, 0, first, 0)).flatten(0, 1))
     return _Gather.apply(torch.cat(found) if len(found) > 1 else found[0], packing), None
 
 
-def _mask(query_BHTK: torch.Tensor, window: int | None, *, always: bool) -> torch.Tensor | None:
+def _mask(key_BHTK: torch.Tensor, window: int | None, *, first: int, always: bool) -> torch.Tensor | None:
     """0 where a position looks, back to at most `window` positions with itself, and the type's least number elsewhere.
 
-    None where that is all positions up to its own, unless it is `always` wanted: sdpa is causal without it.
+    Those that look are from the `first` on. None where each looks at all positions up to its own, unless a mask is
+    `always` wanted: sdpa is causal without one.
     """
-    tokens = query_BHTK.shape[2]
-    if not always and (window is None or tokens <= window):
+    tokens = key_BHTK.shape[2]
+    if not first and not always and (window is None or tokens <= window):
         return None
-    place_T = torch.arange(tokens, device=query_BHTK.device)
-    back_TT = place_T[:, None] - place_T
-    seen_TT = (back_TT >= 0) & (back_TT < (window or tokens))
-    mask_TT = torch.zeros_like(seen_TT, dtype=query_BHTK.dtype)
-    return mask_TT.masked_fill(~seen_TT, torch.finfo(query_BHTK.dtype).min)[None, None]
+    place_T = torch.arange(tokens, device=key_BHTK.device)
+    back_QT = place_T[first:, None] - place_T
+    seen_QT = (back_QT >= 0) & (back_QT < (window or tokens))
+    mask_QT = torch.zeros_like(seen_QT, dtype=key_BHTK.dtype)
+    return mask_QT.masked_fill(~seen_QT, torch.finfo(key_BHTK.dtype).min)[None, None]
 
 
 class _Spread(torch.autograd.Function):

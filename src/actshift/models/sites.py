@@ -43,6 +43,12 @@ class Sites:
             raise unknown("site", site, self._map.sites, where=f"method.site (architecture {self.architecture})")
         return _submodule(self._layers[layer], self._map.sites[site].path)
 
+    @property
+    def last(self) -> tuple[nn.Module, list[nn.Module]]:
+        """The last decoder layer, and its modules whose result at a token matters for that token alone."""
+        layer = self._layers[-1]
+        return layer, [_submodule(layer, path) for path in self._map.tokenwise]
+
     def hook(self, site: str, layer: int, change: Change) -> RemovableHandle:
         """Replace the hidden state h_BTD at a site by ``change(h_BTD)`` in every forward pass until removed."""
         module = self.module(site, layer)

@@ -33,6 +33,11 @@ class Batch:
     def lengths(self) -> list[int]:
         return [len(example.ids) for example in self.examples]
 
+    @property
+    def firsts(self) -> list[int]:
+        """The place in each row that predicts its first answer token; the last one where it has none."""
+        return [max(min(example.prompt_length, len(example.ids)) - 1, 0) for example in self.examples]
+
 
 def collate(examples: Sequence[Example], *, pad_id: int, device: torch.device) -> Batch:
     """The batch of some rows."""
@@ -86,7 +91,7 @@ def answer_tokens(examples: Iterable[Example]) -> int:
 
 def answer_losses(base: Base, adaptation: Adaptation, batch: Batch) -> torch.Tensor:
     """The summed negative log-likelihood (nats) of the answer tokens of each of the S rows of each replica, loss_AS."""
-    loss_B = row_losses(base.model, batch, pack_batch(adaptation, batch))
+    loss_B = row_losses(base, batch, pack_batch(adaptation, batch))
     return loss_B.unflatten(0, (adaptation.replicas, -1))
 
 
@@ -98,16 +103,16 @@ def pack_batch(adaptation: Adaptation, batch: Batch) -> Packing:
     replicas = adaptation.replicas
     prefix = common_prefix([example.ids for example in batch.examples], replicas=replicas)
     shared = min(prefix, adaptation.alike(batch.prompt_BT))
-    packing = pack(batch.lengths, replicas=replicas, shared=shared, device=batch.ids_BT.device)
+    packing = pack(batch.lengths, firsts=batch.firsts, replicas=replicas, shared=shared, device=batch.ids_BT.device)
     adaptation.observe(batch.prompt_BT, packing)
     return packing
 
 
-def row_losses(model: PreTrainedModel, batch: Batch, packing: Packing) -> torch.Tensor:
+def row_losses(base: Base, batch: Batch, packing: Packing) -> torch.Tensor:
     """loss_B of rows packed so. The output head is applied at the positions that predict an answer token alone."""
-    hidden_AND = packed_hidden(model, batch.ids_BT, packing, use_cache=False)
+    hidden_AND = packed_hidden(base, batch.ids_BT, packing, use_cache=False)
     predicts_BT = batch.answer_BT[:, 1:]
-    logits_NV = head(model, hidden_AND.flatten(0, 1)[packing.place_BT[:, :-1][predicts_BT]])
+    logits_NV = head(base.model, hidden_AND.flatten(0, 1)[packing.place_BT[:, :-1][predicts_BT]])
     losses_N = cross_entropy(logits_NV, batch.ids_BT[:, 1:][predicts_BT], reduction="none")
     return torch.stack([row.sum() for row in losses_N.split(predicts_BT.sum(1).tolist())])
 

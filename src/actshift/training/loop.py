@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, get_scheduler
 from actshift import profiling
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
-from actshift.models.packing import packed_attention
+from actshift.models.packing import packed_passes
 from actshift.profiling import phase
 from actshift.tasks.examples import Example, Rows
 from actshift.training.batches import (
@@ -103,7 +103,7 @@ def train(
     with (
         _mode(base.model, training=True),
         _recomputing(base.model, gradient_checkpointing),
-        packed_attention(base.model),  # a backward pass that recomputes attends again
+        packed_passes(base),  # a backward pass that recomputes is one again
     ):
         for step in range(done + 1, steps + 1):
             profiling.step()
