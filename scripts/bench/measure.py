@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from actshift.provenance import code_provenance
 
 T = TypeVar("T")
+PRODUCTS = tuple(getattr(torch.ops.aten, name) for name in ("mm", "addmm", "bmm", "baddbmm"))
 
 
 def alternate(contestants: Mapping[str, Callable[[], T]], *, repeats: int) -> dict[str, list[T]]:
@@ -71,6 +74,31 @@ def matmul_rate(*, device: torch.device, dtype: torch.dtype, seconds: float = 0.
             spent, done = spent + took, done + 1
             best = max(best, 2 * size**3 / took)
     return best
+
+
+def products(work: Callable[[], object]) -> float:
+    """Operations of the matrix products that some work calls, a multiply-add counted as two.
+
+    The attention that a fused kernel computes and all that is no product are left out.
+    """
+    with _Products() as counted:
+        work()
+    return counted.operations
+
+
+class _Products(TorchDispatchMode):
+    operations = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if func.overloadpacket in PRODUCTS:
+            self.operations += flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=found)
+        return found
+
+
+def least_seconds(work: Callable[[], object], *, device: torch.device, dtype: torch.dtype) -> float:
+    """Seconds that some work would take if its products ran at the machine's rate and nothing else took any time."""
+    return products(work) / matmul_rate(device=device, dtype=dtype)
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from bench.case import Case, build  # noqa: E402
 from bench.contestants import Actshift, Entry, lap  # noqa: E402
 from bench.libraries import Peft, Pyreft  # noqa: E402
 from bench.limits import evaluation_operations, training_operations  # noqa: E402
-from bench.measure import alternate, ratios, spread  # noqa: E402
+from bench.measure import alternate, products, ratios, spread  # noqa: E402
 from bench.parts import Options, evaluation  # noqa: E402
 from bench.released import Released, padded  # noqa: E402
 from bench.scaling import plot  # noqa: E402
@@ -62,6 +62,7 @@ def test_evaluation_alone_asserts_equal_answers() -> None:
     options = Options(rows={model: 16}, scored={model: 4}, repeats=1, data=None, steerling=None)
     figures = evaluation(options, model, "winogrande")
     assert figures["answers_equal"] == figures["rows_scored"] == 4
+    assert figures["ratio_at_most"] > 0
 
 
 def test_turns_begin_with_another_contestant_each() -> None:
@@ -74,6 +75,14 @@ def test_turns_begin_with_another_contestant_each() -> None:
 def test_ratios_are_taken_within_a_turn() -> None:
     assert ratios([2.0, 40.0, 6.0], [1.0, 10.0, 2.0]) == {"median": 3.0, "q1": 2.5, "q3": 3.5, "n": 3}
     assert spread([5.0]) == {"median": 5.0, "q1": 5.0, "q3": 5.0, "n": 1}
+
+
+def test_products_are_counted_forward_and_back() -> None:
+    left = torch.randn(3, 5, requires_grad=True)
+    weight = torch.randn(5, 7)
+    assert products(lambda: left @ weight) == 2 * 3 * 5 * 7
+    assert products(lambda: (left @ weight).exp().sum().backward()) == 2 * 2 * 3 * 5 * 7
+    assert products(lambda: left.exp()) == 0
 
 
 @pytest.fixture(scope="module")
@@ -124,5 +133,5 @@ def test_a_page_says_what_was_met_and_what_was_missed(tmp_path: Path) -> None:
     assert "missed" in table.line("scaling", figures) and "layers 20%" in table.line("scaling", figures)
     plot(figures, tmp_path / "scaling.svg")
     assert (tmp_path / "scaling.svg").stat().st_size > 1000
-    replicas = {"target_at_most": 2.5, "ratio": spread([2.0])}
-    assert "at most 2.5: met" in table.line("replicas-tiny-boolq", replicas)
+    replicas = {"target_at_most": 2.5, "ratio": spread([2.0]), "ratio_at_least": 1.5}
+    assert "at least 1.5x  at most 2.5: met" in table.line("replicas-tiny-boolq", replicas)
