@@ -90,9 +90,13 @@ class _Products(TorchDispatchMode):
     operations = 0.0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        if func.overloadpacket in PRODUCTS:
-            self.operations += flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=found)
+        kwargs = kwargs or {}
+        if func.overloadpacket not in PRODUCTS:
+            with self:  # where nothing is recorded for a backward pass, a linear layer comes here as one
+                found = func.decompose(*args, **kwargs)
+            return func(*args, **kwargs) if found is NotImplemented else found
+        found = func(*args, **kwargs)
+        self.operations += flop_registry[func.overloadpacket](*args, **kwargs, out_val=found)
         return found
 
 

@@ -83,6 +83,19 @@ def test_products_are_counted_forward_and_back() -> None:
     assert products(lambda: left @ weight) == 2 * 3 * 5 * 7
     assert products(lambda: (left @ weight).exp().sum().backward()) == 2 * 2 * 3 * 5 * 7
     assert products(lambda: left.exp()) == 0
+    layer = torch.nn.Linear(5, 7)
+    with torch.inference_mode():
+        assert products(lambda: layer(left)) == 2 * 3 * 5 * 7
+
+
+def test_products_of_a_cell_are_nearly_those_it_needs(small: Case) -> None:
+    """Fewer where rows begin alike and in the last layer, more for the adapter's own."""
+    ours = Actshift(small)
+    assert products(ours.train) == pytest.approx(training_operations(small), rel=0.5)
+    found = ours.evaluate(stop=False)
+    new = [len(ids) + 1 for ids in small.base.tokenizer(found, add_special_tokens=False)["input_ids"]]
+    assert products(lambda: ours.evaluate(stop=False)) == pytest.approx(evaluation_operations(small, new), rel=0.5)
+    ours.close()
 
 
 @pytest.fixture(scope="module")

@@ -174,6 +174,7 @@ def test_records_of_cuda_devices_stand_beside_the_estimate(tmp_path: Path, monke
 
     changes = [{"peak_memory_bytes": size * 10**9} for size in (30, 50, 34)]
     changes += [{"peak_memory_bytes": 1, "device": "cpu"}, {"peak_memory_bytes": 2, "replicas": {"train": 5}}]
+    changes += [{"peak_memory_bytes": 3, "gradient_checkpointing": True}]
     for seed, change in enumerate(changes):
         part = counted({**own, "seed": seed}, ignore=ignored_keys())
         record = Record(

@@ -101,14 +101,15 @@ def _row(config: Mapping[str, Any], records: Iterable[Record]) -> Row:
 
 def _alike(record: Record, config: Mapping[str, Any]) -> bool:
     """Whether a record says what the run of a config takes on a CUDA device, alone."""
-    training, provenance = record.config["training"], record.provenance
+    training, provenance, hardware = record.config["training"], record.provenance, config["hardware"]
     return (
         (record.cell.model, record.cell.method, record.cell.dataset)
         == tuple(config[group]["name"] for group in ("model", "method", "dataset"))
         and training["precision"] == config["training"]["precision"]
         and training.get("optimizer", "adamw") == config["training"]["optimizer"]
         and provenance.get("device") == "cuda"
-        and provenance.get("micro_batch") == config["hardware"]["micro_batch"]
+        and provenance.get("micro_batch") == hardware["micro_batch"]
+        and provenance.get("gradient_checkpointing", False) == hardware["gradient_checkpointing"]
         and provenance.get("replicas", {}).get("train", 1) == 1
     )
 

@@ -221,13 +221,15 @@ def _mode(model: PreTrainedModel, *, training: bool) -> Iterator[None]:
 @contextmanager
 def _recomputing(model: PreTrainedModel, wanted: bool) -> Iterator[None]:
     """Layers that keep their input alone and are computed again in the backward pass, where that is `wanted`."""
-    if wanted:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if not wanted:
+        yield
+        return
+    kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"  # transformers 5.23's name
+    getattr(model, f"{kind}_checkpointing_enable")({"use_reentrant": False})
     try:
         yield
     finally:
-        if wanted:
-            model.gradient_checkpointing_disable()
+        getattr(model, f"{kind}_checkpointing_disable")()
 
 
 def _watch_points(steps: int, *, points: int) -> set[int]:
