@@ -28,7 +28,7 @@ def cells(name: str, figures: dict[str, Any]) -> list[str]:
         return [
             f"{figures['rival']} / actshift",
             f"{_shown(figures['ratio'])}x (training {figures['ratio_training']['median']}x)",
-            f"at most {figures['ratio_at_most']}x",
+            _bound("at most", figures),
             _target(figures["ratio"]["median"], at_least=figures["target"]),
             f"{_lost(figures)}{_speeds(figures)}; "
             f"peak above the model: {memory[0] / 1e6:.0f} against {memory[1] / 1e6:.0f} MB",
@@ -37,15 +37,15 @@ def cells(name: str, figures: dict[str, Any]) -> list[str]:
         return [
             "one prompt at a time / actshift",
             f"{_shown(figures['ratio'])}x",
-            f"at most {figures['ratio_at_most']}x",
+            _bound("at most", figures),
             _target(figures["ratio"]["median"], at_least=figures["target"]),
             f"{figures['answers_equal']} of {figures['rows_scored']} answers equal",
         ]
     if kind == "replicas":
         goal = figures["target_at_most"]
         met = "met" if figures["ratio"]["median"] <= goal else "missed"
-        least = f"at least {figures['ratio_at_least']}x"
-        return ["five rates at once / one", f"{_shown(figures['ratio'])}x", least, f"at most {goal}: {met}", ""]
+        bound = _bound("at least", figures)
+        return ["five rates at once / one", f"{_shown(figures['ratio'])}x", bound, f"at most {goal}: {met}", ""]
     if kind == "rate":
         training, evaluation = figures["training_share"], figures["evaluation_share"]
         product = figures["matmul_operations_per_second"]["median"] / 1e9
@@ -88,6 +88,11 @@ def _speeds(figures: dict[str, Any]) -> str:
 
 def _shown(found: dict[str, float]) -> str:
     return f"{found['median']} [{found['q1']}, {found['q3']}]"
+
+
+def _bound(side: str, figures: dict[str, Any]) -> str:
+    found = figures.get(f"ratio_{side.replace(' ', '_')}")
+    return "" if found is None else f"{side} {found}x"
 
 
 def _target(found: float, *, at_least: float | None) -> str:

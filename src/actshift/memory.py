@@ -130,8 +130,26 @@ def _activations(config: Config) -> float:
     else:
         # Below the first steering part nothing trains, and nothing is kept.
         deep = layers - 1 if config["method"]["kind"] == "steering" else layers
-        most = row * (deep * inside + layers * behind) + max(row * passing, answer)
+        # Nor in the last layer, but keys and values, of tokens behind which no answer token is predicted.
+        unread = max(0, row - config["dataset"]["tokens"]["answer"] - 1) * _tokenwise(config)
+        most = row * (deep * inside + layers * behind) - unread + max(row * passing, answer)
     return float(hardware["micro_batch"] * most)
+
+
+def _tokenwise(config: Config) -> float:
+    """Bytes of `_inside` that the MLP, the queries and attention's output have in it.
+
+    Less those of keys and values that are copied for every query head, as they are where attention has a mask.
+    """
+    shape, kind = config["model"]["shape"], config["method"]["kind"]
+    size, mlp = BYTES[config["training"]["precision"]], shape["mlp_width"]
+    queries, keys = shape["heads"] * shape["head_size"], shape["kv_heads"] * shape["head_size"]
+    kept = size * (2 * queries + 3 * mlp - 2 * (queries - keys))
+    if kind == "sft":
+        kept += size * (queries + mlp)
+    if kind in ("lora", "joint"):
+        kept += 4 * (queries + mlp)
+    return float(kept)
 
 
 def _inside(config: Config, row: float) -> float:

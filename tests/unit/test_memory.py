@@ -95,11 +95,13 @@ def test_what_evaluation_holds_is_what_its_code_holds() -> None:
 
 @pytest.mark.parametrize("model", ["random-llama", "random-qwen3", "random-gemma3"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_kept_bytes_of_a_layer_are_those_that_autograd_keeps(precision: str, model: str) -> None:
+@pytest.mark.parametrize("read", [64, 2])
+def test_the_kept_bytes_of_a_layer_are_those_that_autograd_keeps(read: int, precision: str, model: str) -> None:
     """Of a small model, the tensors that are saved for the backward pass, each storage once."""
     from adapted import attached, base_of, method_config, some_ids
 
-    from actshift.memory import _behind, _inside
+    from actshift.memory import _behind, _inside, _tokenwise
+    from actshift.models.packing import pack, packed_hidden
 
     base, rows, tokens = base_of(model, precision), 2, 64
     weights = {parameter.untyped_storage().data_ptr() for parameter in base.model.parameters()}
@@ -114,15 +116,17 @@ def test_the_kept_bytes_of_a_layer_are_those_that_autograd_keeps(precision: str,
 
         with attached(base, method_config(method, model=model)) as adaptation:
             base.model.train()
-            adaptation.observe(torch.ones(rows, tokens, dtype=torch.bool))
+            packing = pack([tokens] * rows, firsts=[tokens - read] * rows, replicas=1, shared=0, device=base.device)
+            adaptation.observe(torch.ones(rows, tokens, dtype=torch.bool), packing)
             with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-                hidden = base.model.get_decoder()(input_ids=some_ids(base, rows, tokens), use_cache=False)
+                hidden = packed_hidden(base, some_ids(base, rows, tokens), packing, use_cache=False)
             base.model.eval()
         own = compose([f"model={model}", f"method={method}", f"training.precision={precision}"])
         layers = own["model"]["shape"]["layers"]
         deep = layers - 1 if method == "post_block" else layers
         expected = rows * tokens * (deep * _inside(own, tokens) + layers * _behind(own))
-        assert hidden.last_hidden_state.requires_grad
+        expected -= rows * (tokens - read) * _tokenwise(own)
+        assert hidden.requires_grad
         assert expected == pytest.approx(sum(saved.values()), rel=0.15), method
 
 

@@ -272,8 +272,10 @@ def _attention(
         )
         # A causal kernel does half of all pairs; a mask that leaves out more is worth it.
         first = frame.first if last and 2 * frame.first >= frame.tokens else 0
+        if first:
+            query_BHTK = query_BHTK[:, :, first:].contiguous()  # kept for the backward pass: a view would keep all
         mask_11QT = _mask(key_BHTK, sliding_window, first=first, always=implementation == "eager")
-        found_BQHK, _ = attend(module, query_BHTK[:, :, first:], key_BHTK, value_BHTK, mask_11QT, **options)
+        found_BQHK, _ = attend(module, query_BHTK, key_BHTK, value_BHTK, mask_11QT, **options)
         found.append(pad(found_BQHK, (0, 0, 0, 0, first, 0)).flatten(0, 1))
     return _Gather.apply(torch.cat(found) if len(found) > 1 else found[0], packing), None
 
