@@ -96,7 +96,7 @@ def _rows(parts: Sequence[Part], number: int, name: str, *, room: int) -> torch.
         own_BTHK = packed_AHNK.transpose(1, 2).flatten(0, 1)[part.left_BT]
         places_B = torch.tensor(part.places, device=packed_AHNK.device)
         start = width - own_BTHK.shape[1]
-        store_BHTK[places_B, :, :start] = 0  # no one looks there, but what is nothing times no number is no number
+        store_BHTK[places_B, :, :start] = 0  # its weight is 0, which makes 0 of numbers alone
         store_BHTK[places_B, :, start:width] = own_BTHK.transpose(1, 2)
     assert store_BHTK is not None
     return store_BHTK
