@@ -12,6 +12,8 @@ from functools import partial
 
 import torch
 
+from actshift.models.packing import in_front
+
 Shift = Callable[[torch.Tensor], torch.Tensor]
 Scope = Callable[[torch.Tensor], torch.Tensor]
 """From prompt_BT, which positions are prompt tokens, to scope_BT, which positions change."""
@@ -69,12 +71,8 @@ class Chosen:
 
 def choose(scope_BT: torch.Tensor, *, replicas: int) -> Chosen:
     """The positions that a scope chooses, of `replicas` blocks of rows."""
-    scope_AM = scope_BT.reshape(replicas, -1)
-    most = int(scope_AM.sum(1).max())
-    # The chosen ones in front, in their order.
-    counts_AS, places_AS = scope_AM.to(torch.uint8).sort(dim=1, descending=True, stable=True)
-    first_A1 = torch.arange(replicas, device=scope_BT.device)[:, None] * scope_AM.shape[1]
-    return Chosen((places_AS + first_A1)[:, :most], counts_AS[:, :most, None].float())
+    places_AS, chosen_AS = in_front(scope_BT.reshape(replicas, -1))
+    return Chosen(places_AS, chosen_AS[..., None].float())
 
 
 def _places(prompt_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

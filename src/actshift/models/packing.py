@@ -140,11 +140,20 @@ def _read(places: torch.Tensor, real_AN: torch.Tensor) -> torch.Tensor | None:
     """The packed places that are among `places` in front, as many a replica; None where they are most of all."""
     read_AN = torch.zeros_like(real_AN)
     read_AN.view(-1)[places] = True
-    most = int(read_AN.sum(1).max())
-    if most > MOST * read_AN.shape[1]:
+    if int(read_AN.sum(1).max()) > MOST * read_AN.shape[1]:
         return None
-    order_AN = read_AN.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
-    return _numbers(read_AN).gather(1, order_AN[:, :most])
+    return in_front(read_AN)[0]
+
+
+def in_front(chosen_AN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The places that are chosen, by replica and in their order, counting through all replicas, and whether they are.
+
+    Where a replica has fewer than another, places that are not chosen follow.
+    """
+    most = int(chosen_AN.sum(1).max())
+    found_AM, order_AM = chosen_AN.to(torch.uint8).sort(dim=1, descending=True, stable=True)
+    first_A1 = torch.arange(len(chosen_AN), device=chosen_AN.device)[:, None] * chosen_AN.shape[1]
+    return (order_AM + first_A1)[:, :most], found_AM[:, :most].bool()
 
 
 def _numbers(values: torch.Tensor) -> torch.Tensor:
