@@ -26,6 +26,7 @@ from actshift.descriptions import DESCRIPTION, PEFT_CONFIG, TENSORS, Description
 from actshift.errors import ActshiftError
 from actshift.methods import attach
 from actshift.methods.base import Adaptation
+from actshift.models.arguments import cache_argument, passed_cache
 from actshift.models.loading import Base
 from actshift.models.sites import Sites
 from actshift.training.checkpoints import new_folder
@@ -169,6 +170,7 @@ def _inside_prompt(method: Mapping[str, Any]) -> bool:
 
 def _observing(model: PreTrainedModel, adaptation: Adaptation) -> RemovableHandle:
     """Tell a method before each forward pass of a model which of its positions are prompt tokens."""
+    cache_argument(model)  # refuses a model whose cache would not be noticed
     signature = inspect.signature(model.forward)
 
     def before(_: torch.nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -179,7 +181,7 @@ def _observing(model: PreTrainedModel, adaptation: Adaptation) -> RemovableHandl
 
 def _prompt(arguments: Mapping[str, Any]) -> torch.Tensor | None:
     """prompt_BT of a forward pass with these arguments; None where it continues a cache."""
-    cache, mask_BT = arguments.get("past_key_values"), arguments.get("attention_mask")
+    cache, mask_BT = passed_cache(arguments), arguments.get("attention_mask")
     if cache is not None and cache.get_seq_length() > 0:
         return None
     if arguments.get("use_cache") is False:

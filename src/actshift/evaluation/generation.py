@@ -14,6 +14,7 @@ from transformers import DynamicCache
 from actshift.evaluation.cache import Part, rows_cache
 from actshift.memory import PREFILL
 from actshift.methods.base import Adaptation
+from actshift.models.arguments import cache_argument
 from actshift.models.loading import Base
 from actshift.models.packing import packed_hidden
 from actshift.tasks.examples import Example
@@ -133,7 +134,7 @@ def _read(base: Base, adaptation: Adaptation, prompts: Sequence[Sequence[int]], 
         chosen = [Example(list(prompts[place]), len(prompts[place]), label="") for place in places]
         batch, cache = collate(chosen, pad_id=base.pad_id, device=device), DynamicCache()
         packing = pack_batch(adaptation, batch)
-        hidden_AND = packed_hidden(base, batch.ids_BT, packing, past_key_values=cache, use_cache=True)
+        hidden_AND = packed_hidden(base, batch.ids_BT, packing, cache=cache)
         last_B = packing.place_BT[:, -1]  # where rows are padded, their last token stands again
         ids_B1[places] = head(base.model, hidden_AND.flatten(0, 1)[last_B]).argmax(-1, keepdim=True)
         parts.append(Part(places, packing, lengths_B[places], cache))
@@ -168,8 +169,8 @@ def _next(
         input_ids=ids_B1,
         attention_mask=attention_BT,
         position_ids=position_B1,
-        past_key_values=cache,
         use_cache=True,
+        **{cache_argument(base.model): cache},
     ).logits
     next_B1: torch.Tensor = logits_B1V.argmax(-1)
     return next_B1

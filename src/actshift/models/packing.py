@@ -25,9 +25,10 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.functional import pad
-from transformers import AttentionInterface
+from transformers import AttentionInterface, Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from actshift.models.arguments import cache_argument
 from actshift.models.loading import Base
 
 PACKED = {"sdpa": "packed-sdpa", "eager": "packed-eager"}
@@ -189,10 +190,18 @@ def common_prefix(rows: Sequence[Sequence[int]], *, replicas: int) -> int:
     )
 
 
-def packed_hidden(base: Base, ids_BT: torch.Tensor, packing: Packing, **options: Any) -> torch.Tensor:
-    """The decoder's last hidden state at the packed tokens of rows, hidden_AND: right where the packing has it read."""
+def packed_hidden(
+    base: Base, ids_BT: torch.Tensor, packing: Packing, *, cache: Cache | None = None, **options: Any
+) -> torch.Tensor:
+    """The decoder's last hidden state at the packed tokens of rows, hidden_AND: right where the packing has it read.
+
+    Keys and values are added to a `cache` where one is given.
+    """
+    decoder = base.model.get_decoder()
+    if cache is not None:
+        options |= {cache_argument(decoder): cache, "use_cache": True}
     with packed_passes(base):
-        hidden_AND: torch.Tensor = base.model.get_decoder()(
+        hidden_AND: torch.Tensor = decoder(
             input_ids=packing.gather(ids_BT), position_ids=packing.position_AN, packing=packing, **options
         ).last_hidden_state
     return hidden_AND
