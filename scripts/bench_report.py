@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from actshift.composition import compose
-from actshift.manifests import Manifest, Run
-from actshift.planning import expand_final, expand_grid, freeze
-from actshift.product import ProductComposer
-from actshift.records import Record
-from actshift.selection import select, write_selection
-from actshift.store import Store
+from actshift.config.cached import ProductComposer
+from actshift.config.composition import compose
+from actshift.planning.expand import expand_final, expand_grid, freeze
+from actshift.planning.manifests import Manifest, Run
+from actshift.planning.selection import select, write_selection
+from actshift.store.records import Record
+from actshift.store.store import Store
 
 SWEEPS = 5
 ROWS = 1300

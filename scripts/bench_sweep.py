@@ -14,11 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from actshift.composition import compose
-from actshift.planning import expand_grid, freeze
-from actshift.product import ProductComposer
-from actshift.provenance import code_provenance
-from actshift.store import Store
+from actshift.config.cached import ProductComposer
+from actshift.config.composition import compose
+from actshift.observe.provenance import code_provenance
+from actshift.planning.expand import expand_grid, freeze
+from actshift.store.store import Store
 from actshift.sweeps.worker import Event, Worker
 
 

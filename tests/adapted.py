@@ -10,13 +10,13 @@ from typing import Any
 import torch
 import yaml
 
-from actshift.composition import compose, groups
+from actshift.config.composition import compose, groups
+from actshift.data.examples import Example
 from actshift.evaluation.generation import generate
 from actshift.methods import attach
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base, load_base
 from actshift.paths import conf_dir
-from actshift.tasks.examples import Example
 
 torch.set_num_threads(1)  # sums in one order: a test gives the same figures on every run
 

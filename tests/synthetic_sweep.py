@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from actshift.manifests import Manifest
-from actshift.planning import expand_final, expand_grid
-from actshift.records import Record
-from actshift.selection import Selection, select
+from actshift.planning.expand import expand_final, expand_grid
+from actshift.planning.manifests import Manifest
+from actshift.planning.selection import Selection, select
+from actshift.store.records import Record
 
 SHARES = {"sft": 1_000_000, "lora_r8": 4_500, "post_block": 440, "post_block_vector": 30}
 TOTAL = 1_000_000

@@ -13,14 +13,14 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from actshift.composition import compose
+from actshift.config.composition import compose
+from actshift.data.examples import Example, tokenize
+from actshift.data.splits import Split, load_split
 from actshift.models.loading import Base, load_base
-from actshift.session import pick_device
+from actshift.runtime.session import pick_device
+from actshift.runtime.train import training_examples
 from actshift.tasks import get_task
 from actshift.tasks.base import Task
-from actshift.tasks.examples import Example, tokenize
-from actshift.tasks.splits import Split, load_split
-from actshift.train import training_examples
 
 SHAPES = {
     "llama-100m": "width=768 layers=12 heads=12 kv_heads=12 head_size=64 mlp_width=2048 vocabulary=32000 tied=true",

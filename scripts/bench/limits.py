@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from actshift.memory import layer_weights
+from actshift.estimates.memory import layer_weights
 from actshift.models.loading import PRECISIONS
 from bench.case import Case
 from bench.contestants import Actshift

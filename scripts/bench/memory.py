@@ -17,15 +17,15 @@ from typing import Any
 
 import torch
 
-from actshift.composition import compose
+from actshift.config.composition import compose
+from actshift.data.examples import Example
+from actshift.estimates.memory import estimate_peak
 from actshift.evaluation.answers import predict
-from actshift.memory import estimate_peak
 from actshift.methods import attach
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base, load_base
-from actshift.session import pick_device
+from actshift.runtime.session import pick_device
 from actshift.tasks import get_task
-from actshift.tasks.examples import Example
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import train
 from bench.case import model_overrides

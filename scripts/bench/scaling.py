@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from actshift.data.examples import Example
 from actshift.paths import PACKAGE
-from actshift.tasks.examples import Example
 from bench.case import Case, build
 from bench.contestants import Actshift
 from bench.measure import alternate, digits, spread, timed

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from actshift.cli import main
-from actshift.composition import compose
-from actshift.descriptions import DESCRIPTION, TENSORS, compose_request, read_description
+from actshift.config.composition import compose
 from actshift.errors import ActshiftError
-from actshift.evaluate import evaluate
 from actshift.models.loading import Base
-from actshift.records import Record, read_records
-from actshift.run import Session, run
-from actshift.store import Store
+from actshift.runtime.evaluate import evaluate
+from actshift.runtime.run import Session, run
+from actshift.store.adapter_card import DESCRIPTION, TENSORS, compose_request, read_description
+from actshift.store.records import Record, read_records
+from actshift.store.store import Store
 
 SMALL = ("debug=few_steps", "hardware.threads=1")
 FEW = ("data.limit.test=16", "hardware.threads=1")

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from actshift.manifests import read_manifest
-from actshift.store import Store
+from actshift.planning.manifests import read_manifest
+from actshift.store.store import Store
 
 KILLS = int(os.environ.get("ACTSHIFT_KILLS", "200"))
 REPETITIONS = int(os.environ.get("ACTSHIFT_REPETITIONS", "20"))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from actshift.composition import compose
-from actshift.profiling import PHASES
-from actshift.run import run
-from actshift.store import Store
+from actshift.config.composition import compose
+from actshift.observe.profiling import PHASES
+from actshift.runtime.run import run
+from actshift.store.store import Store
 
 SMALL = [
     "method=post_block",

@@ -15,18 +15,18 @@ from typing import Any
 import pytest
 import torch
 
-from actshift import provenance
 from actshift.cli import main
-from actshift.composition import compose
+from actshift.config.composition import compose
+from actshift.config.identity import identity_of, ignored_keys
+from actshift.data.splits import Split
 from actshift.errors import ActshiftError
-from actshift.identity import identity_of, ignored_keys
 from actshift.models.loading import Base
-from actshift.progress import Progress
-from actshift.records import Record, read_records
-from actshift.run import Busy, Session, run
-from actshift.store import Store
+from actshift.observe import provenance
+from actshift.observe.progress import Progress
+from actshift.runtime.run import Busy, Session, run
+from actshift.store.records import Record, read_records
+from actshift.store.store import Store
 from actshift.tasks import get_task
-from actshift.tasks.splits import Split
 
 SMALL = ("debug=few_steps", "hardware.threads=1")
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from actshift import costs
 from actshift.cli import main
-from actshift.composition import compose
-from actshift.manifests import read_manifest
-from actshift.records import Record
-from actshift.run import run, run_together
-from actshift.store import Store
+from actshift.config.composition import compose
+from actshift.estimates import costs
+from actshift.planning.manifests import read_manifest
+from actshift.runtime.run import run, run_together
+from actshift.store.records import Record
+from actshift.store.store import Store
 from actshift.sweeps.worker import Event, Worker
 
 SWEEP = [
@@ -99,18 +99,18 @@ def test_only_rates_and_seeds_may_differ(tmp_path: Path) -> None:
 
 def test_where_it_goes_wrong_at_once_the_runs_are_done_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A device that holds one run and not three: what a launcher hears, and what is there in the end."""
-    import actshift.train
+    import actshift.runtime.train
 
     overrides = [*SWEEP, "sweep.methods=[sft,post_block]", f"results={tmp_path}", "execution=replicas"]
     assert main(["plan", "demo", *overrides]) == 0
-    whole = actshift.train.train
+    whole = actshift.runtime.train.train
 
     def small_device(*arguments: object, lrs: list[float], **options: object) -> object:
         if len(lrs) > 1:
             raise MemoryError("not enough memory for several")
         return whole(*arguments, lrs=lrs, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(actshift.train, "train", small_device)
+    monkeypatch.setattr(actshift.runtime.train, "train", small_device)
     heard: list[Event] = []
     store = Store(tmp_path)
     manifest = read_manifest(store.manifest_path("demo", "grid"))

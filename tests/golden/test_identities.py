@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pytest_regressions.data_regression import DataRegressionFixture
 
-from actshift.composition import compose
-from actshift.planning import expand_grid
+from actshift.config.composition import compose
+from actshift.planning.expand import expand_grid
 
 
 @pytest.mark.parametrize("sweep", ["demo"])
@@ -17,7 +17,7 @@ def test_identities_are_the_published_ones(sweep: str, data_regression: DataRegr
 
 
 def test_a_run_of_the_paper_keeps_its_identity(data_regression: DataRegressionFixture) -> None:
-    from actshift.identity import identity_of, ignored_keys
+    from actshift.config.identity import identity_of, ignored_keys
 
     cells = [
         ("llama3.2-1b", "sft", "boolq"),

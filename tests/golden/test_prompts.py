@@ -14,9 +14,9 @@ import pytest
 from omegaconf import OmegaConf
 from pytest_regressions.data_regression import DataRegressionFixture
 
+from actshift.data.sources import procedural_rows, read_rows
 from actshift.paths import conf_dir
 from actshift.tasks import get_task
-from actshift.tasks.sources import procedural_rows, read_rows
 
 FIRST = 3
 REAL_FILES = [

@@ -18,9 +18,9 @@ from typing import Any
 
 from server import Files, Hub
 
-from actshift.composition import compose
+from actshift.config.composition import compose
+from actshift.data.sources import procedural_rows
 from actshift.paths import embedded_model_dir
-from actshift.tasks.sources import procedural_rows
 
 ROWS = {"train": 200, "validation": 60}
 TOKEN = "hf_" + "s3cr3t" * 5

@@ -12,7 +12,7 @@ import torch
 from clients import Client, tiny
 from server import Hub
 
-from actshift.composition import compose
+from actshift.config.composition import compose
 from actshift.errors import ActshiftError
 from actshift.models.loading import load_base
 from actshift.paths import embedded_model_dir
@@ -98,8 +98,8 @@ def test_the_clients_by_themselves_find_the_same_on_this_hub(hub: Hub, client: C
 import json
 from datasets import load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from actshift.composition import compose
-from actshift.tasks.sources import hub_split
+from actshift.config.composition import compose
+from actshift.data.sources import hub_split
 
 def ours(*overrides):
     dataset = compose([*overrides, "data.source=hub", "dataset.hub.revision=null"])["dataset"]

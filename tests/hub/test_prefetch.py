@@ -10,9 +10,9 @@ from clients import ROWS, TOKEN, Client, winogrande
 from server import Hub
 
 from actshift.cli import main
-from actshift.composition import compose
+from actshift.config.composition import compose
+from actshift.data.sources import hub_split
 from actshift.hub import offline
-from actshift.tasks.sources import hub_split
 
 DATA = (
     "data.source=hub",
@@ -26,8 +26,8 @@ RUN = ("run", "model=tiny", *MODEL, "dataset=boolq", *DATA, "debug=few_steps", "
 
 HUB_SPLITS = """
 import json, sys
-from actshift.composition import compose
-from actshift.tasks.sources import hub_split
+from actshift.config.composition import compose
+from actshift.data.sources import hub_split
 for overrides in json.loads(sys.argv[1]):
     config = compose([*overrides, "data.source=hub"])
     print(json.dumps(hub_split(config["dataset"], "validation", source="hub", directory=None).to_list()))

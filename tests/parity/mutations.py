@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from actshift.data.sources import read_rows
 from actshift.tasks import TASKS
-from actshift.tasks.sources import read_rows
 
 FILES = {
     "aqua": ("aqua/test.jsonl", "aqua/validation.jsonl", "aqua/train_flan_cot_subset.jsonl"),

@@ -13,9 +13,9 @@ import torch
 from adapted import another_base, training_config
 from reference import BASE, LOGITS, PROMPT, RATE, STEPS, fill, rows, shown
 
+from actshift.data.examples import Example
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
-from actshift.tasks.examples import Example
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import train
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from actshift.config.schema import DatasetConfig
 from actshift.paths import conf_dir
-from actshift.schema import DatasetConfig
 from actshift.tasks import get_task
 from actshift.tasks.base import Task
 

@@ -28,10 +28,10 @@ from adapted import (
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from actshift.adapters import load_adapter, save_adapter, steer
-from actshift.descriptions import DESCRIPTION, PEFT_CONFIG, SCHEMA, TENSORS, adapters_in, read_description
 from actshift.errors import ActshiftError
 from actshift.models.loading import Base
+from actshift.store.adapter_card import DESCRIPTION, PEFT_CONFIG, SCHEMA, TENSORS, adapters_in, read_description
+from actshift.store.adapters import load_adapter, save_adapter, steer
 
 IDENTITY = "0123456789abcdef"
 
@@ -238,7 +238,7 @@ def test_folders_of_other_kinds_are_told_apart(folder: Path, tmp_path: Path) -> 
 
 def sealed(folder: Path, change_state: Callable[[dict[str, torch.Tensor]], object]) -> Path:
     """Other tensors under a checksum that fits them."""
-    from actshift.adapters import _sha256
+    from actshift.store.adapters import _sha256
 
     state = load_file(folder / TENSORS)
     change_state(state)

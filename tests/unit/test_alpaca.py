@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from dataset_configs import run_config
 
-from actshift.composition import compose
+from actshift.config.composition import compose
+from actshift.data.splits import load_split
 from actshift.errors import ActshiftError
-from actshift.run import run
+from actshift.runtime.run import run
 from actshift.tasks import get_task
-from actshift.tasks.splits import load_split
 
 ALPACA = get_task("alpaca")
 
@@ -83,9 +83,9 @@ def test_a_kind_that_is_not_the_task_s_is_refused() -> None:
 
 def test_it_trains(tmp_path: Path) -> None:
     """A few steps of the tiny model: the loss on responses falls, and the end token is among what is trained."""
+    from actshift.data.examples import tokenize
     from actshift.methods import attach
-    from actshift.session import Session, set_threads
-    from actshift.tasks.examples import tokenize
+    from actshift.runtime.session import Session, set_threads
     from actshift.training.checkpoints import Checkpoints
     from actshift.training.loop import train
 

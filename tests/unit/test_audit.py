@@ -7,8 +7,9 @@ from decimal import ROUND_HALF_UP, Decimal
 import pandas as pd
 import pytest
 
-from actshift.report import audit, paper
-from actshift.report.claims import claims
+from actshift.paper import printed as paper
+from actshift.report import audit
+from actshift.report.paper_claims import claims
 
 FINDINGS = audit.audit()
 

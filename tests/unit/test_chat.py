@@ -11,17 +11,17 @@ from adapted import CPU, attached, perturb
 from dataset_configs import run_config
 from tokenizers_alike import TURNS, build
 
-from actshift.composition import compose
+from actshift.commands.show import shown
+from actshift.config.composition import compose
+from actshift.data.chat import SYSTEM, Chat, chat_of
+from actshift.data.examples import Examples, tokenize
+from actshift.data.splits import Split, load_split
 from actshift.errors import ActshiftError
 from actshift.evaluation.answers import predict
 from actshift.evaluation.generation import generate
 from actshift.models.loading import load_base
-from actshift.run import run
-from actshift.show import shown
+from actshift.runtime.run import run
 from actshift.tasks import get_task
-from actshift.tasks.chat import SYSTEM, Chat, chat_of
-from actshift.tasks.examples import Examples, tokenize
-from actshift.tasks.splits import Split, load_split
 from actshift.training.batches import collate
 
 BOOLQ = get_task("boolq")

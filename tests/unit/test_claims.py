@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from actshift.claims import Claim, Clock, Owner
 from actshift.errors import ActshiftError
-from actshift.store import Store
+from actshift.store.locks import Claim, Clock, Owner
+from actshift.store.store import Store
 
 RUN = "0123456789abcdef"
 
@@ -54,7 +54,7 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 
 HOLD = """
-from actshift.store import Store
+from actshift.store.store import Store
 store = Store(sys.argv[1], expiry=float(sys.argv[3]))
 claim = store.claim(sys.argv[2])
 print("lost the race" if claim is None else claim.generation, flush=True)
@@ -129,7 +129,7 @@ def test_a_late_release_takes_nothing_from_a_later_owner(tmp_path: Path) -> None
 
 
 RACE = """
-from actshift.store import Store
+from actshift.store.store import Store
 store, rng = Store(sys.argv[1]), random.Random(sys.argv[2])
 runs = [f"{n:016x}" for n in range(int(sys.argv[3]))]
 rng.shuffle(runs)
@@ -153,9 +153,9 @@ def test_processes_that_claim_the_same_runs_get_each_of_them_once(tmp_path: Path
 
 
 WORK = """
-from actshift.identity import identity_of
-from actshift.records import Cell, Record
-from actshift.store import Store
+from actshift.config.identity import identity_of
+from actshift.store.records import Cell, Record
+from actshift.store.store import Store
 
 def planned_record(seed):
     names = {"model": "tiny", "method": "sft", "dataset": "boolq", "protocol": "paper"}
@@ -322,7 +322,7 @@ def test_where_no_file_can_be_written_nothing_is_judged_stale(tmp_path: Path) ->
 
 KILLED_WHILE_CLAIMING = """
 import os, signal
-from actshift.store import Store
+from actshift.store.store import Store
 sys.addaudithook(lambda event, _: event == "os.link" and os.kill(os.getpid(), signal.SIGKILL))
 Store(sys.argv[1]).claim(sys.argv[2])
 """

@@ -12,7 +12,7 @@ import yaml
 
 from actshift.cli import main
 from actshift.commands.requests import own_words
-from actshift.composition import SCHEMAS, _group_keys, groups, known_keys
+from actshift.config.composition import SCHEMAS, _group_keys, groups, known_keys
 from actshift.methods.options import SteeringConfig
 
 LIGHT = """

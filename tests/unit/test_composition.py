@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actshift import composition
-from actshift.composition import SCHEMAS, cell_of, check_names, compose, groups, known_keys
+from actshift.config import composition
+from actshift.config.composition import SCHEMAS, cell_of, check_names, compose, groups, known_keys
+from actshift.config.identity import identity_of, ignored_keys
+from actshift.config.validation import CHOICES, validate
 from actshift.errors import ActshiftError
-from actshift.identity import identity_of, ignored_keys
 from actshift.paths import conf_dir
-from actshift.planning import expand_grid, verify
-from actshift.validation import CHOICES, validate
+from actshift.planning.expand import expand_grid, verify
 
 AXES = ("model", "method", "dataset", "protocol")
 GROUPS = groups()

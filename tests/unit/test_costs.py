@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from actshift.composition import compose
-from actshift.costs import Cost, calibrate, estimate, rows_of
-from actshift.memory import estimate_peak, layer_weights
+from actshift.config.composition import compose
+from actshift.estimates.costs import Cost, calibrate, estimate, rows_of
+from actshift.estimates.memory import estimate_peak, layer_weights
 from actshift.models.loading import meta_model
-from actshift.records import Cell, Record
+from actshift.store.records import Cell, Record
 
 
 def config(*overrides: str) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from dataset_configs import DATASETS, run_config, task_of
 
+from actshift.data.examples import Example, Examples, tokenize
+from actshift.data.splits import Split, fingerprint, load_split
 from actshift.errors import ActshiftError
 from actshift.tasks import get_task
-from actshift.tasks.examples import Example, Examples, tokenize
-from actshift.tasks.splits import Split, fingerprint, load_split
 
 BOOLQ = get_task("boolq")
 

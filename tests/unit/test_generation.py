@@ -11,10 +11,10 @@ from adapted import answers, attached, base_of, method_config, naive_answer, per
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actshift.estimates.memory import PREFILL
 from actshift.evaluation import cache
 from actshift.evaluation.generation import WORTH, generate, length_batches
 from actshift.evaluation.generation import _groups as read_groups
-from actshift.memory import PREFILL
 from actshift.models.loading import Base
 
 SENTENCES = [

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actshift import identity
+from actshift.config import identity
+from actshift.config.identity import changed_keys, counted, identity_of, ignored_keys
 from actshift.errors import ActshiftError
-from actshift.identity import changed_keys, counted, identity_of, ignored_keys
 
 NAMES = st.sampled_from(["lr", "seed", "rank", "name", "kind", "ä", "hardware"])
 SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=5).filter(lambda text: text != "???")

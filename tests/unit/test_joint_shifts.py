@@ -13,11 +13,11 @@ import torch
 from adapted import attached, base_of, composed, method_config, training_config
 from torch.utils.hooks import RemovableHandle
 
+from actshift.data.examples import tokenize
+from actshift.data.splits import load_split
 from actshift.methods.joint import Joint
 from actshift.models.loading import Base
 from actshift.tasks import get_task
-from actshift.tasks.examples import tokenize
-from actshift.tasks.splits import load_split
 from actshift.training.batches import Batch, collate
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import train

@@ -11,20 +11,20 @@ from adapted import attached, base_of, method_config, perturb, some_ids, some_ro
 from dataset_configs import dataset_config
 from synthetic_sweep import finished, planned
 
-from actshift.composition import compose
+from actshift.config.composition import compose
+from actshift.config.identity import identity_of, ignored_keys
+from actshift.data.examples import Example, tokenize
+from actshift.data.sources import procedural_rows
+from actshift.data.splits import Split
 from actshift.errors import ActshiftError
 from actshift.evaluation.answers import choose
 from actshift.evaluation.predictions import Prediction, read_predictions
 from actshift.evaluation.rescoring import rescore
-from actshift.identity import identity_of, ignored_keys
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
 from actshift.report import frame
-from actshift.run import run
+from actshift.runtime.run import run
 from actshift.tasks import get_task
-from actshift.tasks.examples import Example, tokenize
-from actshift.tasks.sources import procedural_rows
-from actshift.tasks.splits import Split
 
 MODELS = ["tiny", "random-gemma3"]
 

@@ -14,15 +14,15 @@ import pytest
 import torch
 
 from actshift.cli import main
-from actshift.composition import compose
-from actshift.memory import CARDS, PREFILL, ROOM, STATES, all_weights, changed_config, estimate_peak, fit
+from actshift.config.cached import ProductComposer
+from actshift.config.composition import compose
+from actshift.config.schema import OPTIMIZERS
+from actshift.estimates.memory import CARDS, PREFILL, ROOM, STATES, all_weights, changed_config, estimate_peak, fit
+from actshift.estimates.parameters import meta_base, trainable_parameters
 from actshift.models.loading import meta_model
-from actshift.params import meta_base, trainable_parameters
-from actshift.product import ProductComposer
-from actshift.records import Cell, Record, read_records
 from actshift.report import memory as report
-from actshift.schema import OPTIMIZERS
-from actshift.store import Store
+from actshift.store.records import Cell, Record, read_records
+from actshift.store.store import Store
 
 COMPOSE = ProductComposer()  # which composes what is only planned: no optional package is asked for
 EIGHT_BILLION = ("model=llama3.1-8b", "dataset=boolq", "hardware=a100-80gb", "training.precision=bfloat16")
@@ -100,7 +100,7 @@ def test_the_kept_bytes_of_a_layer_are_those_that_autograd_keeps(read: int, prec
     """Of a small model, the tensors that are saved for the backward pass, each storage once."""
     from adapted import attached, base_of, method_config, some_ids
 
-    from actshift.memory import _behind, _inside, _tokenwise
+    from actshift.estimates.memory import _behind, _inside, _tokenwise
     from actshift.models.packing import pack, packed_hidden
 
     base, rows, tokens = base_of(model, precision), 2, 64
@@ -174,7 +174,7 @@ def test_records_of_cuda_devices_stand_beside_the_estimate(tmp_path: Path, monke
     provenance = {"device": "cuda", "micro_batch": 8, "replicas": {"train": 1}}
     metrics = {"accuracy": 0.0, "rows": 1, "correct": 0, "diverged": False}
     cell = Cell("llama3.1-8b", "post_block", "boolq", "paper")
-    from actshift.identity import counted, identity_of, ignored_keys
+    from actshift.config.identity import counted, identity_of, ignored_keys
 
     changes = [{"peak_memory_bytes": size * 10**9} for size in (30, 50, 34)]
     changes += [{"peak_memory_bytes": 1, "device": "cpu"}, {"peak_memory_bytes": 2, "replicas": {"train": 5}}]

@@ -10,12 +10,12 @@ import pytest
 import torch
 from adapted import CPU, another_base, attached, composed, method_config, some_rows, training_config
 
-from actshift import validation
-from actshift.composition import compose
+from actshift.config import validation
+from actshift.config.cached import ProductComposer
+from actshift.config.composition import compose
+from actshift.config.identity import counted, identity_of, ignored_keys
+from actshift.config.schema import OPTIMIZERS
 from actshift.errors import ActshiftError
-from actshift.identity import counted, identity_of, ignored_keys
-from actshift.product import ProductComposer
-from actshift.schema import OPTIMIZERS
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import Progress, train
 from actshift.training.optimizers import build_optimizer

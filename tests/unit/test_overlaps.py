@@ -8,7 +8,7 @@ import pytest
 from dataset_configs import DATASETS, dataset_config, task_of
 
 from actshift.cli import main
-from actshift.tasks.overlaps import Overlap, overlaps, question_key, question_keys, real_keys
+from actshift.data.overlaps import Overlap, overlaps, question_key, question_keys, real_keys
 
 REAL = [
     ("arc_challenge train", "arc_challenge validation", 1, 1),
@@ -41,7 +41,7 @@ def test_questions_with_other_letters_or_digits_are_others() -> None:
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_a_question_is_part_of_the_prompt(name: str) -> None:
-    from actshift.tasks.sources import procedural_rows
+    from actshift.data.sources import procedural_rows
 
     task, config = task_of(name), dataset_config(name)
     rows = procedural_rows(config, "train")[:20]

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
+from actshift.data.examples import Example
 from actshift.methods.base import Adaptation
 from actshift.models import packing as module
 from actshift.models.loading import Base
 from actshift.models.packing import Packing, common_prefix, pack, packed_hidden
-from actshift.tasks.examples import Example
 from actshift.training.batches import answer_losses, collate
 
 MODELS = ["random-llama", "random-qwen3", "random-gemma3"]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from actshift.errors import ActshiftError
-from actshift.report import paper
+from actshift.paper import printed as paper
 
 ROWS = {1: 96, 2: 96, 3: 7, 4: 54, 11: 64, 12: 64, 13: 36}
 

@@ -11,9 +11,10 @@ import pytest
 from adapted import METHODS, attached, base_of, composed, method_config
 
 from actshift.cli import main
-from actshift.params import Count, counts, meta_base, trainable_parameters
-from actshift.product import ProductComposer, hub_models
-from actshift.report import paper, params
+from actshift.config.cached import ProductComposer, hub_models
+from actshift.estimates.parameters import Count, counts, meta_base, trainable_parameters
+from actshift.paper import printed as paper
+from actshift.report import params
 
 LLAMA = 1_235_814_400
 """Llama-3.2-1B: embedding 128256 x 2048 (tied); 16 layers of attention (4096 + 1024) x 2048, MLP 3 x 2048 x 8192 and

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
+from actshift.config.identity import identity_of, ignored_keys
 from actshift.errors import ActshiftError
-from actshift.identity import identity_of, ignored_keys
-from actshift.planning import Manifest, expand_final, expand_grid, freeze, read_manifest, verify
-from actshift.records import Cell
-from actshift.selection import Choice, Selection
-from actshift.store import Store
+from actshift.planning.expand import Manifest, expand_final, expand_grid, freeze, read_manifest, verify
+from actshift.planning.selection import Choice, Selection
+from actshift.store.records import Cell
+from actshift.store.store import Store
 
 Config = dict[str, Any]
 

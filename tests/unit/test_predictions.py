@@ -13,14 +13,14 @@ from dataset_configs import SCORED, dataset_config
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actshift.data.examples import Examples, tokenize
+from actshift.data.sources import procedural_rows
+from actshift.data.splits import Split
 from actshift.errors import ActshiftError
 from actshift.evaluation.answers import predict
 from actshift.evaluation.predictions import Prediction, per_token_metrics, read_predictions, write_predictions
 from actshift.methods.base import Adaptation
 from actshift.tasks import get_task
-from actshift.tasks.examples import Examples, tokenize
-from actshift.tasks.sources import procedural_rows
-from actshift.tasks.splits import Split
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import train
 

@@ -15,9 +15,9 @@ from dataset_configs import DATASETS, dataset_config, task_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actshift.data.sources import procedural_rows
 from actshift.tasks import get_task
 from actshift.tasks.listops import draw_tree, tree_length, tree_text, tree_value
-from actshift.tasks.sources import procedural_rows
 
 OPERATIONS = {
     "MIN": min,

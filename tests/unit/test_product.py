@@ -10,9 +10,9 @@ import pytest
 
 from actshift import paths
 from actshift.cli import main
-from actshift.composition import compose, groups
+from actshift.config.cached import ProductComposer
+from actshift.config.composition import compose, groups
 from actshift.errors import ActshiftError
-from actshift.product import ProductComposer
 
 
 @pytest.mark.parametrize("rest", [["protocol=released", "data.limit.test=7"], ["protocol=paper", "stage=final"]])
@@ -49,7 +49,7 @@ def test_an_option_that_changes_more_than_its_group_is_composed_whole(
     inner = "".join(f"  {line}\n" for line in file.read_text().splitlines() if not line.startswith("defaults"))
     head = "# @package _global_\ndefaults: [dataset_schema@dataset, _self_]\ntraining: {max_steps: 3}\n"
     file.write_text(f"{head}dataset:\n{inner}")
-    monkeypatch.setattr("actshift.composition.conf_dir", lambda: tmp_path / "conf")
+    monkeypatch.setattr("actshift.config.composition.conf_dir", lambda: tmp_path / "conf")
     composer = ProductComposer()
     for dataset in ("gsm8k", "boolq"):
         overrides = ["model=tiny", "method=sft", f"dataset={dataset}"]

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from actshift.progress import Printed, Progress, duration
+from actshift.observe.progress import Printed, Progress, duration
 
 
 class Terminal(io.StringIO):
@@ -20,7 +20,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
-        monkeypatch.setattr("actshift.progress.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("actshift.observe.progress.time.monotonic", lambda: self.now)
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from actshift import schema
+from actshift.config import schema
 from actshift.errors import ActshiftError
-from actshift.records import SPLITS, Cell, Record, read_record, read_records, write_atomically, write_record
+from actshift.store.records import SPLITS, Cell, Record, read_record, read_records, write_atomically, write_record
 
 CELL = Cell("tiny", "lora_r8", "boolq", "paper")
 
@@ -194,7 +194,7 @@ def test_files_can_be_read_by_whom_the_umask_allows(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from actshift.records import Cell, Record, write_record
+from actshift.store.records import Cell, Record, write_record
 cell = Cell("tiny", "lora_r8", "boolq", "paper")
 metrics = {"accuracy": 50.0, "rows": 2, "correct": 1, "diverged": False}
 print("ready", flush=True)

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from actshift.cli import main
-from actshift.composition import compose
-from actshift.descriptions import compose_request
-from actshift.evaluate import evaluate
+from actshift.config.composition import compose
 from actshift.evaluation.predictions import Prediction, read_predictions, write_predictions
 from actshift.evaluation.rescoring import rescore
-from actshift.run import run
+from actshift.runtime.evaluate import evaluate
+from actshift.runtime.run import run
+from actshift.store.adapter_card import compose_request
 
 NUMBERS = [
     Prediction(0, "Answer: 1234", "1234", "1234", True),

@@ -10,10 +10,10 @@ from dataset_configs import SCORED, dataset_config
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actshift.data.sources import procedural_rows, read_rows
 from actshift.errors import ActshiftError
 from actshift.tasks import TASKS, get_task
 from actshift.tasks.rules import RULES, plain
-from actshift.tasks.sources import procedural_rows, read_rows
 
 REAL_FILES = {
     "boolq/train.jsonl.gz": ("boolq", 9427),

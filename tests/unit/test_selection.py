@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actshift.errors import ActshiftError
-from actshift.planning import Manifest, PlannedCell, Variant, expand_final
-from actshift.records import Cell, Record
-from actshift.selection import Choice, read_selection, select, write_selection
-from actshift.store import Store
+from actshift.planning.expand import Manifest, PlannedCell, Variant, expand_final
+from actshift.planning.selection import Choice, read_selection, select, write_selection
+from actshift.store.records import Cell, Record
+from actshift.store.store import Store
 
 RATES = (0.001, 0.002, 0.005, 0.01)
 CELLS = (Cell("tiny", "post_block", "boolq", "paper"), Cell("tiny", "sft", "boolq", "paper"))

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from tokenizers_alike import build
 
-from actshift import lengths
 from actshift.cli import main
-from actshift.composition import compose, groups
+from actshift.commands import lengths
+from actshift.commands.show import Shown, shown
+from actshift.config.composition import compose, groups
+from actshift.data.splits import load_split
 from actshift.errors import ActshiftError
 from actshift.models.loading import load_tokenizer
-from actshift.show import Shown, shown
-from actshift.tasks.splits import load_split
-from actshift.train import training_examples
+from actshift.runtime.train import training_examples
 
 DATASETS = [name for name in groups()["dataset"] if name != "winogrande_xl"]
 SMALL = ["data.limit.train=60", "data.limit.validation=10"]

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actshift.composition import compose
+from actshift.config.cached import ProductComposer
+from actshift.config.composition import compose
 from actshift.errors import ActshiftError
 from actshift.paths import slurm_dir
-from actshift.planning import expand_final, expand_grid, freeze
-from actshift.product import ProductComposer
-from actshift.selection import select
-from actshift.store import Store
+from actshift.planning.expand import expand_final, expand_grid, freeze
+from actshift.planning.selection import select
+from actshift.store.store import Store
 from actshift.sweeps.profiles import Profile, profile_of, read_profiles
 from actshift.sweeps.slurm import FILL, Job, Work, arrays, pack, read_tasks
 from actshift.sweeps.submission import Submission

@@ -17,9 +17,9 @@ import pytest
 from dataset_configs import DATASETS, SCORED, dataset_config, task_of
 
 from actshift.cli import main
+from actshift.data.sources import hub_split, partial_splits
 from actshift.errors import ActshiftError
 from actshift.tasks import TASKS, get_task
-from actshift.tasks.sources import hub_split, partial_splits
 
 ROWS = [{"question": f"is {number} odd", "answer": bool(number % 2), "passage": "Numbers."} for number in range(6)]
 
@@ -302,7 +302,7 @@ def test_a_hub_that_cannot_be_reached_is_explained(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from dataset_configs import dataset_config\n"
-        "from actshift.tasks.sources import hub_split\n"
+        "from actshift.data.sources import hub_split\n"
         "hub_split(dataset_config('boolq'), 'train', source='hub', directory=None)\n"
     )
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
@@ -318,7 +318,7 @@ def test_local_and_procedural_rows_write_no_cache(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from dataset_configs import run_config\n"
-        "from actshift.tasks.splits import load_split\n"
+        "from actshift.data.splits import load_split\n"
         "config = run_config('boolq', source='local', directory=sys.argv[2])\n"
         "config['dataset']['hub']['rows'] = {}\n"
         "config['data']['overlap'] = 'ignore'\n"

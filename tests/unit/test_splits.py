@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from dataset_configs import DATASETS, dataset_config, run_config, task_of
 
+from actshift.data.overlaps import question_keys
+from actshift.data.sources import hub_split, read_rows
+from actshift.data.splits import Split, apply_rule, check_rules, fingerprint, load_split, overlap
 from actshift.errors import ActshiftError
 from actshift.tasks import get_task
-from actshift.tasks.overlaps import question_keys
-from actshift.tasks.sources import hub_split, read_rows
-from actshift.tasks.splits import Split, apply_rule, check_rules, fingerprint, load_split, overlap
 
 SPLITS = ("train", "validation", "test")
 REAL = ("boolq", "gsm8k", "arc_challenge", "winogrande", "winogrande_xl", "aqua")

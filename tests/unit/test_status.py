@@ -9,10 +9,10 @@ from pathlib import Path
 
 from synthetic_sweep import SWEEP, compose, record
 
-from actshift.claims import Owner
-from actshift.planning import expand_grid
-from actshift.status import headline, status_of
-from actshift.store import Store
+from actshift.planning.expand import expand_grid
+from actshift.planning.status import headline, status_of
+from actshift.store.locks import Owner
+from actshift.store.store import Store
 
 
 def test_states_failures_and_stale_runs_by_cell(tmp_path: Path) -> None:

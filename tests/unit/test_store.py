@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from actshift.config.identity import counted, identity_of
 from actshift.errors import ActshiftError
-from actshift.identity import counted, identity_of
-from actshift.records import Cell, Record
-from actshift.store import Store
+from actshift.store.records import Cell, Record
+from actshift.store.store import Store
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "run.py", line 1\nValueError: loss is nan\n\n'
 
@@ -130,7 +130,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_store import RECORD
-from actshift.store import Store
+from actshift.store.store import Store
 sys.addaudithook(lambda event, _: event == "os.rename" and os.kill(os.getpid(), signal.SIGKILL))
 Store(sys.argv[1]).publish(RECORD)
 """

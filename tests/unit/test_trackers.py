@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from actshift.errors import ActshiftError
-from actshift.trackers import Guarded, Tracker, _has_key, start_tracker, sync
+from actshift.observe.trackers import Guarded, Tracker, _has_key, start_tracker, sync
 
 
 def config(**logger: Any) -> dict[str, Any]:

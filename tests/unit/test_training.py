@@ -24,9 +24,9 @@ from adapted import (
 )
 from torch.nn import functional
 
+from actshift.data.examples import Example
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
-from actshift.tasks.examples import Example
 from actshift.training.batches import answer_losses, collate, micro_batches, step_rows
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import Curves, mean_loss, train

@@ -17,19 +17,19 @@ from typing import Any
 import pytest
 import yaml
 
-from actshift import product
 from actshift.cli import main
 from actshift.commands import requests
-from actshift.composition import compose, known_keys, resolved
-from actshift.identity import identity_of, ignored_keys
-from actshift.manifests import read_manifest
+from actshift.config import cached as product
+from actshift.config.composition import compose, known_keys, resolved
+from actshift.config.identity import identity_of, ignored_keys
 from actshift.methods import attach
+from actshift.observe.trackers import start_tracker
 from actshift.paths import conf_dir, embedded_model_dir
-from actshift.run import Session, pick_device, run
-from actshift.store import Store
+from actshift.planning.manifests import read_manifest
+from actshift.runtime.run import Session, pick_device, run
+from actshift.store.store import Store
 from actshift.sweeps.worker import Worker
 from actshift.tasks import get_task
-from actshift.trackers import start_tracker
 
 UNREAD = {
     "dataset.version": "its work is done by being counted: raising it makes every run of the data set another run",

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from actshift.composition import compose
+from actshift.config.composition import compose
+from actshift.config.validation import validate
 from actshift.errors import ActshiftError
 from actshift.methods import KINDS
 from actshift.paths import conf_dir
-from actshift.validation import validate
 
 Config = dict[str, Any]
 # A model that nobody has: whatever would load it fails otherwise than validation does.
@@ -285,7 +285,7 @@ def test_every_kind_has_an_implementation_a_config_of_its_name_and_a_method(kind
 
 def test_validation_needs_no_torch() -> None:
     code = (
-        "import sys; from actshift.composition import compose; compose(['method=lora_r8']); "
+        "import sys; from actshift.config.composition import compose; compose(['method=lora_r8']); "
         "print(sorted({'torch', 'transformers', 'datasets', 'peft'} & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,14 +7,14 @@ from argparse import Namespace
 from pathlib import Path
 
 from actshift.commands.requests import console, own_words, write_copies
-from actshift.composition import compose, groups
+from actshift.config.composition import compose, groups
 from actshift.errors import ActshiftError, unknown
 from actshift.paths import conf_dir
 
 
 def show_command(request: Namespace) -> int:
     """One row as the model will see it."""
-    from actshift.show import shown, terminal
+    from actshift.commands.show import shown, terminal
 
     given, overrides = own_words(request.overrides, ["row", "split"])
     own = {"row": "0", "split": "train"} | given
@@ -27,7 +27,7 @@ def show_command(request: Namespace) -> int:
 
 def lengths_command(request: Namespace) -> int:
     """Rows and lengths in tokens of every data set and protocol, or of those named."""
-    from actshift import lengths
+    from actshift.commands import lengths
 
     given, overrides = own_words(request.overrides, ["dataset", "protocol"])
     named = {key: given[key].split(",") if key in given else groups()[key] for key in ("dataset", "protocol")}
@@ -45,7 +45,7 @@ def lengths_command(request: Namespace) -> int:
 
 def overlaps_command(request: Namespace) -> int:
     """Questions that the splits of real data share, by their words alone; of all data sets, or of those named."""
-    from actshift.tasks.overlaps import overlaps, real_keys, table
+    from actshift.data.overlaps import overlaps, real_keys, table
 
     named, overrides = own_words(request.overrides, ["dataset"])
     keys: dict[str, list[str]] = {}
@@ -62,7 +62,7 @@ def overlaps_command(request: Namespace) -> int:
 
 def adapters_command(request: Namespace) -> int:
     """The trained adapters of a results folder."""
-    from actshift.descriptions import Description, adapters_in, table
+    from actshift.store.adapter_card import Description, adapters_in, table
 
     root = Path(compose(request.overrides)["results"])
     found = list(adapters_in(root))

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from actshift.commands.requests import console, own_words, planned_grid, selection_of, stages_of, write_copies
-from actshift.composition import groups
+from actshift.config.cached import ProductComposer, hub_models
+from actshift.config.composition import groups
 from actshift.errors import ActshiftError, unknown
-from actshift.manifests import Manifest
-from actshift.planning import read_manifest
-from actshift.product import ProductComposer, hub_models
+from actshift.planning.expand import read_manifest
+from actshift.planning.manifests import Manifest
+from actshift.planning.selection import Selection
 from actshift.report import names
-from actshift.selection import Selection
-from actshift.store import Store
+from actshift.store.store import Store
 
 
 def tables_command(request: Namespace) -> int:
@@ -46,8 +46,8 @@ def figures_command(request: Namespace) -> int:
 
 def report_command(request: Namespace) -> int:
     """Write one page with every sweep that is planned in a results folder; with --tables, their tables' files too."""
-    from actshift.records import write_atomically
     from actshift.report.page import Table, page
+    from actshift.store.records import write_atomically
 
     store = Store(Path(request.results))
     grids = [read_manifest(path) for path in sorted((store.root / "manifests").glob("*.grid.jsonl"))]
@@ -62,8 +62,9 @@ def report_command(request: Namespace) -> int:
 
 def audit_command(request: Namespace) -> int:
     """Print every place where the paper's numbers do not follow from one another; --out keeps them as files."""
-    from actshift.params import counts
-    from actshift.report import audit, paper, params
+    from actshift.estimates.parameters import counts
+    from actshift.paper import printed as paper
+    from actshift.report import audit, params
 
     composer, printed = ProductComposer(), params.printed_shares()
     models = list(paper.table(1)["model"].unique())
@@ -85,7 +86,7 @@ def audit_command(request: Namespace) -> int:
 def params_command(request: Namespace) -> int:
     """Trainable parameters of every method on every model from the hub, with the paper's shares."""
     chosen = _axes(request.axes, ("model", "method"))
-    from actshift.params import counts
+    from actshift.estimates.parameters import counts
     from actshift.report import params
 
     composer = ProductComposer()

@@ -8,13 +8,13 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from actshift.composition import compose
+from actshift.config.composition import compose
+from actshift.config.identity import ignored_keys
 from actshift.errors import ActshiftError
-from actshift.identity import ignored_keys
-from actshift.manifests import Manifest
-from actshift.planning import read_manifest
-from actshift.selection import Selection, read_selection
-from actshift.store import Store
+from actshift.planning.expand import read_manifest
+from actshift.planning.manifests import Manifest
+from actshift.planning.selection import Selection, read_selection
+from actshift.store.store import Store
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +46,7 @@ def console(width: int = 160) -> Console:
 
 def write_copies(rows: T, *copies: tuple[str | None, Callable[[T], str]]) -> None:
     """What was printed, in the files that were asked for: each a path, or None, and what writes its text."""
-    from actshift.records import write_atomically
+    from actshift.store.records import write_atomically
 
     for file, text in copies:
         if file is not None:

@@ -10,19 +10,19 @@ from typing import Any
 
 from actshift.commands.reports import print_tables
 from actshift.commands.requests import console, own_words, planned_grid, stages_of, sweep_request
+from actshift.config.cached import ProductComposer
 from actshift.errors import unknown
-from actshift.manifests import Manifest
-from actshift.planning import expand_final, expand_grid, freeze
-from actshift.product import ProductComposer
-from actshift.selection import select, write_selection
-from actshift.store import Store
+from actshift.planning.expand import expand_final, expand_grid, freeze
+from actshift.planning.manifests import Manifest
+from actshift.planning.selection import select, write_selection
+from actshift.store.store import Store
 
 HYDRA_FLAGS = ("--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i", "--hydra-help")
 
 
 def run_command(arguments: Sequence[str]) -> int:
     """`actshift run`: one run, or with -m a Hydra multirun, every job of which is checked before the first starts."""
-    from actshift import hydra_run
+    from actshift.commands import hydra as hydra_run
 
     flags = [argument for argument in arguments if argument.startswith("-")]
     overrides = hydra_run.overrides_of(arguments)
@@ -40,7 +40,7 @@ def run_command(arguments: Sequence[str]) -> int:
 
 def sweep_command(request: Namespace) -> int:
     """Plan, grid, select, final, tables; whatever is done already is not done again."""
-    from actshift import prefetch
+    from actshift.planning import prefetch
     from actshift.sweeps.local import LocalEngine
 
     config, launch, frozen = sweep_request(request)
@@ -67,7 +67,7 @@ def sweep_command(request: Namespace) -> int:
 
 def plan_command(request: Namespace) -> int:
     """Freeze the grid stage and say how much it is, before anything is spent."""
-    from actshift.estimates import Estimates
+    from actshift.estimates.sweep import Estimates
 
     config, _, frozen = sweep_request(request)
     store, compose_cell = Store(Path(config["results"])), ProductComposer()
@@ -83,7 +83,7 @@ def prefetch_command(request: Namespace) -> int:
     """Bring what a sweep reads from the hub to its cache, or name what is not there."""
     from functools import partial
 
-    from actshift import prefetch
+    from actshift.planning import prefetch
 
     config, _, frozen = sweep_request(request)
     compose_cell = ProductComposer()
@@ -103,8 +103,8 @@ def prefetch_command(request: Namespace) -> int:
 
 def submit_command(request: Namespace) -> int:
     """Submit what a table still needs as SLURM jobs: grid arrays, the selection, final arrays."""
-    from actshift import prefetch
     from actshift.paths import slurm_dir
+    from actshift.planning import prefetch
     from actshift.sweeps import slurm
     from actshift.sweeps.submission import Submission
 
@@ -168,8 +168,8 @@ def status_command(request: Namespace) -> int:
     import json
     import time
 
-    from actshift.estimates import Estimates
-    from actshift.status import headline, status_of, table
+    from actshift.estimates.sweep import Estimates
+    from actshift.planning.status import headline, status_of, table
     from actshift.sweeps import slurm
 
     store, grid = planned_grid(request)
@@ -194,7 +194,7 @@ def status_command(request: Namespace) -> int:
 
 def sync_command(request: Namespace) -> int:
     """Send the offline mirrors of runs to Weights & Biases, from where there is a network."""
-    from actshift.trackers import sync
+    from actshift.observe.trackers import sync
 
     root = Path(request.results)
     count = sync(root)
@@ -206,8 +206,8 @@ def sync_command(request: Namespace) -> int:
 
 def _refuse_impossible(manifest: Manifest, config: dict[str, Any]) -> None:
     """Refuse, before any trains, a sweep whose runs nothing here can score, or whose data or optimizer is not here."""
+    from actshift.config.validation import validate_folder, validate_installed
     from actshift.tasks import refuse_unscored
-    from actshift.validation import validate_folder, validate_installed
 
     for planned in manifest.cells:
         refuse_unscored({**planned.config, "stage": manifest.stage})

@@ -9,12 +9,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import torch
 
+from actshift.data.examples import Example, Rows
 from actshift.evaluation.generation import generate, length_batches
 from actshift.evaluation.predictions import Prediction
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
 from actshift.tasks.base import Task
-from actshift.tasks.examples import Example, Rows
 from actshift.training.batches import answer_losses, collate
 
 Done = Callable[[int, int], None]

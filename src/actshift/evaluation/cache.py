@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 
-from actshift.memory import ROOM
+from actshift.estimates.memory import ROOM
 from actshift.models.packing import Packing
 
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import torch
 from transformers import DynamicCache
 
+from actshift.data.examples import Example
+from actshift.estimates.memory import PREFILL
 from actshift.evaluation.cache import Part, rows_cache
-from actshift.memory import PREFILL
 from actshift.methods.base import Adaptation
 from actshift.models.arguments import cache_argument
 from actshift.models.loading import Base
 from actshift.models.packing import packed_hidden
-from actshift.tasks.examples import Example
 from actshift.training.batches import collate, head, pack_batch
 
 Decided = Callable[[list[int]], bool]

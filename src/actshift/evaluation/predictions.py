@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from actshift.errors import ActshiftError
-from actshift.records import write_atomically
+from actshift.store.records import write_atomically
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from actshift.errors import ActshiftError
 from actshift.evaluation.predictions import Prediction, read_predictions
-from actshift.records import SPLITS, read_json
+from actshift.store.records import SPLITS, read_json
 from actshift.tasks import TASKS, get_task
 from actshift.tasks.base import Task
 

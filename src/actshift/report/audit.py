@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from actshift.report import names, paper
-from actshift.report.claims import claims
+from actshift.paper import printed as paper
+from actshift.report import names
 from actshift.report.markdown import table as markdown_table
+from actshift.report.paper_claims import claims
 
 if TYPE_CHECKING:
     from rich.table import Table

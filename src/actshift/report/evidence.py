@@ -24,7 +24,7 @@ from actshift.report.statistics import (
 )
 
 if TYPE_CHECKING:
-    from actshift.records import Record
+    from actshift.store.records import Record
 
 NUMBERS = [
     "ci_low",

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from actshift.records import write_atomically
 from actshift.report import names
 from actshift.report.panels import Curve, small_multiples, style
+from actshift.store.records import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from actshift.selection import Selection
+    from actshift.planning.selection import Selection
 
 
 def accuracy_by_parameters(cells: pd.DataFrame) -> Figure | None:

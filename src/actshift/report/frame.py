@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from actshift.errors import ActshiftError
-from actshift.report import paper
+from actshift.paper import printed as paper
 from actshift.report.evidence import with_evidence
 from actshift.report.names import DEVIATIONS
 
 if TYPE_CHECKING:
-    from actshift.manifests import Manifest, PlannedCell, Run
-    from actshift.records import Record
-    from actshift.selection import Selection
+    from actshift.planning.manifests import Manifest, PlannedCell, Run
+    from actshift.planning.selection import Selection
+    from actshift.store.records import Record
 
 NAN = math.nan
 KEYS = ["model", "method", "dataset", "protocol"]

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actshift.composition import groups
+from actshift.config.cached import ProductComposer, hub_models
+from actshift.config.composition import groups
 from actshift.errors import ActshiftError
-from actshift.estimates import DEFAULT_HARDWARE, HARDWARE
-from actshift.memory import CARDS, Fit, Peak, estimate_peak, fit
-from actshift.product import ProductComposer, hub_models
-from actshift.records import Record, read_records
+from actshift.estimates.memory import CARDS, Fit, Peak, estimate_peak, fit
+from actshift.estimates.sweep import DEFAULT_HARDWARE, HARDWARE
 from actshift.report import names
 from actshift.report.markdown import table as markdown_table
+from actshift.store.records import Record, read_records
 
 if TYPE_CHECKING:
     from rich.console import Group

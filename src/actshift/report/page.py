@@ -26,9 +26,9 @@ from actshift.report.frame import loss_curves
 if TYPE_CHECKING:
     import jinja2
 
-    from actshift.manifests import Manifest
-    from actshift.records import Record
-    from actshift.selection import Selection
+    from actshift.planning.manifests import Manifest
+    from actshift.planning.selection import Selection
+    from actshift.store.records import Record
 
 TEMPLATES = Path(__file__).parent
 STRIP = 120, 28

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from actshift.report import names, paper
+from actshift.paper import printed as paper
+from actshift.report import names
 from actshift.report.markdown import table as markdown_table
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from actshift.params import Count
+    from actshift.estimates.parameters import Count
 
 CAPTION = {"adapter_r64": 0.34, "joint": 0.79, "joint_orth": 0.79, "lora_r16": 0.9}
 """Shares (percent) in the caption of Table 4, which states them once for all its models. LoRA's stand in Table 1."""

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from actshift.errors import unknown
-from actshift.records import write_atomically
 from actshift.report import frame, names
 from actshift.report.evidence import SIGNIFICANT
 from actshift.report.markdown import table as markdown_table
+from actshift.store.records import write_atomically
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from actshift.manifests import Manifest
+    from actshift.planning.manifests import Manifest
 
 ABSENT = "–"
 LATEX = {

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-from actshift.planning import Manifest, Run
-from actshift.progress import duration
-from actshift.store import Store
+from actshift.observe.progress import duration
+from actshift.planning.expand import Manifest, Run
+from actshift.store.store import Store
 from actshift.sweeps.worker import Event, retry_smaller, serve
 
 STOP_SECONDS = 30.0

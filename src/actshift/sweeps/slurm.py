@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from actshift.errors import ActshiftError
-from actshift.manifests import Manifest
-from actshift.store import Store
+from actshift.planning.manifests import Manifest
+from actshift.store.store import Store
 from actshift.sweeps.profiles import Profile
 
 FILL = 0.7

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from actshift.config.schema import STAGES
 from actshift.errors import ActshiftError
-from actshift.estimates import Compose, Estimates
-from actshift.manifests import Manifest, PlannedCell, Run
-from actshift.schema import STAGES
-from actshift.store import Store
+from actshift.estimates.sweep import Compose, Estimates
+from actshift.planning.manifests import Manifest, PlannedCell, Run
+from actshift.store.store import Store
 from actshift.sweeps import slurm
 from actshift.sweeps.profiles import profile_of, read_profiles
 from actshift.sweeps.slurm import Job, Work

@@ -19,8 +19,8 @@ from types import FrameType
 from typing import Any
 
 from actshift.errors import ActshiftError
-from actshift.manifests import Manifest, Run, read_manifest
-from actshift.store import Store
+from actshift.planning.manifests import Manifest, Run, read_manifest
+from actshift.store.store import Store
 from actshift.sweeps.slurm import Work, read_tasks
 from actshift.sweeps.worker import Event, Worker
 

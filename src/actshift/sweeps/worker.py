@@ -14,9 +14,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from actshift.planning import Manifest, Run, read_manifest, verify
-from actshift.records import Cell
-from actshift.store import Store
+from actshift.planning.expand import Manifest, Run, read_manifest, verify
+from actshift.store.records import Cell
+from actshift.store.store import Store
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Worker:
         tell: Callable[[Event], None],
         stop: threading.Event | None = None,
     ) -> None:
-        from actshift.run import Session
+        from actshift.runtime.run import Session
 
         self._store = Store(results)
         self._overrides = [*overrides, f"results={_quoted(str(results))}"]
@@ -75,7 +75,7 @@ class Worker:
 
     def _attempt_all(self, group: Sequence[Run], manifest: Manifest) -> bool:
         """Do those of a group that are there to be done: at once where it pays, and apart where that went wrong."""
-        from actshift.run import Busy
+        from actshift.runtime.run import Busy
 
         missing = [run for run in group if self._store.state(run.identity, run.split) == "missing"]
         try:
@@ -91,7 +91,7 @@ class Worker:
 
     def _together(self, missing: Sequence[Run], manifest: Manifest) -> tuple[list[Run], int]:
         """Which missing runs of a group to train at once, and by how many rows of each; 0 rows where none are."""
-        from actshift.costs import replica_rows
+        from actshift.estimates.costs import replica_rows
 
         # One that took its process down before is tried alone.
         sound = [run for run in missing if not self._store.deaths(run.identity, run.split)]
@@ -102,7 +102,7 @@ class Worker:
 
     def _attempt(self, run: Run, manifest: Manifest) -> bool:
         """Do one run if it is there to be done; whether it was."""
-        from actshift.run import Busy
+        from actshift.runtime.run import Busy
 
         if self._session.stop.is_set() or self._store.state(run.identity, run.split) != "missing":
             return False
@@ -118,7 +118,7 @@ class Worker:
         return True
 
     def _do(self, runs: Sequence[Run], manifest: Manifest, *, micro_batch: int | None = None) -> None:
-        from actshift.run import Interrupted, run_together
+        from actshift.runtime.run import Interrupted, run_together
 
         started = time.monotonic()
         self._tell(Event("started", runs[0]))
@@ -138,7 +138,7 @@ class Worker:
 
     def _config(self, run: Run, manifest: Manifest) -> dict[str, Any]:
         """The config of a run as the files say now; a variant is composed once, its rates and seeds put into copies."""
-        from actshift.composition import compose
+        from actshift.config.composition import compose
 
         key = run.cell, run.variant
         if key not in self._composed:

@@ -13,10 +13,10 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
+from actshift.data.examples import Example
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
 from actshift.models.packing import Packing, common_prefix, pack, packed_hidden
-from actshift.tasks.examples import Example
 
 
 @dataclass(frozen=True)

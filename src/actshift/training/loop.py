@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, get_scheduler
 
-from actshift import profiling
+from actshift.data.examples import Example, Rows
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
 from actshift.models.packing import packed_passes
-from actshift.profiling import phase
-from actshift.tasks.examples import Example, Rows
+from actshift.observe import profiling
+from actshift.observe.profiling import phase
 from actshift.training.batches import (
     Batch,
     answer_losses,

@@ -1,0 +1,256 @@
+"""From overrides to a resolved, validated configuration: Hydra composes, every error says what to do."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast, get_args, get_origin, get_type_hints
+
+from actshift.config import schema
+from actshift.config.validation import CHOICES, validate
+from actshift.errors import ActshiftError, unknown
+from actshift.methods import KINDS
+from actshift.paths import conf_dir
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+SCHEMAS: dict[tuple[str | None, str], type] = {
+    ("model", "model_schema"): schema.ModelConfig,
+    **{("method", f"{name}_schema"): kind.config for name, kind in KINDS.items()},
+    ("dataset", "dataset_schema"): schema.DatasetConfig,
+    ("protocol", "protocol_schema"): schema.ProtocolConfig,
+    ("hardware", "hardware_schema"): schema.HardwareConfig,
+    ("logger", "logger_schema"): schema.LoggerConfig,
+    ("sweep", "sweep_schema"): schema.SweepConfig,
+    (None, "config_schema"): schema.Config,
+}
+
+
+@cache
+def register_schemas() -> None:
+    """Put the structured configs where the YAML files' defaults lists look for them."""
+    from hydra.core.config_store import ConfigStore
+
+    for (group, name), node in SCHEMAS.items():
+        ConfigStore.instance().store(group=group, name=name, node=node)
+
+
+def groups() -> dict[str, list[str]]:
+    """The config groups and the options that each has, from the files alone."""
+    return {
+        folder.name: sorted(file.stem for file in folder.glob("*.yaml"))
+        for folder in sorted(conf_dir().iterdir())
+        if folder.is_dir()
+    }
+
+
+def compose(overrides: Sequence[str]) -> dict[str, Any]:
+    """The resolved configuration of some Hydra overrides, as plain dicts and lists.
+
+    Errors: an unknown option or key with its nearest match, a value of the wrong type, an impossible value.
+    """
+    return resolved(composed(overrides))
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """What Hydra composes of some overrides: interpolations as they are written, values not looked at yet."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    register_schemas()
+    check_names(overrides)
+    GlobalHydra.instance().clear()
+    with _explaining():
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            config = hydra_compose("config", overrides=list(overrides))
+        _check_keys(config)
+    return config
+
+
+def resolved(config: DictConfig, *, planned: bool = False) -> dict[str, Any]:
+    """A composed configuration with its interpolations resolved, and refused where one is impossible (`validate`)."""
+    from omegaconf import OmegaConf
+
+    with _explaining():
+        # Before the rest is resolved: `data.origin` points to the data set's settings of this name.
+        if config.data.source not in CHOICES["data.source"]:
+            raise unknown("data.source", config.data.source, CHOICES["data.source"], where="data.source=...")
+        plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    if plain["sweep"] is not None:
+        _check_axes(plain["sweep"])
+    validate(plain, planned=planned)
+    return plain
+
+
+@contextmanager
+def _explaining() -> Iterator[None]:
+    """What Hydra, OmegaConf and YAML refuse, in our words."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise _explained(error) from error
+
+
+def check_names(overrides: Sequence[str]) -> None:
+    """Refuse an override whose group option or key does not exist, before Hydra does, naming the nearest that does."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except OverrideParseException as error:
+        raise ActshiftError(f"override '{error.override}' cannot be read: {_lines(error)}") from error
+    options = groups()
+    for override in parsed:
+        name = override.key_or_group
+        if re.match(r"hydra([./]|$)", name):
+            continue
+        if override.is_delete():
+            raise ActshiftError(
+                f"override '{override.input_line}' deletes a key, and every key is needed: give '{name}' another value"
+            )
+        if name in options:
+            for value in _values(override.value(), options[name]):
+                if value not in options[name]:
+                    raise unknown(name, value, options[name], where=f"the override {name}=... (files in conf/{name}/)")
+        elif not any(_matches(name, key) for key in known_keys()):
+            raise _unknown_key(name, *_known_below(name), candidates=[*known_keys(), *options])
+        elif name in CHOICES:
+            allowed = sorted("null" if choice is None else choice for choice in CHOICES[name])
+            for value in _values(override.value(), allowed):
+                if value not in allowed and "${" not in value:  # an interpolation is looked at once it is resolved
+                    raise unknown(name, value, allowed, where=f"the override {name}=...")
+
+
+def _check_keys(node: Any, path: str = "") -> None:
+    """Refuse a key that the schema does not declare: Hydra lets `+key=value` add one to a structured config."""
+    from omegaconf import DictConfig, OmegaConf
+
+    kind = OmegaConf.get_type(node)
+    declared = [entry.name for entry in fields(kind)] if is_dataclass(kind) else list(node)
+    for key in node:
+        if key not in declared:
+            raise _unknown_key(f"{path}{key}", path.rstrip("."), declared)
+        held = not (OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key))
+        if held and isinstance(node[key], DictConfig):
+            _check_keys(node[key], f"{path}{key}.")
+
+
+def _check_axes(sweep: Mapping[str, Any]) -> None:
+    """Refuse a sweep over options that do not exist."""
+    options = groups()
+    for group in ("model", "method", "dataset"):
+        for name in sweep[f"{group}s"]:
+            if name not in options[group]:
+                raise unknown(group, name, options[group], where=f"sweep.{group}s (conf/sweep/{sweep['name']}.yaml)")
+
+
+def _explained(error: Exception) -> ActshiftError:
+    """What Hydra or OmegaConf refuse, in our words where it is a key that the chosen options do not have."""
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+
+    absent = (ConfigAttributeError, ConfigKeyError)
+    causes = [error]
+    while isinstance(cause := causes[-1].__cause__ or causes[-1].__context__, Exception):
+        causes.append(cause)
+    for cause in causes:
+        if isinstance(cause, absent) and cause.full_key and cause.parent_node is not None:
+            file = re.match(r"In '([\w./-]+)'", str(error))
+            where = f" in conf/{file[1]}.yaml" if file else ""
+            parent = cause.full_key.rpartition(".")[0]
+            return _unknown_key(cause.full_key, parent, map(str, cause.parent_node), where=where)
+    said, why = _lines(error), _lines(causes[min(1, len(causes) - 1)])
+    return ActshiftError(f"this configuration does not compose: {said if why in said else f'{said}: {why}'}")
+
+
+def _unknown_key(
+    name: str, parent: str, siblings: Iterable[str], *, candidates: Iterable[str] = (), where: str = ""
+) -> ActshiftError:
+    """The error for a key that does not exist, though `siblings` do below `parent`."""
+    there = sorted(siblings)
+    near = difflib.get_close_matches(name, [*(f"{parent}.{key}".lstrip(".") for key in there), *candidates], n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    place = f"below '{parent}'" if parent else "at the top"
+    return ActshiftError(
+        f"unknown config key '{name}'{where}.{hint} Allowed {place}: {', '.join(there) or 'nothing'}. "
+        "`actshift run --cfg job` prints every key, `actshift list` every group."
+    )
+
+
+def _known_below(name: str) -> tuple[str, list[str]]:
+    """The longest part of a dotted key that is known, and the keys that there are below it."""
+    parts = name.split(".")
+    for known in range(len(parts) - 1, -1, -1):
+        parent = ".".join(parts[:known])
+        below = [key.split(".") for key in known_keys() if key.count(".") == known]
+        names = {key[known] for key in below if not known or _matches(parent, ".".join(key[:known]))}
+        if names:
+            return parent, sorted(names)
+    return "", []
+
+
+@cache
+def known_keys() -> list[str]:
+    """Every dotted key that the schema declares; `*` stands for a free name (of a data set, a family)."""
+    return sorted(set(_keys(schema.Config)) | {key for node in SCHEMAS.values() for key in _group_keys(node)})
+
+
+def _group_keys(node: type) -> Iterator[str]:
+    for (group, _), candidate in SCHEMAS.items():
+        if candidate is node and group is not None:
+            yield from (f"{group}.{key}" for key in _keys(node))
+
+
+def _keys(node: type) -> Iterator[str]:
+    hints = get_type_hints(node)
+    for entry in fields(node):
+        yield entry.name
+        yield from (f"{entry.name}.{key}" for key in _keys_below(hints[entry.name]))
+
+
+def _keys_below(hint: Any) -> Iterator[str]:
+    if is_dataclass(hint):
+        yield from _keys(hint)  # type: ignore[arg-type]
+    elif get_origin(hint) is dict:
+        yield "*"
+        yield from (f"*.{key}" for key in _keys_below(get_args(hint)[1]))
+    else:
+        for argument in get_args(hint):
+            if is_dataclass(argument):
+                yield from _keys(argument)  # type: ignore[arg-type]
+
+
+def _matches(name: str, key: str) -> bool:
+    parts, wanted = name.split("."), key.split(".")
+    return len(parts) == len(wanted) and all(w in ("*", part) for part, w in zip(parts, wanted, strict=True))
+
+
+def _values(value: Any, options: Sequence[str]) -> Iterable[str]:
+    """The options that an override names: one, or each of a sweep such as `a,b` or `glob(a*)`."""
+    from hydra.core.override_parser.types import Glob
+
+    if isinstance(value, Glob):
+        return value.filter(list(options)) or [f"glob({', '.join(value.include)})"]
+    return ["null" if item is None else str(getattr(item, "text", item)) for item in getattr(value, "list", [value])]
+
+
+def _lines(error: Exception) -> str:
+    """A message on one line, without OmegaConf's lines about its own types and Hydra's advice to go around them."""
+    noise = ("reference_type=", "object_type=", "To append to your config", "See https://hydra.cc")
+    lines = (line.strip() for line in str(error).splitlines())
+    return " ".join(line for line in lines if line and not line.startswith(noise))
+
+
+def cell_of(config: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """(model, method, dataset, protocol): the table cell that a run belongs to."""
+    return config["model"]["name"], config["method"]["name"], config["dataset"]["name"], config["protocol"]["name"]

@@ -1,0 +1,217 @@
+"""The values that a configuration can have, checked before any model or data is loaded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from actshift.config.schema import EVALUATE, EXECUTIONS, OPTIMIZERS, SCORINGS, STAGES
+from actshift.data.chat import FORMS
+from actshift.data.splits import OVERLAPS, check_rules
+from actshift.errors import ActshiftError, unknown
+from actshift.errors import impossible as _impossible
+from actshift.methods import KINDS
+from actshift.models.architectures import ARCHITECTURES
+from actshift.paths import embedded_model_dir
+from actshift.tasks import TASKS
+from actshift.tasks.rules import RULES
+
+Config = Mapping[str, Any]
+
+CHOICES: dict[str, Collection[str | None]] = {
+    "stage": (*STAGES, EVALUATE),
+    "execution": EXECUTIONS,
+    "model.source": ("hub", "embedded", "random"),
+    "model.architecture": ARCHITECTURES,
+    "model.attention": ("sdpa", "eager"),
+    "method.kind": KINDS,
+    "dataset.task": TASKS,
+    "dataset.kind": ("benchmark", "instruction"),
+    "data.source": ("hub", "local", "procedural"),
+    "data.overlap": OVERLAPS,
+    "training.schedule.kind": ("constant", "linear", "cosine"),
+    "training.precision": ("float32", "bfloat16"),
+    "training.optimizer": OPTIMIZERS,
+    "training.overlong": ("cut", "drop"),
+    "protocol.chat": (*FORMS, None),
+    "evaluation.rule": RULES,
+    "evaluation.scoring": SCORINGS,
+    "hardware.device": ("auto", "cpu", "cuda"),
+    "logger.mode": (None, "online", "offline"),
+}
+
+AT_LEAST = {
+    "seed": 0,
+    "model.shape.width": 1,
+    "model.shape.layers": 1,
+    "model.shape.heads": 1,
+    "model.shape.kv_heads": 1,
+    "model.shape.head_size": 1,
+    "model.shape.mlp_width": 1,
+    "model.shape.vocabulary": 1,
+    "training.batch_size": 1,
+    "training.epochs": 1,
+    "training.max_steps": 1,
+    "training.max_tokens": 1,
+    "training.weight_decay": 0,
+    "training.clip": 0,
+    "training.validations": 0,
+    "training.validation_rows": 0,
+    "data.limit.train": 1,
+    "data.limit.validation": 1,
+    "data.limit.test": 1,
+    "dataset.version": 1,
+    "evaluation.max_new_tokens": 1,
+    "dataset.tokens.prompt": 1,
+    "dataset.tokens.answer": 1,
+    "dataset.tokens.longest": 1,
+    "hardware.speed.efficiency": 1e-6,
+    "hardware.speed.bytes_per_second": 1,
+    "hardware.speed.layer_seconds": 0,
+    "hardware.speed.memory_bytes": 1,
+    "hardware.threads": 1,
+    "hardware.workers": 1,
+    "hardware.micro_batch": 1,
+    "hardware.evaluation_tokens": 1,
+    "hardware.checkpoint_every": 0,
+}
+
+
+def validate(config: Config, *, planned: bool = False) -> None:
+    """Refuse a resolved configuration that cannot be run, naming the key, the value and what is allowed.
+
+    One that is only planned needs no folder of data and no optional package yet: that is said by each launch.
+    """
+    for key, allowed in CHOICES.items():
+        if _get(config, key) not in allowed:
+            names = ["null" if name is None else name for name in allowed]
+            raise unknown(key, _get(config, key), names, where=f"{key}=<name> or conf/")
+    for key, least in AT_LEAST.items():
+        value = _get(config, key)
+        if value is not None and not least <= value < math.inf:
+            raise _impossible(key, value, f"at least {least}")
+    if not 0 < config["lr"] < math.inf:
+        raise _impossible("lr", config["lr"], "a positive number")
+    if not 0 <= _get(config, "training.schedule.warmup") < 1:
+        raise _impossible("training.schedule.warmup", _get(config, "training.schedule.warmup"), "a share in [0, 1)")
+    if (config["stage"] == EVALUATE) != (config["adapter"] is not None):
+        raise _impossible("adapter", config["adapter"], "an adapter's folder with stage=evaluate, else null")
+    if not config["results"]:
+        raise _impossible("results", "''", "a folder")
+    _validate_model(config["model"])
+    _validate_optimizer(config)
+    if not planned:
+        validate_folder(config["data"]["dir"], source=config["data"]["source"])
+        validate_installed(config["training"]["optimizer"])
+    _validate_data(config)
+    check = KINDS[config["method"]["kind"]].check
+    if check is not None:
+        check(config["method"], model=config["model"])
+    if config["sweep"] is not None:
+        _validate_sweep(config["sweep"])
+
+
+def _validate_model(model: Config) -> None:
+    shape = model["shape"]
+    if shape["heads"] % shape["kv_heads"]:
+        raise _impossible("model.shape.kv_heads", shape["kv_heads"], f"a divisor of the {shape['heads']} heads")
+    if not model["path"]:
+        raise _impossible("model.path", model["path"], "a name on the hub or the folder of an embedded model")
+    if model["source"] != "hub" and not embedded_model_dir(model["path"]).is_dir():
+        there = [folder.name for folder in embedded_model_dir("").iterdir() if (folder / "config.json").is_file()]
+        raise unknown("embedded model", model["path"], there, where="model.path")
+
+
+def validate_folder(folder: str | None, *, source: str) -> None:
+    """Refuse local data without the folder that holds them."""
+    if source == "local" and not (folder and Path(folder).expanduser().is_dir()):
+        raise _impossible("data.dir", folder, "an existing folder of data sets, since data.source=local")
+
+
+def validate_installed(optimizer: str) -> None:
+    """Refuse an optimizer whose package is not there."""
+    package = OPTIMIZERS[optimizer]
+    if package is not None and find_spec(package) is None:
+        raise ActshiftError(
+            f"training.optimizer = {optimizer} needs {package}, which is not installed here. "
+            "Install it (pip install 'actshift[optimizers]'), or set training.optimizer=adamw."
+        )
+
+
+def _validate_optimizer(config: Config) -> None:
+    """Refuse stochastic rounding to bfloat16 where nothing that trains is bfloat16: adapters are float32."""
+    training = config["training"]
+    rounded = training["precision"] == "bfloat16" and config["method"]["kind"] == "sft"
+    if training["optimizer"] == "adamw_bf16_stochastic" and not rounded:
+        trains = "adapters" if config["method"]["kind"] != "sft" else "weights"
+        raise _impossible(
+            "training.optimizer",
+            training["optimizer"],
+            f"adamw or adamw_8bit, since the {trains} that train here are float32 and are not rounded. "
+            "It is for method=sft training.precision=bfloat16",
+        )
+
+
+def _validate_data(config: Config) -> None:
+    data, dataset = config["data"], config["dataset"]
+    check_rules(data["splits"])
+    rows = {"procedural": dataset["procedural"]["rows"], "hub": dataset["hub"]["rows"]}.get(data["source"])
+    for split, rule in data["splits"].items():
+        if rows and rule is not None and rule["source"] not in rows:
+            raise unknown(f"split of {dataset['name']}", rule["source"], rows, where=f"data.splits.{split}.source")
+    if (dataset["kind"] == "benchmark") != TASKS[dataset["task"]].scored:
+        raise _impossible("dataset.kind", dataset["kind"], f"what task '{dataset['task']}' is: benchmarks are scored")
+    if config["evaluation"]["scoring"] == "likelihood" and not TASKS[dataset["task"]].multiple_choice:
+        able = ", ".join(name for name, task in TASKS.items() if task.multiple_choice)
+        raise _impossible(
+            "evaluation.scoring", "likelihood", f"generation for {dataset['name']}; likelihood for {able}"
+        )
+    if data["source"] == "procedural":
+        _validate_procedural(dataset)
+    if data["origin"] != dataset[data["source"]]:
+        # The run reads the data set's settings and its identity counts these: they must be the same.
+        raise ActshiftError(
+            f"data.origin = {data['origin']} is impossible: it follows dataset.{data['source']}. "
+            f"Set that key instead, with dataset.{data['source']}.<key>=... or in conf/dataset/."
+        )
+
+
+def _validate_procedural(dataset: Config) -> None:
+    where = "dataset.procedural"
+    for split, rows in dataset["procedural"]["rows"].items():
+        if rows < 1:
+            raise _impossible(f"{where}.rows.{split}", rows, "at least 1")
+    given, taken = dataset["procedural"]["difficulty"], TASKS[dataset["task"]].difficulty
+    for name in given:
+        if name not in taken:
+            raise unknown(f"difficulty of {dataset['task']}", name, taken, where=f"{where}.difficulty")
+    if missing := sorted(set(taken) - set(given)):
+        raise ActshiftError(f"{where}.difficulty of {dataset['task']} lacks {', '.join(missing)}. Set them in conf/.")
+
+
+def _validate_sweep(sweep: Config) -> None:
+    for axis in ("models", "methods", "datasets", "seeds"):
+        if not sweep[axis] or len(set(sweep[axis])) < len(sweep[axis]):
+            raise _impossible(f"sweep.{axis}", sweep[axis], "a list of at least one value, none of them twice")
+    if sweep["reference"] not in sweep["methods"]:
+        raise unknown("reference method", sweep["reference"], sweep["methods"], where="sweep.reference")
+    for method in sweep["seeds_by_method"]:
+        if method not in sweep["methods"]:
+            raise unknown("method", method, sweep["methods"], where="sweep.seeds_by_method")
+    for scale, grids in sweep["rates"].items():
+        for family, rates in grids.items():
+            if not rates:
+                raise _impossible(f"sweep.rates.{scale}.{family}", rates, "a grid of at least one learning rate")
+            for rate in rates:
+                if not 0 < rate < math.inf:
+                    raise _impossible(f"sweep.rates.{scale}.{family}", rates, "positive learning rates")
+
+
+def _get(config: Config, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = value[part]
+    return value

@@ -1,0 +1,90 @@
+"""Questions that are asked twice: whether a row of one split is a question of another, by its words alone."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from actshift.errors import ActshiftError
+from actshift.tasks.base import Row, Task
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """`in_first` rows of the split `first` ask a question of `second`, and `in_second` the other way round."""
+
+    first: str
+    second: str
+    in_first: int
+    in_second: int
+
+
+def question_key(text: str) -> str:
+    """The letters and digits of a question, in compatibility form and without case.
+
+    "is pokemon let's go ..." and "Is Pokemon lets go ...?" are one question; "4 x 5" and "45" would be, too, but no two
+    splits of the real data share a question by that alone.
+    """
+    return "".join(letter for letter in unicodedata.normalize("NFKC", text).casefold() if letter.isalnum())
+
+
+def question_keys(rows: Iterable[Row], *, task: Task) -> list[str]:
+    """The key of each row's question: without passage and options, which vary where the question does not."""
+    return [question_key(task.question(row)) for row in rows]
+
+
+def overlaps(keys: Mapping[str, Sequence[str]]) -> list[Overlap]:
+    """The pairs of splits that share questions, given the keys of each split's rows, in the order of the mapping."""
+    asked = {name: set(of_split) for name, of_split in keys.items()}
+    found = [
+        Overlap(
+            first,
+            second,
+            in_first=sum(key in asked[second] for key in keys[first]),
+            in_second=sum(key in asked[first] for key in keys[second]),
+        )
+        for first, second in combinations(keys, 2)
+    ]
+    return [pair for pair in found if pair.in_first]
+
+
+def real_keys(dataset: Mapping[str, Any], *, source: str, directory: str | None) -> dict[str, list[str]]:
+    """The keys of every hub split that a data set's config knows, as "<data set> <split>".
+
+    A local folder gives the splits that it holds, some of them in part (``dataset.local.files``).
+    Errors: a procedural source, and those of `actshift.data.sources.hub_split`.
+    """
+    from actshift.data.sources import has_split, hub_split
+    from actshift.tasks import get_task
+
+    if source == "procedural":
+        raise ActshiftError(
+            "procedural rows repeat no prompt: overlaps are looked for in real data. Give data.source=hub, or "
+            "data.source=local data.dir=<folder>."
+        )
+    task, keys = get_task(dataset["task"]), {}
+    for split in dataset["hub"]["rows"]:
+        if source == "local" and not has_split(dataset, split, directory=directory):
+            continue
+        rows = hub_split(dataset, split, source=source, directory=directory).to_list()
+        part = " (part)" if source == "local" and split in dataset["local"]["files"] else ""
+        keys[f"{dataset['name']} {split}{part}"] = question_keys(rows, task=task)
+    return keys
+
+
+def table(pairs: Iterable[Overlap], keys: Mapping[str, Sequence[str]]) -> Table:
+    """The pairs as a table for the terminal."""
+    from rich.table import Table
+
+    shown = Table("split", "rows", "of them asked in", "rows", "of them asked in the first")
+    for pair in pairs:
+        counts = [f"{number:,}" for number in (pair.in_first, pair.in_second)]
+        rows = [f"{len(keys[name]):,}" for name in (pair.first, pair.second)]
+        shown.add_row(pair.first, rows[0], f"{pair.second}: {counts[0]}", rows[1], counts[1])
+    return shown

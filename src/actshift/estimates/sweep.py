@@ -1,0 +1,103 @@
+"""The cost of a whole sweep, cell by cell: runs, device hours, peak memory, and what does not fit its device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from actshift.estimates.costs import Calibration, Cost, calibrate, estimate
+from actshift.estimates.memory import Fit, estimate_peak, fit
+from actshift.planning.manifests import Manifest, PlannedCell
+from actshift.store.records import Cell
+from actshift.store.store import Store
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+HARDWARE = {"8b": "a100-80gb", "tiny": "cpu"}
+"""The hardware profile that a model's scale is planned on where none is named; every other goes to the default."""
+DEFAULT_HARDWARE = "a100-40gb"
+
+Compose = Callable[[Sequence[str]], dict[str, Any]]
+
+
+class Estimates:
+    """Estimated costs of a sweep's runs, corrected by the records of it that there are.
+
+    `hardware` names a profile by model; a model that it leaves out is planned on what suits its scale.
+    """
+
+    def __init__(self, store: Store, grid: Manifest, *, compose: Compose, hardware: Mapping[str, str]) -> None:
+        self._grid = grid
+        self._configs: dict[Cell, Mapping[str, Any]] = {}
+        for planned in grid.cells:
+            config = compose([*planned.variants[0].overrides, "stage=grid"])  # as the plan composed it
+            scale = config["model"]["scale"]
+            name = hardware.get(planned.cell.model) or HARDWARE.get(scale, DEFAULT_HARDWARE)
+            self._configs[planned.cell] = {**config, "hardware": compose([f"hardware={name}"])["hardware"]}
+        by_identity: dict[str, Mapping[str, Any]] = {run.identity: self._configs[run.cell] for run in grid.runs}
+        planned_here = [record for record in store.records() if record.identity in by_identity]
+        self.calibration: Calibration = calibrate(planned_here, by_identity)
+
+    def cost(self, planned: PlannedCell, *, split: str, trained: bool = False) -> Cost:
+        """The estimate of one run of a cell."""
+        config = self._configs[planned.cell]
+        cost = estimate(config, split=split, trained=trained)
+        return self.calibration.apply(cost, model=planned.cell.model, hardware=config["hardware"]["name"])
+
+    def seconds(self) -> dict[tuple[Cell, str], float]:
+        """Estimated seconds of a run, by cell and stage; a final run is taken to train."""
+        return {
+            (planned.cell, stage): self.cost(planned, split=split).seconds
+            for planned in self._grid.cells
+            for stage, split in (("grid", "validation"), ("final", "test"))
+        }
+
+    def table(self) -> Table:
+        """A row a model and method: runs of both stages, device hours, the largest peak, and what it is planned on."""
+        from rich.table import Table
+
+        shown = Table(box=None, pad_edge=False)
+        for name in ("model", "method", "hardware"):
+            shown.add_column(name, no_wrap=True)
+        for name in ("grid runs", "final runs", "device hours", "peak GB"):
+            shown.add_column(name, no_wrap=True, justify="right")
+        shown.add_column("")
+        totals = [0, 0, 0.0]
+        for model in self._grid.models:
+            for method in self._grid.methods:
+                cells = [each for each in self._grid.cells if (each.cell.model, each.cell.method) == (model, method)]
+                if cells:
+                    self._add(shown, cells, totals)
+        shown.add_section()
+        shown.add_row("all", "", "", f"{totals[0]:,}", f"{totals[1]:,}", f"{totals[2]:,.1f}", "", self._basis())
+        return shown
+
+    def _add(self, shown: Table, cells: Sequence[PlannedCell], totals: list[Any]) -> None:
+        grid = sum(len(each.candidates) for each in cells if len(each.candidates) > 1)
+        final = sum(len(each.seeds) for each in cells)
+        hours = sum(self._hours(each) for each in cells)
+        config = max((self._configs[each.cell] for each in cells), key=lambda own: estimate_peak(own).bytes)
+        peak, room = estimate_peak(config).bytes, config["hardware"]["speed"]["memory_bytes"]
+        note = "" if peak <= room else f"over {room / 1e9:.0f} GB: {_remedy(fit(config, room))}"
+        names = cells[0].cell.model, cells[0].cell.method, config["hardware"]["name"]
+        shown.add_row(*names, f"{grid:,}", f"{final:,}", f"{hours:,.1f}", f"{peak / 1e9:.1f}", note)
+        for place, value in enumerate((grid, final, hours)):
+            totals[place] += value
+
+    def _hours(self, planned: PlannedCell) -> float:
+        tuned = len(planned.candidates) > 1
+        seconds = len(planned.candidates) * self.cost(planned, split="validation").seconds if tuned else 0.0
+        fresh = len(planned.seeds) - tuned  # the first seed's adapter is there from the grid
+        seconds += fresh * self.cost(planned, split="test").seconds
+        seconds += tuned * self.cost(planned, split="test", trained=True).seconds
+        return seconds / 3600
+
+    def _basis(self) -> str:
+        runs = self.calibration.runs
+        return f"corrected by {runs} finished runs" if runs else "from data sheets; finished runs correct it"
+
+
+def _remedy(found: Fit) -> str:
+    """What makes a run fit its device, where anything that we know does."""
+    return f"fits with {' '.join(found.overrides)}" if found.fits else "choose another device"

@@ -1,0 +1,202 @@
+"""The learning rate of every cell, chosen on validation accuracy alone."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from actshift.errors import ActshiftError
+from actshift.store.records import Cell, Record, read_json, write_atomically
+
+if TYPE_CHECKING:
+    from actshift.planning.manifests import Manifest, PlannedCell, Run
+    from actshift.store.store import Store
+
+SCHEMA = 2
+SPLIT = "validation"
+SHOWN = 10  # missing runs in one message
+
+
+@dataclass(frozen=True)
+class Rate:
+    """One candidate of a cell: its mean validation accuracy in percent over `finished` of `planned` runs."""
+
+    lr: float
+    variant: str
+    accuracy: float | None
+    finished: int
+    planned: int
+    diverged: bool
+
+    @property
+    def label(self) -> str:
+        """The candidate in words: its rate, and its variant where the cell tunes one."""
+        return f"{self.lr:g} {self.variant}".rstrip()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The candidate chosen for a cell (no rate where no run of it finished) and what a reader must know about it.
+
+    `tie` holds the labels of all candidates that share the best accuracy (empty without a tie); `edge` is "lowest" or
+    "highest" where the chosen rate is the outermost that finished with its variant, so that the best may lie beyond
+    the grid; `diverged` holds the labels of those at which a run diverged; `incomplete` says that planned runs are
+    missing. A cell with one candidate is chosen without a run: its `rates` are empty.
+    """
+
+    cell: Cell
+    lr: float | None
+    variant: str
+    accuracy: float | None
+    rates: tuple[Rate, ...]
+    tie: tuple[str, ...]
+    edge: str | None
+    diverged: tuple[str, ...]
+    incomplete: bool
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A planned run that has no validation record."""
+
+    identity: str
+    cell: Cell
+    lr: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The choices of a sweep in table order, and the runs that they were made without."""
+
+    sweep: str
+    choices: tuple[Choice, ...]
+    incomplete: bool
+    missing: tuple[Missing, ...]
+
+    def choice(self, cell: Cell) -> Choice | None:
+        return next((choice for choice in self.choices if choice.cell == cell), None)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, "split": SPLIT, **asdict(self)}
+
+
+def select(manifest: Manifest, records: Iterable[Record], *, allow_missing: bool = False) -> Selection:
+    """The candidate of highest mean validation accuracy of every cell; of tied ones the smallest rate, then variant.
+
+    A rate at which a run diverged is chosen only where all did. Records of other sweeps are not used. Raises
+    ActshiftError on a record of another split than validation, on another stage's manifest, and, unless
+    `allow_missing`, where planned runs have no record.
+    """
+    if manifest.stage != "grid":
+        raise ActshiftError(
+            f"rates are selected from the grid stage, got the {manifest.stage} stage of '{manifest.sweep}'"
+        )
+    found = _validation_records(records)
+    for run in manifest.runs:
+        if run.identity in found:
+            _check_same(run, found[run.identity])
+    missing = [run for run in manifest.runs if run.identity not in found]
+    if missing and not allow_missing:
+        raise _incomplete(manifest, missing)
+    choices = tuple(_choose(planned, manifest.runs_of(planned.cell), found) for planned in manifest.cells)
+    gone = tuple(Missing(run.identity, run.cell, run.lr, run.seed) for run in missing)
+    return Selection(manifest.sweep, choices, bool(missing), gone)
+
+
+def write_selection(store: Store, selection: Selection) -> None:
+    """Write selected/<sweep>.json; the same selection is the same bytes."""
+    text = json.dumps(selection.to_json(), sort_keys=True, indent=1, allow_nan=False) + "\n"
+    write_atomically(store.selected_path(selection.sweep), text)
+
+
+def read_selection(store: Store, sweep: str) -> Selection:
+    """The selection of a sweep. Errors: none there, torn, or of another version; the message names the file."""
+    path = store.selected_path(sweep)
+    try:
+        data = read_json(path)
+        if (data.pop("schema"), data.pop("split")) != (SCHEMA, SPLIT):
+            raise KeyError("schema")
+        choices = tuple(_choice_from(choice, where=path) for choice in data["choices"])
+        missing = tuple(Missing(**run | {"cell": Cell.from_json(run["cell"], where=path)}) for run in data["missing"])
+        return Selection(**data | {"choices": choices, "missing": missing})
+    except FileNotFoundError as error:
+        raise ActshiftError(f"nothing is selected yet ({path}): run `actshift select {sweep}`") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ActshiftError(f"{path} is not a selection of schema {SCHEMA}: run `actshift select {sweep}`") from error
+
+
+def _validation_records(records: Iterable[Record]) -> dict[str, Record]:
+    found = {}
+    for record in records:
+        if record.split != SPLIT:
+            raise ActshiftError(
+                f"selection may see the {SPLIT} split only, got the {record.split} record {record.file_name} "
+                f"of {record.cell}: read the records with split='{SPLIT}'"
+            )
+        found[record.identity] = record
+    return found
+
+
+def _check_same(run: Run, record: Record) -> None:
+    if (run.cell, run.lr, run.seed) != (record.cell, record.lr, record.seed):
+        raise ActshiftError(
+            f"record {record.file_name} is of {record.cell} at lr {record.lr!r}, seed {record.seed}, but the manifest "
+            f"plans that identity as {run.cell} at lr {run.lr!r}, seed {run.seed}: one of the two files was edited"
+        )
+
+
+def _incomplete(manifest: Manifest, missing: list[Run]) -> ActshiftError:
+    head = f"{len(missing)} of {len(manifest.runs)} grid runs of '{manifest.sweep}' have no record:"
+    lines = [f"{run.identity}  {run.cell}, lr {run.lr!r}, seed {run.seed}" for run in missing[:SHOWN]]
+    rest = [f"... and {len(missing) - SHOWN} more"] if len(missing) > SHOWN else []
+    return ActshiftError(
+        "\n  ".join([head, *lines, *rest])
+        + "\nFinish or retry them, or select without them (--allow-missing): the table will say so."
+    )
+
+
+def _choose(planned: PlannedCell, runs: Iterable[Run], found: dict[str, Record]) -> Choice:
+    if len(planned.candidates) == 1:
+        return Choice(planned.cell, *planned.candidates[0], None, (), (), None, (), False)
+    of = {one: [run for run in runs if (run.lr, run.variant) == one] for one in planned.candidates}
+    rates = tuple(_rate(*candidate, of[candidate], found) for candidate in planned.candidates)
+    finished = [rate for rate in rates if rate.accuracy is not None]
+    sound = [rate for rate in finished if not rate.diverged] or finished
+    # Means of equal shares may differ in the last bit.
+    best = max((round(rate.accuracy, 9) for rate in sound if rate.accuracy is not None), default=None)
+    tied = [rate for rate in sound if rate.accuracy is not None and round(rate.accuracy, 9) == best]
+    chosen = tied[0] if tied else None
+    return Choice(
+        cell=planned.cell,
+        lr=chosen.lr if chosen else None,
+        variant=chosen.variant if chosen else "",
+        accuracy=chosen.accuracy if chosen else None,
+        rates=rates,
+        tie=tuple(rate.label for rate in tied) if len(tied) > 1 else (),
+        edge=_edge(chosen, [rate for rate in finished if chosen and rate.variant == chosen.variant]),
+        diverged=tuple(rate.label for rate in rates if rate.diverged),
+        incomplete=any(rate.finished < rate.planned for rate in rates),
+    )
+
+
+def _rate(lr: float, variant: str, runs: list[Run], found: dict[str, Record]) -> Rate:
+    metrics = [found[run.identity].metrics for run in runs if run.identity in found]
+    accuracy = statistics.fmean(each["accuracy"] for each in metrics) if metrics else None
+    return Rate(lr, variant, accuracy, len(metrics), len(runs), any(each["diverged"] for each in metrics))
+
+
+def _edge(chosen: Rate | None, finished: list[Rate]) -> str | None:
+    """Which end of the rates that finished was chosen; one rate alone has no ends."""
+    if chosen is None or len(finished) < 2:
+        return None
+    return "lowest" if chosen is finished[0] else "highest" if chosen is finished[-1] else None
+
+
+def _choice_from(data: dict[str, Any], *, where: object) -> Choice:
+    rates = tuple(Rate(**rate) for rate in data["rates"])
+    lists = {name: tuple(data[name]) for name in ("tie", "diverged")}
+    return Choice(**data | lists | {"cell": Cell.from_json(data["cell"], where=where), "rates": rates})

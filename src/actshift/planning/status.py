@@ -1,0 +1,140 @@
+"""Where a sweep stands, from files alone: states by cell, failures, what is stale, and what is left to pay."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from actshift.planning.manifests import Manifest
+from actshift.store.records import Cell
+from actshift.store.store import Store
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+STATES = ("done", "running", "failed", "missing")
+
+
+@dataclass(frozen=True)
+class CellStatus:
+    """How many runs of a cell in one stage are in which state, and the estimated seconds of those not done."""
+
+    stage: str
+    cell: Cell
+    states: Mapping[str, int]
+    stale: int
+    """How many of the missing ones were begun by a process that is gone."""
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed run: its last error line, and how often it was tried."""
+
+    stage: str
+    cell: Cell
+    lr: float
+    seed: int
+    identity: str
+    attempts: int
+    last_line: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """A sweep's standing over all its stages."""
+
+    sweep: str
+    cells: tuple[CellStatus, ...]
+    failures: tuple[Failure, ...]
+    queue: Mapping[str, int]
+    """Jobs of the sweep by SLURM's state of them; empty where squeue does not answer."""
+
+    def counts(self, stage: str) -> Counter[str]:
+        """Runs of a stage by state."""
+        total: Counter[str] = Counter()
+        for each in self.cells:
+            if each.stage == stage:
+                total.update(each.states)
+        return total
+
+    @property
+    def unfinished(self) -> int:
+        """How many runs are missing or running."""
+        return sum(each.states["missing"] + each.states["running"] for each in self.cells)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(each.stage for each in self.cells))
+
+    def to_json(self) -> dict[str, Any]:
+        stages = {stage: {state: self.counts(stage)[state] for state in STATES} for stage in self.stages}
+        return {"stages": stages, **asdict(self)}
+
+
+def status_of(
+    store: Store,
+    manifests: Sequence[Manifest],
+    *,
+    seconds: Mapping[tuple[Cell, str], float],
+    queue: Mapping[str, int] | None = None,
+) -> Status:
+    """The status of a sweep's stages; `seconds` estimates a run by cell and stage (0 where there is none)."""
+    cells, failures = [], []
+    for manifest in manifests:
+        by_cell: dict[Cell, list[str]] = {planned.cell: [] for planned in manifest.cells}
+        stale: Counter[Cell] = Counter()
+        for run in manifest.runs:
+            state = store.state(run.identity, run.split)
+            by_cell[run.cell].append(state)
+            stale[run.cell] += state == "missing" and store.stale(run.identity)
+            note = store.failure(run.identity, run.split) if state == "failed" else None
+            if note is not None:
+                facts = (run.lr, run.seed, run.identity, note["attempts"], note["last_line"])
+                failures.append(Failure(manifest.stage, run.cell, *facts))
+        for cell, states in by_cell.items():
+            left = sum(state in ("missing", "running") for state in states)
+            count = {state: states.count(state) for state in STATES}
+            each = seconds.get((cell, manifest.stage), 0.0)
+            cells.append(CellStatus(manifest.stage, cell, count, stale[cell], left * each))
+    return Status(manifests[0].sweep, tuple(cells), tuple(failures), dict(queue or {}))
+
+
+def table(status: Status) -> Table:
+    """The cells for a terminal: a column a stage, `done/all` and what is wrong."""
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False)
+    for column in ("model", "method", "dataset"):
+        shown.add_column(column, no_wrap=True)
+    for stage in status.stages:
+        shown.add_column(stage, no_wrap=True)
+    rows: dict[Cell, dict[str, CellStatus]] = {}
+    for each in status.cells:
+        rows.setdefault(each.cell, {})[each.stage] = each
+    for cell, stages in rows.items():
+        shown.add_row(cell.model, cell.method, cell.dataset, *(_shown(stages.get(stage)) for stage in status.stages))
+    return shown
+
+
+def headline(status: Status) -> str:
+    """The status in one line: runs by state, what is left to pay, the queue."""
+    parts = []
+    for stage in status.stages:
+        counts = status.counts(stage)
+        parts.append(f"{stage}: " + ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]))
+    left = sum(each.seconds_left for each in status.cells)
+    parts += [f"about {left / 3600:.1f} device hours left"] if left >= 360 else []
+    parts += [f"queue: {', '.join(f'{n} {state}' for state, n in status.queue.items())}"] if status.queue else []
+    return f"{status.sweep} " + " | ".join(parts)
+
+
+def _shown(cell: CellStatus | None) -> str:
+    if cell is None or not sum(cell.states.values()):
+        return "-"
+    parts = [f"{cell.states['done']}/{sum(cell.states.values())}"]
+    parts += [f"{cell.states[state]} {state}" for state in ("running", "failed") if cell.states[state]]
+    parts += [f"{cell.stale} stale"] if cell.stale else []
+    return " ".join(parts)

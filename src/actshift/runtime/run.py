@@ -1,0 +1,272 @@
+"""The one entrypoint: a resolved configuration goes in, a record comes out.
+
+Train (or take over what was trained), load, attach, evaluate the stage's split, record. A run that is done already is
+only read; one that was interrupted continues from its newest checkpoint. What is scored is the adapter on disk.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from actshift.config.composition import cell_of
+from actshift.config.identity import counted, identity_of, ignored_keys
+from actshift.config.schema import STAGES
+from actshift.data.chat import template_fingerprint
+from actshift.data.sources import hub_commit, partial_splits
+from actshift.data.splits import Split
+from actshift.errors import ActshiftError
+from actshift.evaluation.predictions import Prediction, per_token_metrics, write_predictions
+from actshift.methods import attach
+from actshift.models.loading import Base
+from actshift.observe.profiling import phase, profiling
+from actshift.observe.progress import Progress
+from actshift.observe.provenance import code_provenance, host, now, peak_memory
+from actshift.observe.trackers import Tracker, start_tracker
+from actshift.runtime.evaluate import answer
+from actshift.runtime.session import Config, Interrupted, Session, pick_device, set_threads
+from actshift.runtime.train import Trained, train_runs, trained
+from actshift.store.adapters import load_adapter
+from actshift.store.locks import Claim
+from actshift.store.records import Cell, Record
+from actshift.store.store import Store
+from actshift.tasks import refuse_unscored
+
+__all__ = ["Busy", "Config", "Interrupted", "Session", "Trained", "pick_device", "run", "run_together"]
+
+
+class Busy(ActshiftError):
+    """Another process is at the run that was asked for."""
+
+
+def run(config: Config, *, session: Session | None = None, progress: Progress | None = None) -> Record:
+    """Do what a resolved configuration says and return the record of the stage's split.
+
+    Errors: `Busy`, and whatever made the run fail, after it was noted in the store.
+    """
+    (record,) = run_together([config], session=session, progress=progress)
+    return record
+
+
+def run_together(
+    configs: Sequence[Config], *, session: Session | None = None, progress: Progress | None = None
+) -> list[Record]:
+    """The records of runs that differ in learning rate and seed alone, made at once over one base model.
+
+    Each record is that of the run alone within rounding, and says how many were trained at once. An error is noted
+    as the failure of a run that is alone, and of none where there are several: they may do better apart.
+    Errors: `Busy` where another process has one of them, and whatever stopped them.
+    """
+    first = configs[0]
+    if first["adapter"] is not None:
+        raise ActshiftError("an adapter that exists is no run: actshift.runtime.evaluate.evaluate scores it")
+    refuse_unscored(first)
+    store, split = Store(Path(first["results"])), STAGES[first["stage"]]
+    named = {identity_of(config, ignore=ignored_keys()): config for config in configs}
+    with ExitStack() as stack:
+        claims: dict[str, Claim] = {}
+        for identity in sorted(named):  # in one order for every process, so that none waits for the other
+            if store.record(identity, split) is not None:
+                continue
+            claim = store.claim(identity)
+            if claim is None:
+                raise Busy(f"run {identity} is being done by another process")
+            claims[identity] = stack.enter_context(claim)
+        # One may have been finished between the look and the claim.
+        records = {name: record for name in named if (record := store.record(name, split)) is not None}
+        missing = {name: config for name, config in named.items() if name not in records}
+        try:
+            if missing:
+                runs = _Runs(missing, split, store, session or Session(), progress or Progress())
+                made = _profiled(runs, store.run_folder(next(iter(missing)))) if first["profile"] else runs.records()
+                for record in made:
+                    store.publish(record, claim=claims[record.identity])
+                    records[record.identity] = record
+        except Exception as error:
+            if len(named) == 1 and not claims[next(iter(named))].lost:
+                store.fail(next(iter(named)), split, traceback.format_exc(), died=_out_of_memory(error))
+            raise
+    return [records[name] for name in named]
+
+
+def _profiled(runs: _Runs, folder: Path) -> list[Record]:
+    """The records, and on the terminal where the time went."""
+    with profiling(folder / "trace.json") as profile:
+        records = runs.records()
+    print(profile.text(), file=sys.stderr)
+    return records
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether a smaller micro-batch might have gone through; torch's CPU allocator has no error of its own."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)
+
+
+class _Runs:
+    """Runs on their way from configurations (by identity) to records of `split`."""
+
+    def __init__(
+        self, configs: Mapping[str, Config], split: str, store: Store, session: Session, progress: Progress
+    ) -> None:
+        self._configs = configs
+        self._split = split
+        self._store = store
+        self._session = session
+        self._progress = progress
+        self._any = next(iter(configs.values()))
+
+    def records(self) -> list[Record]:
+        set_threads(self._any["hardware"])
+        scored = self._session.split(self._any, self._split)  # before the model: a missing file should cost seconds
+        base = self._session.base(self._any)
+        trackers = {
+            name: start_tracker(config, identity=name, folder=self._store.run_folder(name))
+            for name, config in self._configs.items()
+        }
+        results: dict[str, dict[str, Any]] = {name: {} for name in self._configs}
+        try:
+            facts = self._train(base, trackers)
+            started = time.monotonic()
+            with phase("evaluation"):
+                predictions = self._evaluate(base, facts, split=scored)
+            seconds = (time.monotonic() - started) / len(self._configs)
+            records = [
+                self._record(base, facts[name], answers, split=scored, seconds=seconds)
+                for name, answers in predictions.items()
+            ]
+            results = {record.identity: {**record.metrics, "split": self._split} for record in records}
+        finally:
+            for name, tracker in trackers.items():
+                tracker.finish(results[name])
+        return records
+
+    def _train(self, base: Base, trackers: Mapping[str, Tracker]) -> dict[str, Trained]:
+        """Train the runs that have no adapter yet, and return what is kept of each run's training."""
+        found = {name: facts for name in self._configs if (facts := self._trained(name)) is not None}
+        missing = {name: config for name, config in self._configs.items() if name not in found}
+        if missing:
+            train_runs(
+                missing,
+                base,
+                store=self._store,
+                session=self._session,
+                progress=self._progress,
+                trackers=[trackers[name] for name in missing],
+            )
+        for name in missing:
+            facts = self._trained(name)
+            assert facts is not None
+            found[name] = facts
+        return found
+
+    def _trained(self, identity: str) -> Trained | None:
+        facts = trained(self._store.run_folder(identity))
+        if facts is not None and facts.identity != identity:
+            raise ActshiftError(f"{self._store.run_folder(identity)} belongs to run {facts.identity}, not {identity}")
+        return facts
+
+    def _evaluate(self, base: Base, facts: Mapping[str, Trained], *, split: Split) -> dict[str, list[Prediction]]:
+        """The predictions of each run, kept with it; none of a diverged run, whose model says nothing."""
+        none: list[Prediction] = []
+        found = dict.fromkeys(self._configs, none)
+        sound = [name for name in self._configs if not facts[name].diverged]
+        if not sound:
+            return found
+        configs = [self._configs[name] for name in sound]
+        adapters = [
+            load_adapter(self._store.run_folder(name) / "adapter", config=config)
+            for name, config in zip(sound, configs, strict=True)
+        ]
+        adaptation = attach(base, config=self._any["method"], seeds=[config["seed"] for config in configs])
+        try:
+            for replica, adapter in enumerate(adapters):
+                adaptation.load_state_dict(adapter.state, replica)
+            answers = answer(
+                self._any,
+                base,
+                adaptation,
+                split=split,
+                name=self._split,
+                session=self._session,
+                cache=self._store.cache,
+                progress=self._progress,
+            )
+        finally:
+            adaptation.detach()
+        for name, predictions in zip(sound, answers, strict=True):
+            write_predictions(self._store.run_folder(name) / f"predictions-{self._split}.jsonl", predictions)
+            found[name] = predictions
+        return found
+
+    def _record(
+        self, base: Base, facts: Trained, predictions: list[Prediction], *, split: Split, seconds: float
+    ) -> Record:
+        config = self._configs[facts.identity]
+        return Record(
+            identity=facts.identity,
+            split=self._split,
+            cell=Cell(*cell_of(config)),
+            lr=config["lr"],
+            seed=config["seed"],
+            config=counted(config, ignore=ignored_keys()),
+            metrics=_metrics(predictions, rows=len(split.rows), trained=facts),
+            provenance={
+                **code_provenance(),
+                "created": now(),
+                "host": host(),
+                "device": facts.device,
+                "device_name": facts.device_name,
+                "hardware": config["hardware"]["name"],
+                "micro_batch": config["hardware"]["micro_batch"],
+                "gradient_checkpointing": config["hardware"]["gradient_checkpointing"],
+                "threads": config["hardware"]["threads"],
+                "replicas": {"train": facts.replicas, self._split: len(self._configs)},
+                "precision": config["training"]["precision"],
+                "data": {"train": facts.train_fingerprint, self._split: split.fingerprint},
+                "data_commit": hub_commit(config),
+                "template": template_fingerprint(config, base.tokenizer),
+                "model_commit": getattr(base.model.config, "_commit_hash", None),
+                "partial": partial_splits(config),
+                "source": config["data"]["source"],
+                "scale": config["model"]["scale"],
+                "scoring": config["evaluation"]["scoring"],
+                "train_seconds": facts.train_seconds,
+                "evaluation_seconds": round(seconds, 3),
+                "peak_memory_bytes": max(facts.peak_memory_bytes, peak_memory(base.device.type)),
+            },
+        )
+
+
+def _metrics(predictions: list[Prediction], *, rows: int, trained: Trained) -> dict[str, Any]:
+    """Accuracy in percent over the whole split. A diverged run has answered nothing, so it scores 0."""
+    right = [prediction.correct for prediction in predictions] or [False] * rows
+    correct = sum(right)
+    return {
+        "accuracy": 100 * correct / rows,
+        **per_token_metrics(predictions),
+        "rows": rows,
+        "correct": correct,
+        # Which rows, in the order of the split, eight to a byte: what paired tests between runs are made from.
+        "answers": np.packbits(right).tobytes().hex(),
+        "trainable_parameters": trained.trainable_parameters,
+        "total_parameters": trained.total_parameters,
+        "final_loss": None if trained.diverged else trained.final_loss,
+        "steps": trained.steps,
+        "loss_curve": trained.loss_curve,
+        "validation_curve": trained.validation_curve,
+        "diverged": trained.diverged,
+        "rows_touched": {
+            "truncated": trained.truncated,
+            "lost_answers": trained.lost_answers,
+            "dropped": trained.dropped,
+            "overlap": trained.overlap,
+        },
+    }

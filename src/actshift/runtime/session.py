@@ -1,0 +1,69 @@
+"""What a process keeps between the runs and evaluations that it does: where it computes, what it has loaded."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from actshift.data.splits import Split, load_split
+from actshift.errors import ActshiftError
+from actshift.models.loading import Base, load_base
+
+Config = Mapping[str, Any]
+
+
+class Interrupted(BaseException):
+    """The process was told to stop: what was trained so far is in a checkpoint, and the run is not a failed one."""
+
+
+class Session:
+    """What stays warm between the runs of one process: the base model that was loaded last, and its data.
+
+    Once `stop` is set, the run at hand checkpoints and ends in `Interrupted`.
+    """
+
+    def __init__(self, *, stop: threading.Event | None = None) -> None:
+        self.stop = stop or threading.Event()
+        self._base: tuple[str, Base] | None = None
+        self._data: tuple[str, dict[str, Split]] = "", {}
+
+    def base(self, config: Config) -> Base:
+        """The base model of a configuration, loaded anew only if it is another one than the last."""
+        device = pick_device(config["hardware"])
+        key = json.dumps([config["model"], config["training"]["precision"], str(device)], sort_keys=True)
+        if self._base is None or self._base[0] != key:
+            self._base = None  # two base models never share the device
+            self._base = key, load_base(config["model"], precision=config["training"]["precision"], device=device)
+        return self._base[1]
+
+    def split(self, config: Config, name: str) -> Split:
+        """One split of a configuration's data; those of the last data set are kept."""
+        key = json.dumps([config["dataset"], config["data"]], sort_keys=True)
+        if self._data[0] != key:
+            self._data = key, {}
+        splits = self._data[1]
+        if name not in splits:
+            splits[name] = load_split(config, name)
+        return splits[name]
+
+
+def pick_device(hardware: Config) -> torch.device:
+    """The device of a hardware config; `auto` takes CUDA where there is some. Errors: CUDA asked for and not there."""
+    if hardware["device"] == "cuda" and not torch.cuda.is_available():
+        raise ActshiftError(
+            f"hardware '{hardware['name']}' asks for CUDA, but torch {torch.__version__} sees no CUDA device here. "
+            "Use hardware=cpu, or install a CUDA build of torch."
+        )
+    if hardware["device"] == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(hardware["device"])
+
+
+def set_threads(hardware: Config) -> None:
+    """Let torch use a hardware config's number of threads, where the device is the CPU."""
+    if pick_device(hardware).type == "cpu":
+        torch.set_num_threads(hardware["threads"])

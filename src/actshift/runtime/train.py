@@ -1,0 +1,219 @@
+"""Training: from resolved configurations to adapters on disk, one run alone or several over one base at once."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actshift.config.identity import identity_of
+from actshift.data.chat import chat_of
+from actshift.data.examples import Examples, tokenize
+from actshift.data.splits import Split
+from actshift.methods import attach
+from actshift.methods.base import Adaptation
+from actshift.models.loading import Base
+from actshift.observe.progress import Progress
+from actshift.observe.provenance import peak_memory, reset_peak_memory
+from actshift.observe.trackers import Tracker
+from actshift.runtime.session import Config, Interrupted, Session
+from actshift.store.adapter_card import DESCRIPTION
+from actshift.store.adapters import save_adapter
+from actshift.store.store import Store
+from actshift.tasks import get_task
+from actshift.training.checkpoints import Checkpoints, read_facts
+from actshift.training.loop import Curves, train
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+VARIED = ("lr", "seed")
+"""What runs that are trained at once may differ in."""
+POINTS = 40
+"""Of the loss curve that goes into a record; the whole curve stays with the run."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is kept of a training beside the adapter's tensors.
+
+    Of `replicas` runs trained at once, `train_seconds` is one's share of the time, `peak_memory_bytes` all of it.
+    """
+
+    identity: str
+    steps: int
+    final_loss: float
+    diverged: bool
+    trainable_parameters: int
+    total_parameters: int
+    train_fingerprint: str
+    truncated: int
+    lost_answers: int
+    dropped: int
+    train_seconds: float
+    peak_memory_bytes: int
+    device: str
+    device_name: str
+    overlap: int
+    replicas: int
+    loss_curve: list[list[float]]
+    """(steps done, mean loss of the steps since the point before), at most `POINTS` of them."""
+    validation_curve: list[list[float]]
+    """(steps done, loss on the watched validation rows)."""
+
+
+def trained(folder: Path) -> Trained | None:
+    """What a run's folder holds of a finished training, or None where it holds none."""
+    facts = read_facts(folder / "adapter")
+    return None if facts is None or not (folder / "adapter" / DESCRIPTION).exists() else Trained(**facts["trained"])
+
+
+def train_runs(
+    configs: Mapping[str, Config],
+    base: Base,
+    *,
+    store: Store,
+    session: Session,
+    progress: Progress,
+    trackers: Sequence[Tracker],
+) -> None:
+    """Train runs, given by identity, at once and save the adapter of each in its folder.
+
+    They differ in learning rate and seed alone. A training that was interrupted goes on from its newest checkpoint,
+    if the same runs are trained at once again. Errors: `Interrupted`.
+    """
+    folders = [store.run_folder(identity) for identity in configs]
+    config, *others = configs.values()
+    if any(_shared(other) != _shared(config) for other in others):
+        raise ValueError(f"runs that are trained at once differ in {' and '.join(VARIED)} alone: {', '.join(configs)}")
+    started, training, stop = time.monotonic(), config["training"], session.stop
+    reset_peak_memory(base.device.type)
+    split = session.split(config, "train")
+    rows, watched = (
+        training_examples(each, config=config, tokenizer=base.tokenizer, cache=store.cache)
+        for each in (split, session.split(config, "validation"))
+    )
+    place = (
+        folders[0] if len(configs) == 1 else folders[0] / f"replicas-{identity_of({'runs': list(configs)}, ignore=())}"
+    )
+    checkpoints = Checkpoints(place, every=config["hardware"]["checkpoint_every"], stop=stop)
+
+    def report(step: int, steps: int, curves: Sequence[Curves]) -> None:
+        for tracker, own in zip(trackers, curves, strict=True):
+            if len(own.loss) == step:  # one that diverged has no more steps
+                tracker.step(step, loss=own.loss[-1], lr=own.lr[-1])
+        progress.update(step, steps, "loss " + " ".join(f"{own.loss[-1]:.3f}" for own in curves))
+        if stop.is_set() and step < steps:  # the last step is followed by the adapters themselves
+            raise Interrupted
+
+    adaptation = attach(base, config=config["method"], seeds=[own["seed"] for own in configs.values()])
+    try:
+        progress.start("train")
+        all_curves = train(
+            base,
+            adaptation,
+            rows=rows,
+            validation_rows=[watched[row] for row in range(min(len(watched), training["validation_rows"]))],
+            training=training,
+            lrs=[own["lr"] for own in configs.values()],
+            seeds=[own["seed"] for own in configs.values()],
+            micro_batch=config["hardware"]["micro_batch"],
+            checkpoints=checkpoints,
+            progress=report,
+            gradient_checkpointing=config["hardware"]["gradient_checkpointing"],
+        )
+        progress.end()
+        seconds = (time.monotonic() - started) / len(configs)
+        for replica, (identity, own) in enumerate(configs.items()):
+            facts = _trained(
+                base, adaptation, replica, rows=rows, split=split, curves=all_curves[replica], identity=identity
+            )
+            facts |= {"train_seconds": round(seconds, 3), "replicas": len(configs)}
+            save_adapter(
+                folders[replica] / "adapter",
+                adaptation,
+                replica=replica,
+                base=base,
+                config=own,
+                facts={"trained": facts, "config": dict(own), "curves": vars(all_curves[replica])},
+                identity=identity,
+                diverged=facts["diverged"],
+            )
+    finally:
+        adaptation.detach()
+    checkpoints.clear()
+    if place != folders[0] and place.exists():
+        place.rmdir()
+
+
+def _shared(config: Config) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in VARIED}
+
+
+def training_examples(
+    split: Split, *, config: Config, tokenizer: PreTrainedTokenizerBase, cache: Path | None, limited: bool = True
+) -> Examples:
+    """A split's rows as a resolved config trains on them; where they are not `limited`, whole however long they are."""
+    training, chat = config["training"], chat_of(config, tokenizer)
+    return tokenize(
+        split,
+        task=get_task(config["dataset"]["task"], rule=config["evaluation"]["rule"]),
+        tokenizer=tokenizer,
+        end_token=training["end_token"],
+        max_tokens=most_tokens(config, chat=chat is not None) if limited else None,
+        overlong=training["overlong"],
+        chat=chat,
+        cache=cache,
+    )
+
+
+def most_tokens(config: Config, *, chat: bool) -> int | None:
+    """The tokens that a row may have: behind a chat template a protocol may set a limit of its own."""
+    limits = [config["training"]["max_tokens"]]
+    limits += [config["protocol"]["chat_max_tokens"].get(config["dataset"]["name"])] if chat else []
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _trained(
+    base: Base,
+    adaptation: Adaptation,
+    replica: int,
+    *,
+    rows: Examples,
+    split: Split,
+    curves: Curves,
+    identity: str,
+) -> dict[str, Any]:
+    """The facts of one run's training, but for its time."""
+    last = curves.loss[-10:]
+    finite = all(bool(parameter.isfinite().all()) for _, parameter in adaptation.named_parameters(replica))
+    return {
+        "identity": identity,
+        "steps": len(curves.loss),
+        "final_loss": round(sum(last) / len(last), 6),
+        # A loss is seen before its step: what the last one left behind shows in the parameters alone.
+        "diverged": curves.diverged_at is not None or not finite,
+        "trainable_parameters": adaptation.trainable_parameters(),
+        "total_parameters": base.parameters,
+        "train_fingerprint": split.fingerprint,
+        "truncated": rows.truncated,
+        "lost_answers": rows.lost_answers,
+        "dropped": rows.dropped,
+        "overlap": split.overlap,
+        "loss_curve": _thinned(curves.loss),
+        "validation_curve": [[step, round(loss, 5)] for step, loss in curves.validation],
+        "peak_memory_bytes": peak_memory(base.device.type),
+        "device": base.device.type,
+        "device_name": base.device_name,
+    }
+
+
+def _thinned(losses: Sequence[float]) -> list[list[float]]:
+    """A curve as means over stretches of equal length, each at the step that it ends with; a diverged tail is left."""
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    ends = sorted({round(len(finite) * point / POINTS) for point in range(1, POINTS + 1)} - {0})
+    return [[end, round(sum(finite[start:end]) / (end - start), 5)] for start, end in pairwise([0, *ends])]
