@@ -27,7 +27,8 @@ def _source(model: str) -> str:
     return str(yaml.safe_load((conf_dir() / "model" / f"{model}.yaml").read_text()).get("source", "hub"))
 
 
-LOCAL_MODELS = [model for model in groups()["model"] if _source(model) != "hub"]
+LOCAL_MODELS = [model for model in groups()["model"] if _source(model) in ("embedded", "random")]
+"""The models that load in a moment: the embedded one, and those of random weights."""
 METHODS = groups()["method"]
 
 

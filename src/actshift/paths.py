@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -22,3 +23,13 @@ def slurm_dir() -> Path:
 def embedded_model_dir(name: str) -> Path:
     """The folder of a model that is shipped with the package."""
     return PACKAGE / "models" / name
+
+
+def user_cache_dir() -> Path:
+    """Where files are kept that can be made again and serve every results folder: converted weights, checksums.
+
+    ACTSHIFT_CACHE names it, else XDG_CACHE_HOME/actshift, else ~/.cache/actshift.
+    """
+    if named := os.environ.get("ACTSHIFT_CACHE"):
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "actshift"

@@ -46,14 +46,14 @@ def shown(config: Mapping[str, Any], *, split: str, row: int) -> Shown:
     from actshift.data.splits import Split, load_split
     from actshift.models.loading import load_tokenizer
     from actshift.runtime.train import most_tokens, training_examples
-    from actshift.tasks import get_task
+    from actshift.tasks import task_of
 
     loaded = load_split(config, split)
     if not 0 <= row < len(loaded.rows):
         raise ActshiftError(
             f"row={row} is not one of the {len(loaded.rows):,} rows of the {split} split: 0 to {len(loaded.rows) - 1}"
         )
-    task = get_task(config["dataset"]["task"], rule=config["evaluation"]["rule"])
+    task = task_of(config["dataset"], rule=config["evaluation"]["rule"])
     tokenizer, fields = load_tokenizer(config["model"]), loaded.rows[row]
     chat = chat_of(config, tokenizer)
     limit, drops = most_tokens(config, chat=chat is not None), config["training"]["overlong"] == "drop"

@@ -14,6 +14,7 @@ from actshift.config import schema
 from actshift.config.validation import CHOICES, validate
 from actshift.errors import ActshiftError, unknown
 from actshift.methods import KINDS
+from actshift.models.weights import describe_weights, weights_path
 from actshift.paths import conf_dir
 
 if TYPE_CHECKING:
@@ -81,6 +82,9 @@ def resolved(config: DictConfig, *, planned: bool = False) -> dict[str, Any]:
         # Before the rest is resolved: `data.origin` points to the data set's settings of this name.
         if config.data.source not in CHOICES["data.source"]:
             raise unknown("data.source", config.data.source, CHOICES["data.source"], where="data.source=...")
+        if config.model.source == "local" and config.model.sha256 is None:
+            for key, value in describe_weights(weights_path(config.model)).items():
+                OmegaConf.update(config, f"model.{key}", value)
         plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     if plain["sweep"] is not None:
         _check_axes(plain["sweep"])

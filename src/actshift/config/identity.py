@@ -28,11 +28,28 @@ def identity_of(config: Mapping[str, Any], *, ignore: Sequence[str]) -> str:
 def counted(config: Mapping[str, Any], *, ignore: Sequence[str]) -> dict[str, Any]:
     """The part of a resolved config that counts, in canonical form: sorted keys, integral floats as ints.
 
-    An entry of `ignore` is a dotted key, or ``key=value``: ignored at exactly that value, and counted at any other. A
+    An entry of `ignore` is a dotted key, or ``key=value``: ignored at exactly that value, and counted at any other, or
+    ``key when other``: ignored where the key `other` has a value. A
     mapping that ignoring leaves empty is dropped, so a new group of ignored keys changes no identity. Raises
     ActshiftError on a value that has no canonical form: a missing one (``???``), NaN, infinity, a foreign type.
     """
-    return _mapping(config, frozenset(ignore), ())
+    return _mapping(config, frozenset(_entries(config, ignore)), ())
+
+
+def _entries(config: Mapping[str, Any], ignore: Sequence[str]) -> Iterator[str]:
+    """The entries of `ignore` without conditions, those left out whose condition does not hold for this config."""
+    for entry in ignore:
+        key, _, other = entry.partition(" when ")
+        if not other or _value(config, other) is not None:
+            yield key
+
+
+def _value(config: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key, None where there is none."""
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -124,6 +141,9 @@ def _check_ignored(key: str, *, where: str) -> None:
     from actshift.config.composition import known_keys
     from actshift.config.validation import CHOICES
 
+    key, _, condition = key.partition(" when ")
+    if condition:
+        _check_ignored(condition, where=where)
     key, _, value = key.partition("=")
     known = known_keys()
     if not any(fnmatch.fnmatchcase(key, pattern) for pattern in known):

@@ -46,9 +46,11 @@ class ShapeConfig:
 @dataclass
 class ModelConfig:
     name: str = MISSING
-    source: str = MISSING  # hub | embedded | random
-    architecture: str = MISSING  # a key of actshift.models.architectures.ARCHITECTURES
-    path: str | None = None  # hub name, or folder of an embedded model
+    source: str = MISSING  # hub | embedded | random | local | package
+    architecture: str | None = None  # a key of actshift.models.architectures.ARCHITECTURES; local: as the files say
+    path: str | None = None  # hub name, folder of an embedded model, local folder or GGUF file, file of a package
+    package: str | None = None  # source=package: the Python distribution that carries the file
+    sha256: str | None = None  # of local or packaged weights: which ones they are, wherever they lie
     revision: str | None = None
     scale: str = MISSING  # the learning-rate grid's size class: tiny, 1b, 4b, 8b
     attention: str = "sdpa"
@@ -80,7 +82,7 @@ class LocalConfig:
 class ProceduralConfig:
     """The procedural sibling: rows by hub split, the seed they are drawn from, and the task's difficulty."""
 
-    rows: dict[str, int] = MISSING
+    rows: dict[str, int] = field(default_factory=dict)  # empty: it has no generator
     seed: int = 0
     difficulty: dict[str, int] = field(default_factory=dict)
 
@@ -117,10 +119,33 @@ class TokensConfig:
 
 
 @dataclass
+class TemplateConfig:
+    """A task as texts: what the model sees and is trained to answer, with the columns of a row as {column}."""
+
+    prompt: str = MISSING
+    answer: str = MISSING  # may name {label}
+    label: str = MISSING  # the column with the gold label
+    labels: dict[str, str] = field(default_factory=dict)  # by value of that column; empty: the value itself
+    rule: str = MISSING  # a key of actshift.tasks.templated.SCORING_RULES
+    question: str | None = None  # by which two rows are one question; null: the prompt
+
+
+@dataclass
+class ProtocolDefaults:
+    """What a run takes where its protocol has no entry for the data set."""
+
+    epochs: int = 1
+    max_tokens: int | None = None
+    max_new_tokens: int = 10
+
+
+@dataclass
 class DatasetConfig:
     name: str = MISSING
     version: int = MISSING  # raised whenever prompt or scoring changes
-    task: str = MISSING  # a key of actshift.tasks.TASKS
+    task: str = MISSING  # a key of actshift.tasks.TASKS, or templated
+    template: TemplateConfig | None = None  # of a templated task
+    default: ProtocolDefaults = field(default_factory=ProtocolDefaults)
     hub: HubConfig = field(default_factory=HubConfig)
     local: LocalConfig = field(default_factory=LocalConfig)
     procedural: ProceduralConfig = field(default_factory=ProceduralConfig)

@@ -16,19 +16,20 @@ from actshift.errors import impossible as _impossible
 from actshift.methods import KINDS
 from actshift.models.architectures import ARCHITECTURES
 from actshift.paths import embedded_model_dir
-from actshift.tasks import TASKS
+from actshift.tasks import TASKS, task_of
 from actshift.tasks.rules import RULES
+from actshift.tasks.templated import Templated
 
 Config = Mapping[str, Any]
 
 CHOICES: dict[str, Collection[str | None]] = {
     "stage": (*STAGES, EVALUATE),
     "execution": EXECUTIONS,
-    "model.source": ("hub", "embedded", "random"),
+    "model.source": ("hub", "embedded", "random", "local", "package"),
     "model.architecture": ARCHITECTURES,
     "model.attention": ("sdpa", "eager"),
     "method.kind": KINDS,
-    "dataset.task": TASKS,
+    "dataset.task": (*TASKS, Templated.name),
     "dataset.kind": ("benchmark", "instruction"),
     "data.source": ("hub", "local", "procedural"),
     "data.overlap": OVERLAPS,
@@ -119,8 +120,8 @@ def _validate_model(model: Config) -> None:
     if shape["heads"] % shape["kv_heads"]:
         raise _impossible("model.shape.kv_heads", shape["kv_heads"], f"a divisor of the {shape['heads']} heads")
     if not model["path"]:
-        raise _impossible("model.path", model["path"], "a name on the hub or the folder of an embedded model")
-    if model["source"] != "hub" and not embedded_model_dir(model["path"]).is_dir():
+        raise _impossible("model.path", model["path"], "a name on the hub, a model's folder or a GGUF file")
+    if model["source"] in ("embedded", "random") and not embedded_model_dir(model["path"]).is_dir():
         there = [folder.name for folder in embedded_model_dir("").iterdir() if (folder / "config.json").is_file()]
         raise unknown("embedded model", model["path"], there, where="model.path")
 
@@ -162,9 +163,10 @@ def _validate_data(config: Config) -> None:
     for split, rule in data["splits"].items():
         if rows and rule is not None and rule["source"] not in rows:
             raise unknown(f"split of {dataset['name']}", rule["source"], rows, where=f"data.splits.{split}.source")
-    if (dataset["kind"] == "benchmark") != TASKS[dataset["task"]].scored:
+    task = task_of(dataset)
+    if (dataset["kind"] == "benchmark") != task.scored:
         raise _impossible("dataset.kind", dataset["kind"], f"what task '{dataset['task']}' is: benchmarks are scored")
-    if config["evaluation"]["scoring"] == "likelihood" and not TASKS[dataset["task"]].multiple_choice:
+    if config["evaluation"]["scoring"] == "likelihood" and not task.multiple_choice:
         able = ", ".join(name for name, task in TASKS.items() if task.multiple_choice)
         raise _impossible(
             "evaluation.scoring", "likelihood", f"generation for {dataset['name']}; likelihood for {able}"
@@ -181,10 +183,12 @@ def _validate_data(config: Config) -> None:
 
 def _validate_procedural(dataset: Config) -> None:
     where = "dataset.procedural"
+    if not dataset["procedural"]["rows"]:
+        raise _impossible("data.source", "procedural", f"local or hub: {dataset['name']} has no generator of rows")
     for split, rows in dataset["procedural"]["rows"].items():
         if rows < 1:
             raise _impossible(f"{where}.rows.{split}", rows, "at least 1")
-    given, taken = dataset["procedural"]["difficulty"], TASKS[dataset["task"]].difficulty
+    given, taken = dataset["procedural"]["difficulty"], task_of(dataset).difficulty
     for name in given:
         if name not in taken:
             raise unknown(f"difficulty of {dataset['task']}", name, taken, where=f"{where}.difficulty")

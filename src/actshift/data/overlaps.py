@@ -61,14 +61,14 @@ def real_keys(dataset: Mapping[str, Any], *, source: str, directory: str | None)
     Errors: a procedural source, and those of `actshift.data.sources.hub_split`.
     """
     from actshift.data.sources import has_split, hub_split
-    from actshift.tasks import get_task
+    from actshift.tasks import task_of
 
     if source == "procedural":
         raise ActshiftError(
             "procedural rows repeat no prompt: overlaps are looked for in real data. Give data.source=hub, or "
             "data.source=local data.dir=<folder>."
         )
-    task, keys = get_task(dataset["task"]), {}
+    task, keys = task_of(dataset), {}
     for split in dataset["hub"]["rows"]:
         if source == "local" and not has_split(dataset, split, directory=directory):
             continue

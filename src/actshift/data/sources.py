@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from actshift.errors import ActshiftError, unknown
 from actshift.hub import dataset_repository, folder, quiet
-from actshift.tasks import get_task
+from actshift.tasks import task_of
 from actshift.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def hub_split(dataset: Mapping[str, Any], split: str, *, source: str, directory:
     Rows of the hub and of a folder are counted against ``dataset.hub.rows`` where it names the split. Raises
     `ActshiftError` for an unknown source or split, a file or column that is missing, and a wrong row count.
     """
-    task = get_task(dataset["task"])
+    task = task_of(dataset)
     if source == "procedural":
         return _to_dataset(procedural_rows(dataset, split), where=f"the generator of {dataset['name']}")
     if source == "local":
@@ -76,7 +76,7 @@ def _end(counts: Mapping[str, int], split: str) -> int:
 
 
 def _draw_distinct(dataset: Mapping[str, Any], *, count: int) -> list[dict[str, Any]]:
-    task, settings = get_task(dataset["task"]), dataset["procedural"]
+    task, settings = task_of(dataset), dataset["procedural"]
     rng = random.Random(f"{task.name} {settings['seed']}")
     rows: dict[str, dict[str, Any]] = {}
     misses = 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from actshift.data.overlaps import question_keys
 from actshift.data.sources import hub_split
 from actshift.errors import ActshiftError, unknown
-from actshift.tasks import get_task
+from actshift.tasks import task_of
 from actshift.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _without_overlap(
     # The generator repeats no prompt: what a procedural question shares with another is its words, not its passage.
     if data["overlap"] == "ignore" or data["source"] == "procedural" or not later:
         return rows, 0
-    task = get_task(config["dataset"]["task"])
+    task = task_of(config["dataset"])
     try:
         asked = {key for name in later for key in question_keys(_part(config, name), task=task)}
     except ActshiftError as error:

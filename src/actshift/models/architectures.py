@@ -20,12 +20,15 @@ class Architecture:
     type: str
     layers: str
     sites: dict[str, Site]
+    tied: bool
+    """Whether its embeddings are also its head where a config.json does not say so."""
     tokenwise: tuple[str, ...] = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
     """Modules below a layer that take tokens one by one, and whose result at a token no other token looks at."""
 
 
 _LLAMA = Architecture(
     type="llama",
+    tied=False,
     layers="model.layers",
     sites={
         "post_block": Site(""),
@@ -42,6 +45,7 @@ ARCHITECTURES = {
     # Gemma 3 norms the outputs of attention and MLP once more before each addition.
     "gemma3": Architecture(
         type="gemma3_text",
+        tied=True,
         layers="model.layers",
         sites={
             **_LLAMA.sites,

@@ -1,4 +1,4 @@
-"""Loading a base model and its tokenizer: embedded, from the hub, or with random weights."""
+"""Loading a base model and its tokenizer: embedded, from the hub, from this machine, or with random weights."""
 
 from __future__ import annotations
 
@@ -17,22 +17,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from actshift.errors import ActshiftError
 from actshift.hub import folder, model_repository, quiet
 from actshift.models.architectures import ARCHITECTURES
+from actshift.models.gguf import converted_folder
 from actshift.models.sites import Sites
+from actshift.models.weights import SIZE_NAMES, describe_weights, is_gguf, weights_path
 from actshift.paths import embedded_model_dir
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-_SHAPE_KEYS = {
-    "width": "hidden_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "kv_heads": "num_key_value_heads",
-    "head_size": "head_dim",
-    "mlp_width": "intermediate_size",
-    "vocabulary": "vocab_size",
-    "tied": "tie_word_embeddings",
-}
-"""Our names of a decoder's sizes: transformers' names."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +65,16 @@ def load_base(model: Mapping[str, Any], *, precision: str, device: torch.device)
             network = _random_model(model, dtype=dtype)
         else:
             _assert_sizes(AutoConfig.from_pretrained(path, trust_remote_code=False), model=model)
-            network = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 path,
                 dtype=dtype,
                 attn_implementation=model["attention"],
                 use_safetensors=True,
                 trust_remote_code=False,
+                output_loading_info=True,
             )
+            network, info = loaded
+            _assert_complete(info, model=model, path=path)
     _assert_sizes(network.config, model=model)
     _assert_precision(network, model=model, dtype=dtype)
     if model["source"] == "hub":
@@ -104,11 +97,36 @@ def load_tokenizer(model: Mapping[str, Any], *, weights: bool = False) -> PreTra
 
 
 def model_folder(model: Mapping[str, Any], *, weights: bool = True) -> Path:
-    """The folder with a model's files: of the package, or of the hub's cache, where they are downloaded to."""
+    """The folder with a model's files: of the package, the user's own, or of a cache of downloads or conversions."""
+    if model["source"] in ("local", "package"):
+        return _local_folder(model)
     if model["source"] != "hub":
         return embedded_model_dir(model["path"])
     with quiet():
         return folder(model_repository(model), weights=weights)
+
+
+def _local_folder(model: Mapping[str, Any]) -> Path:
+    """The folder of weights on this machine, converted where they are a GGUF file. Errors: other weights."""
+    path = weights_path(model)
+    found = describe_weights(path)["sha256"]
+    if found != model["sha256"]:
+        raise ActshiftError(
+            f"{path} has the SHA-256 {found}, and the run asks for {model['sha256']} (model.sha256): these are other "
+            "weights. Restore the file, or take model=local model.path=... for runs of their own."
+        )
+    return converted_folder(path, sha256=found) if is_gguf(path) else path
+
+
+def _assert_complete(info: Mapping[str, Any], *, model: Mapping[str, Any], path: Path) -> None:
+    """Refuse weights that are not those of the model: transformers draws missing ones at random and goes on."""
+    problems = {name: sorted(map(str, keys)) for name, keys in info.items() if keys}
+    if problems:
+        listed = "; ".join(f"{name}: {', '.join(keys[:3])} ({len(keys)})" for name, keys in sorted(problems.items()))
+        raise ActshiftError(
+            f"the weights of model '{model['name']}' in {path} are not those of its architecture: {listed}. "
+            "Restore the files, or set model.path to a complete model."
+        )
 
 
 @contextmanager
@@ -150,7 +168,7 @@ def _random_model(model: Mapping[str, Any], *, dtype: torch.dtype) -> PreTrained
 
 
 def _shape_config(model: Mapping[str, Any]) -> transformers.PretrainedConfig:
-    sizes = {theirs: model["shape"][ours] for ours, theirs in _SHAPE_KEYS.items()}
+    sizes = {theirs: model["shape"][ours] for ours, theirs in SIZE_NAMES.items()}
     special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     # The default initialisation leaves a small network nearly linear; tests want every path to matter.
     return AutoConfig.for_model(ARCHITECTURES[model["architecture"]].type, **sizes, **special, initializer_range=0.2)
@@ -165,7 +183,7 @@ def _assert_precision(network: PreTrainedModel, *, model: Mapping[str, Any], dty
 def _assert_sizes(config: transformers.PretrainedConfig, *, model: Mapping[str, Any]) -> None:
     """Of the files' own config, before gigabytes of weights are read; and of the model as it was built."""
     text = config.get_text_config()
-    for ours, theirs in _SHAPE_KEYS.items():
+    for ours, theirs in SIZE_NAMES.items():
         actual = getattr(text, theirs, None)
         if ours == "head_size" and actual is None:
             actual = text.hidden_size // text.num_attention_heads

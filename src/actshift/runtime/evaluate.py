@@ -28,7 +28,7 @@ from actshift.store.adapter_card import Description, read_description
 from actshift.store.adapters import load_adapter
 from actshift.store.records import read_json, write_atomically
 from actshift.store.store import Store
-from actshift.tasks import get_task, refuse_unscored
+from actshift.tasks import refuse_unscored, task_of
 
 SCHEMA = 1
 SPLIT = "test"
@@ -139,7 +139,7 @@ def answer(
     Errors: `Interrupted`.
     """
     evaluation = config["evaluation"]
-    task = get_task(config["dataset"]["task"], rule=evaluation["rule"])
+    task = task_of(config["dataset"], rule=evaluation["rule"])
     chat = chat_of(config, base.tokenizer)
     rows = tokenize(
         split, task=task, tokenizer=base.tokenizer, end_token=False, max_tokens=None, chat=chat, cache=cache

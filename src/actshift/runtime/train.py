@@ -24,7 +24,7 @@ from actshift.runtime.session import Config, Interrupted, Session
 from actshift.store.adapter_card import DESCRIPTION
 from actshift.store.adapters import save_adapter
 from actshift.store.store import Store
-from actshift.tasks import get_task
+from actshift.tasks import task_of
 from actshift.training.checkpoints import Checkpoints, read_facts
 from actshift.training.loop import Curves, train
 
@@ -161,7 +161,7 @@ def training_examples(
     training, chat = config["training"], chat_of(config, tokenizer)
     return tokenize(
         split,
-        task=get_task(config["dataset"]["task"], rule=config["evaluation"]["rule"]),
+        task=task_of(config["dataset"], rule=config["evaluation"]["rule"]),
         tokenizer=tokenizer,
         end_token=training["end_token"],
         max_tokens=most_tokens(config, chat=chat is not None) if limited else None,

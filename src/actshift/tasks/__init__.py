@@ -14,6 +14,7 @@ from actshift.tasks.boolq import BoolQ
 from actshift.tasks.gsm8k import Gsm8k
 from actshift.tasks.listops import ListOps
 from actshift.tasks.rules import RULES
+from actshift.tasks.templated import Templated
 from actshift.tasks.winogrande import Winogrande
 
 TASKS: dict[str, Task] = {
@@ -31,9 +32,18 @@ def get_task(name: str, *, rule: str = "paper") -> Task:
     return task if rule == task.rule else type(task)(rule=rule)
 
 
+def task_of(dataset: Mapping[str, Any], *, rule: str = "paper") -> Task:
+    """The task of a resolved data set's config, by its name or by its own template."""
+    if dataset["task"] == Templated.name:
+        if dataset.get("template") is None:
+            raise ActshiftError(f"dataset.task=templated needs dataset.template (conf/dataset/{dataset['name']}.yaml)")
+        return Templated(dataset["template"], rule=rule)
+    return get_task(dataset["task"], rule=rule)
+
+
 def refuse_unscored(config: Mapping[str, Any]) -> None:
     """Refuse to score a resolved configuration's data set where no output of it is right or wrong."""
-    if not get_task(config["dataset"]["task"]).scored:
+    if not task_of(config["dataset"]).scored:
         scored = ", ".join(name for name, task in TASKS.items() if task.scored)
         raise ActshiftError(
             f"stage={config['stage']} scores answers, and no answer to {config['dataset']['name']} is right or wrong: "
