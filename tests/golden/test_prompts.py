@@ -32,7 +32,7 @@ REAL_FILES = [
     "aqua/validation.jsonl",
     "aqua/test.jsonl",
 ]
-DATASETS = sorted(path.stem for path in (conf_dir() / "dataset").glob("*.yaml"))
+DATASETS = sorted(path.stem for path in (conf_dir() / "dataset").glob("*.yaml") if "\nprocedural:" in path.read_text())
 
 
 def digest(text: str) -> dict[str, Any]:

@@ -8,13 +8,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from actshift import tasks
 from actshift.config.schema import DatasetConfig
 from actshift.paths import conf_dir
-from actshift.tasks import get_task
 from actshift.tasks.base import Task
 
-DATASETS = tuple(sorted(path.stem for path in (conf_dir() / "dataset").glob("*.yaml")))
-
+ALL_DATASETS = tuple(sorted(path.stem for path in (conf_dir() / "dataset").glob("*.yaml")))
 """Every data set; a data set's task may have another name: see `task_of`."""
 
 
@@ -31,9 +30,11 @@ def dataset_config(name: str) -> dict[str, Any]:
 
 
 def task_of(name: str, *, rule: str = "paper") -> Task:
-    return get_task(dataset_config(name)["task"], rule=rule)
+    return tasks.task_of(dataset_config(name), rule=rule)
 
 
+DATASETS = tuple(name for name in ALL_DATASETS if dataset_config(name)["procedural"]["rows"])
+"""The data sets that have procedural rows."""
 SCORED = tuple(name for name in DATASETS if task_of(name).scored)
 
 

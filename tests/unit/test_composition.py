@@ -18,7 +18,7 @@ from actshift.config.composition import SCHEMAS, cell_of, check_names, compose, 
 from actshift.config.identity import identity_of, ignored_keys
 from actshift.config.validation import CHOICES, validate
 from actshift.errors import ActshiftError
-from actshift.paths import conf_dir
+from actshift.paths import conf_dir, embedded_model_dir
 from actshift.planning.expand import expand_grid, verify
 
 AXES = ("model", "method", "dataset", "protocol")
@@ -43,9 +43,19 @@ def composed() -> list[dict[str, Any]]:
         for place in range(width)
     ]
     return [
-        compose([f"protocol={protocol}", f"model={model}", f"method={method}", f"dataset={dataset}", *layers(method)])
+        compose(cell_overrides(model=model, method=method, dataset=dataset, protocol=protocol))
         for protocol, model, method, dataset in rows
     ]
+
+
+def cell_overrides(*, model: str, method: str, dataset: str, protocol: str) -> list[str]:
+    """The overrides of a cell, with what an option leaves to the user: a folder of weights, a source of rows."""
+    cell = [f"model={model}", f"method={method}", f"dataset={dataset}", f"protocol={protocol}", *layers(method)]
+    if "source: local" in config_file("model", model):
+        cell += [f"model.path={embedded_model_dir('tiny_llama')}"]
+    if "procedural:" not in config_file("dataset", dataset):
+        cell += ["data.source=hub"]
+    return cell
 
 
 def layers(method: str) -> list[str]:
@@ -85,8 +95,7 @@ def test_every_combination_is_valid(composed: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize("model", GROUPS["model"])
 def test_the_full_product_composes(model: str, protocol: str) -> None:
     for method, dataset in product(GROUPS["method"], GROUPS["dataset"]):
-        cell = [f"model={model}", f"method={method}", f"dataset={dataset}", f"protocol={protocol}"]
-        config = compose([*cell, *layers(method)])
+        config = compose(cell_overrides(model=model, method=method, dataset=dataset, protocol=protocol))
         assert cell_of(config) == (model, method, dataset, protocol)
 
 
@@ -102,8 +111,8 @@ def test_a_run_takes_what_its_protocol_says_for_its_family_and_data_set(composed
     for config in composed:
         protocol, training, dataset = config["protocol"], config["training"], config["dataset"]
         assert training["schedule"] == protocol["schedules"][dataset["kind"]][config["method"]["family"]]
-        assert training["epochs"] == protocol["epochs"][dataset["name"]]
-        assert training["max_tokens"] == protocol["max_tokens"][dataset["name"]]
+        for key in ("epochs", "max_tokens"):
+            assert training[key] == protocol[key].get(dataset["name"], dataset["default"][key])
         assert training["batch_size"] == protocol["batch_size"][dataset["kind"]]
         assert config["data"]["splits"] == dataset["splits"][protocol["name"]]
         assert config["data"]["origin"] == dataset[config["data"]["source"]]
@@ -246,7 +255,7 @@ def test_a_sweep_that_cannot_be_is_refused(override: str, message: str) -> None:
         (["lr=null"], "lr=null", "not Optional", None),
         (["training={batch_sise: 3}"], "training.batch_sise", "batch_size, clip", "training.batch_size"),
         (["dataset.procedural.difficulty.max_dept=3"], "max_dept", "max_args, max_depth", "max_depth"),
-        (["dataset.name=squad"], "protocol.epochs.squad", "not found", None),
+        (["method.family=other"], "schedules.benchmark.other", "not found", None),
         (["lr"], "override 'lr'", "missing EQUAL", None),
     ],
 )

@@ -7,19 +7,20 @@ import io
 import json
 from pathlib import Path
 
+import dataset_configs
 import pytest
 from tokenizers_alike import build
 
 from actshift.cli import main
 from actshift.commands import lengths
 from actshift.commands.show import Shown, shown
-from actshift.config.composition import compose, groups
+from actshift.config.composition import compose
 from actshift.data.splits import load_split
 from actshift.errors import ActshiftError
 from actshift.models.loading import load_tokenizer
 from actshift.runtime.train import training_examples
 
-DATASETS = [name for name in groups()["dataset"] if name != "winogrande_xl"]
+DATASETS = [name for name in dataset_configs.DATASETS if name != "winogrande_xl"]
 SMALL = ["data.limit.train=60", "data.limit.validation=10"]
 
 

@@ -34,6 +34,7 @@ from actshift.tasks import get_task
 UNREAD = {
     "dataset.version": "its work is done by being counted: raising it makes every run of the data set another run",
     "data.origin": "the chosen source's settings once more, to be counted: the data code reads dataset.<source> itself",
+    "model.package": "read of packaged weights: tests/unit/test_smollm2.py",
     "protocol.chat_max_tokens.*": "read of models that chat: tests/unit/test_chat.py",
 }
 """Keys that nothing reads, and why they are there all the same. An entry that is read after all is refused."""
@@ -81,12 +82,18 @@ def interpolated() -> list[tuple[str, str]]:
         if isinstance(value, dict):
             for key, inner in value.items():
                 yield from pairs(inner, f"{path}.{key}".lstrip("."))
-        elif isinstance(value, str) and (source := re.fullmatch(r"\$\{(.*)\}", value)):
-            yield re.sub(r"\$\{[^}]*\}", "*", source[1]), path
+        elif isinstance(value, str) and (source := re.fullmatch(r"\$\{(?:oc\.select:)?(.*)\}", value)):
+            # Of two sources the first is taken where it exists.
+            yield from ((each, path) for each in re.sub(r"\$\{([^}]*)\}$", r"\1", _keys_within(source[1])).split(","))
             # A key within a key chooses what is handed on.
             yield from ((inner, path) for inner in re.findall(r"\$\{([^}]*)\}", source[1]))
 
     return [pair for pair in pairs(document, "") if not pair[1].startswith("hydra.")]
+
+
+def _keys_within(source: str) -> str:
+    """A source with `*` for each key within a key; a key that stands alone behind a comma is a source."""
+    return re.sub(r"(?<!,)\$\{[^}]*\}", "*", source)
 
 
 def matches(name: str, key: str) -> bool:
@@ -154,10 +161,17 @@ def _runs(read: set[str], workplace: Path) -> None:
         ["method=post_block", *hub, "stage=final"],
         ["method=post_block_nonlinear", "model.source=hub", f"model.path={embedded_model_dir('tiny_llama')}"],
         ["method=joint_orth"],
+        ["method=sft", *local, *_templated()],
     ]
     for overrides in runs:
         run(Recorded(compose([*small, *overrides]), read), session=session)
     _parts(read, session)
+
+
+def _templated() -> list[str]:
+    """BoolQ as a data set of templates."""
+    texts = "prompt: '{question}?', answer: 'Answer: {label}.', question: '{question}'"
+    return ["dataset.task=templated", f"dataset.template={{{texts}, label: answer, rule: exact}}"]
 
 
 def _worker(read: set[str], patch: pytest.MonkeyPatch, workplace: Path) -> None:

@@ -122,11 +122,11 @@ class TokensConfig:
 class TemplateConfig:
     """A task as texts: what the model sees and is trained to answer, with the columns of a row as {column}."""
 
-    prompt: str = MISSING
-    answer: str = MISSING  # may name {label}
-    label: str = MISSING  # the column with the gold label
-    labels: dict[str, str] = field(default_factory=dict)  # by value of that column; empty: the value itself
-    rule: str = MISSING  # a key of actshift.tasks.templated.SCORING_RULES
+    prompt: str | None = None
+    answer: str | None = None  # may name {label}
+    label: str | None = None  # the column with the gold label
+    labels: dict[str, str] | None = None  # by value of that column; null: the value itself
+    rule: str | None = None  # a key of actshift.tasks.templated.SCORING_RULES
     question: str | None = None  # by which two rows are one question; null: the prompt
 
 
@@ -144,7 +144,7 @@ class DatasetConfig:
     name: str = MISSING
     version: int = MISSING  # raised whenever prompt or scoring changes
     task: str = MISSING  # a key of actshift.tasks.TASKS, or templated
-    template: TemplateConfig | None = None  # of a templated task
+    template: TemplateConfig = field(default_factory=TemplateConfig)  # of a templated task
     default: ProtocolDefaults = field(default_factory=ProtocolDefaults)
     hub: HubConfig = field(default_factory=HubConfig)
     local: LocalConfig = field(default_factory=LocalConfig)

@@ -10,7 +10,7 @@ from typing import Any
 from actshift.errors import ActshiftError
 from actshift.evaluation.predictions import Prediction, read_predictions
 from actshift.store.records import SPLITS, read_json
-from actshift.tasks import TASKS, get_task
+from actshift.tasks import TASKS, get_task, task_of
 from actshift.tasks.base import Task
 
 SHOWN = 20
@@ -58,11 +58,12 @@ def rescore(path: Path, *, task: str | None = None, rule: str | None = None) -> 
         if config is None and task is None:
             raise ActshiftError(f"{path} lies in no run's folder, so its task must be said: --task {_scored_tasks()}.")
         config = config or {}
-        task = task or config["dataset"]["task"]
         rule = rule or config.get("evaluation", {}).get("rule", "paper")
-    scorer = get_task(task, rule=rule)
+        scorer = task_of(config["dataset"], rule=rule) if task is None else get_task(task, rule=rule)
+    else:
+        scorer = get_task(task, rule=rule)
     if not scorer.scored:
-        raise ActshiftError(f"no answer of {task} is right or wrong. Tasks that are scored: {_scored_tasks()}.")
+        raise ActshiftError(f"no answer of {scorer.name} is right or wrong. Tasks that are scored: {_scored_tasks()}.")
     return Rescored(scorer, recorded, [_scored(prediction, scorer) for prediction in recorded])
 
 

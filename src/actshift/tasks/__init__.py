@@ -35,8 +35,6 @@ def get_task(name: str, *, rule: str = "paper") -> Task:
 def task_of(dataset: Mapping[str, Any], *, rule: str = "paper") -> Task:
     """The task of a resolved data set's config, by its name or by its own template."""
     if dataset["task"] == Templated.name:
-        if dataset.get("template") is None:
-            raise ActshiftError(f"dataset.task=templated needs dataset.template (conf/dataset/{dataset['name']}.yaml)")
         return Templated(dataset["template"], rule=rule)
     return get_task(dataset["task"], rule=rule)
 

@@ -101,10 +101,12 @@ class Templated(Task):
     def __init__(self, template: Mapping[str, Any], *, rule: str = "paper") -> None:
         super().__init__(rule=rule)
         where = "dataset.template"
+        if missing := [key for key in ("prompt", "answer", "label", "rule") if template[key] is None]:
+            raise ActshiftError(f"dataset.task=templated needs {', '.join(f'{where}.{key}' for key in missing)}")
         if template["rule"] not in SCORING_RULES:
             raise unknown("scoring rule", template["rule"], SCORING_RULES, where=f"{where}.rule")
         self._prompt, self._answer, self._label = template["prompt"], template["answer"], template["label"]
-        self._labels = {str(value): str(label) for value, label in template["labels"].items()}
+        self._labels = {str(value): str(label) for value, label in (template["labels"] or {}).items()}
         self._scoring = SCORING_RULES[template["rule"]]
         self._is_number = template["rule"] == "number"
         self._question = template["question"] or template["prompt"]
