@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dataset_configs import ALL_DATASETS, DATASETS, dataset_config, task_of
+from dataset_configs import DATASETS, dataset_config, task_of
 
 from actshift.cli import main
 from actshift.data.overlaps import Overlap, overlaps, question_key, question_keys, real_keys
@@ -56,7 +56,7 @@ def test_pairs_are_counted_in_both_directions() -> None:
 
 def test_overlaps_of_the_real_data(shared: Path) -> None:
     keys: dict[str, list[str]] = {}
-    for name in ALL_DATASETS:
+    for name in DATASETS:
         if name != "listops":
             keys |= real_keys(dataset_config(name), source="local", directory=str(shared / "data"))
     found = {(pair.first, pair.second, pair.in_first, pair.in_second) for pair in overlaps(keys)}

@@ -56,7 +56,6 @@ def test_a_value_without_a_label_is_refused_by_name() -> None:
         ("number", "first 3, Answer: 1,234.0", "1234", True),
         ("number", "Answer: 12", "1", False),
         ("letter", "Answer: (B) a lever", "B", True),
-        ("letter", "Answer: a magnet", "A", False),
         ("tags", "<answer> 7 </answer><answer>8</answer>", "7", True),
         ("tags", "<answer>7", "7", False),
     ],
@@ -132,7 +131,14 @@ def test_a_run_on_ones_own_file_leaves_a_record(tmp_path: Path, monkeypatch: pyt
     for split, rows in (("train", lines[:50]), ("validation", lines[50:])):
         text = "\n".join(rows).replace("true", "1").replace("false", "0") + "\n"
         (tmp_path / "data" / "sst2" / f"{split}.jsonl").write_text(text)
-    mine = ["dataset=sst2", "data.source=local", "data.dir=data", "dataset.hub.rows={}", "debug=few_steps"]
+    mine = [
+        "dataset=sst2",
+        "data.source=local",
+        "data.dir=data",
+        "dataset.hub.rows.train=50",
+        "dataset.hub.rows.validation=10",
+        "debug=few_steps",
+    ]
     assert main(["run", "method=post_block", *mine]) == 0
     (record,) = (json.loads(path.read_text()) for path in (tmp_path / "results" / "records").iterdir())
     assert record["config"]["dataset"]["template"]["rule"] == "first_option"
