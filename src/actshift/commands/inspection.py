@@ -31,6 +31,8 @@ def lengths_command(request: Namespace) -> int:
 
     given, overrides = own_words(request.overrides, ["dataset", "protocol"])
     named = {key: given[key].split(",") if key in given else groups()[key] for key in ("dataset", "protocol")}
+    if "dataset" not in given and not any(word.startswith("data.source=") for word in overrides):
+        named["dataset"] = [name for name in named["dataset"] if has_generator(name)]
     configs = [
         compose([f"dataset={dataset}", f"protocol={protocol}", *overrides])
         for dataset in named["dataset"]
@@ -41,6 +43,11 @@ def lengths_command(request: Namespace) -> int:
     console().print(lengths.terminal(rows))
     write_copies(rows, (request.csv, lengths.csv), (request.markdown, lengths.markdown))
     return 0
+
+
+def has_generator(dataset: str) -> bool:
+    """Whether a data set of conf/dataset has procedural rows, the default source."""
+    return bool(compose([f"dataset={dataset}", "data.source=hub"])["dataset"]["procedural"]["rows"])
 
 
 def overlaps_command(request: Namespace) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from actshift.config.composition import composed, groups, resolved
+from actshift.paths import conf_dir
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -84,5 +85,8 @@ def _beside(config: DictConfig, group: str) -> dict[str, Any]:
 
 
 def hub_models(names: Sequence[str], compose: ProductComposer) -> list[str]:
-    """Those of some models that come from the hub: the others are for tests."""
-    return [name for name in names if compose([f"model={name}"])["model"]["source"] == "hub"]
+    """Those of some models that come from the hub. A model of the user's own has no configuration before its path."""
+    own = "\nsource: local\n"
+    files = {name: (conf_dir() / "model" / f"{name}.yaml").read_text(encoding="utf-8") for name in names}
+    there = [name for name in names if own not in files[name]]
+    return [name for name in there if compose([f"model={name}"])["model"]["source"] == "hub"]

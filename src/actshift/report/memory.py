@@ -91,7 +91,10 @@ def _composed(composer: ProductComposer, overrides: list[str]) -> dict[str, Any]
 
 
 def _longest(composer: ProductComposer) -> str:
-    return max(groups()["dataset"], key=lambda name: composer([f"dataset={name}"])["dataset"]["tokens"]["longest"])
+    def longest(name: str) -> int:
+        return int(composer([f"dataset={name}", "data.source=hub"])["dataset"]["tokens"]["longest"])
+
+    return max(groups()["dataset"], key=longest)
 
 
 def _row(config: Mapping[str, Any], records: Iterable[Record]) -> Row:
