@@ -70,7 +70,9 @@ def audit_command(request: Namespace) -> int:
     models = list(paper.table(1)["model"].unique())
     methods = [method for method in groups()["method"] if method in set(printed["method"])]
     shares = params.frame(list(counts(models, methods, composer)))
-    rows = {name: composer([f"dataset={name}", "data.source=hub"])["dataset"]["hub"]["rows"] for name in groups()["dataset"]}
+    rows = {
+        name: composer([f"dataset={name}", "data.source=hub"])["dataset"]["hub"]["rows"] for name in groups()["dataset"]
+    }
     findings = audit.audit(shares=shares, rows=rows)
     console(200).print(audit.terminal(findings))
     print(audit.summary(findings))
