@@ -46,10 +46,11 @@ test-network: setup ## the tests that need the model hub
 test-slurm: setup ## the tests on a SLURM node, where one answers
 	$(BIN)/python -m pytest -m slurm
 
-check: setup ## lint, format and types
+check: setup ## lint, format, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 golden: setup ## write the golden files anew; look at the diff before committing it
 	-$(BIN)/python -m pytest tests/golden --force-regen --quiet

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from actshift.config.cached import ProductComposer
+from actshift.config.cached import CachedComposer
 from actshift.config.composition import compose
-from actshift.planning.expand import expand_final, expand_grid, freeze
-from actshift.planning.manifests import Manifest, Run
+from actshift.planning.expand import expand_final, expand_grid
+from actshift.planning.manifests import Manifest, Run, freeze
 from actshift.planning.selection import select, write_selection
 from actshift.store.records import Record
 from actshift.store.store import Store
@@ -70,7 +70,7 @@ def report(folder: Path) -> tuple[float, float]:
 
 def fill(store: Store) -> int:
     """Plans and records of the sweeps; how many records there are."""
-    composer = ProductComposer()
+    composer = CachedComposer()
     base = compose(["sweep=table2"])["sweep"]
     total = 0
     for number in range(SWEEPS):

@@ -14,10 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from actshift.config.cached import ProductComposer
+from actshift.config.cached import CachedComposer
 from actshift.config.composition import compose
 from actshift.observe.provenance import code_provenance
-from actshift.planning.expand import expand_grid, freeze
+from actshift.planning.expand import expand_grid
+from actshift.planning.manifests import freeze
 from actshift.store.store import Store
 from actshift.sweeps.worker import Event, Worker
 
@@ -48,7 +49,7 @@ def measure(store: Store, rates: list[float]) -> dict[str, object]:
     sweep = compose(["sweep=demo", *overrides])["sweep"]
     limits = ["data.limit.train=400", "data.limit.validation=100"]
     started = time.monotonic()
-    grid = freeze(store, expand_grid(sweep, ProductComposer(), extra=limits))
+    grid = freeze(store, expand_grid(sweep, CachedComposer(), extra=limits))
     planned = time.monotonic() - started
     ends: list[tuple[str, float]] = []
 

@@ -16,6 +16,7 @@ from actshift.evaluation.generation import generate
 from actshift.methods import attach
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base, load_base
+from actshift.models.packing.forward_pass import ForwardPass
 from actshift.paths import conf_dir
 
 torch.set_num_threads(1)  # sums in one order: a test gives the same figures on every run
@@ -111,7 +112,7 @@ def training_config(**changes: Any) -> dict[str, Any]:
 def logits(base: Base, adaptation: Adaptation | None, ids_BT: torch.Tensor) -> torch.Tensor:
     """The logits of unpadded rows, all of whose tokens are prompt."""
     if adaptation is not None:
-        adaptation.observe(torch.ones_like(ids_BT, dtype=torch.bool))
+        adaptation.begin_pass(ForwardPass(torch.ones_like(ids_BT, dtype=torch.bool)))
     output: torch.Tensor = base.model(input_ids=ids_BT).logits
     return output
 
@@ -127,7 +128,7 @@ def naive_answer(base: Base, adaptation: Adaptation, prompt: Sequence[int], *, n
     """The greedy continuation of one prompt: no padding, no batch, no cache, everything recomputed at every token."""
     ids = list(prompt)
     for _ in range(new):
-        adaptation.observe(torch.arange(len(ids))[None] < len(prompt))
+        adaptation.begin_pass(ForwardPass(torch.arange(len(ids))[None] < len(prompt)))
         scores_V = base.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
         token = int(scores_V.argmax())
         if token == base.tokenizer.eos_token_id:

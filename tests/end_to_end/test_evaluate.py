@@ -15,8 +15,9 @@ from actshift.config.composition import compose
 from actshift.errors import ActshiftError
 from actshift.models.loading import Base
 from actshift.runtime.evaluate import evaluate
-from actshift.runtime.run import Session, run
-from actshift.store.adapter_card import DESCRIPTION, TENSORS, compose_request, read_description
+from actshift.runtime.run import run
+from actshift.runtime.session import Session
+from actshift.store.adapter_card import ADAPTER_CARD, TENSORS, compose_request, read_adapter_card
 from actshift.store.records import Record, read_records
 from actshift.store.store import Store
 
@@ -193,7 +194,7 @@ def test_an_adapter_that_another_run_left_is_refused(tmp_path: Path, session: Se
     first = run(small(tmp_path), session=session)
     second = run(small(tmp_path, "seed=1"), session=session)
     for record in (first, second):
-        assert read_description(tmp_path / "runs" / record.identity / "adapter").identity == record.identity
+        assert read_adapter_card(tmp_path / "runs" / record.identity / "adapter").identity == record.identity
     shutil.rmtree(tmp_path / "runs" / first.identity / "adapter")
     shutil.copytree(tmp_path / "runs" / second.identity / "adapter", tmp_path / "runs" / first.identity / "adapter")
     with pytest.raises(ActshiftError, match=f"belongs to run {second.identity}, not {first.identity}"):
@@ -202,10 +203,10 @@ def test_an_adapter_that_another_run_left_is_refused(tmp_path: Path, session: Se
 
 def test_a_folder_without_a_description_is_trained_anew(tmp_path: Path, session: Session) -> None:
     record = run(small(tmp_path), session=session)
-    (tmp_path / "runs" / record.identity / "adapter" / DESCRIPTION).unlink()
+    (tmp_path / "runs" / record.identity / "adapter" / ADAPTER_CARD).unlink()
     final = run(small(tmp_path, "stage=final"), session=session)
     assert final.metrics["final_loss"] == record.metrics["final_loss"]
-    assert (tmp_path / "runs" / record.identity / "adapter" / DESCRIPTION).exists()
+    assert (tmp_path / "runs" / record.identity / "adapter" / ADAPTER_CARD).exists()
 
 
 def test_a_run_that_its_last_step_ruined_has_diverged(tmp_path: Path, session: Session) -> None:

@@ -23,7 +23,8 @@ from actshift.errors import ActshiftError
 from actshift.models.loading import Base
 from actshift.observe import provenance
 from actshift.observe.progress import Progress
-from actshift.runtime.run import Busy, Session, run
+from actshift.runtime.run import Busy, run
+from actshift.runtime.session import Session
 from actshift.store.records import Record, read_records
 from actshift.store.store import Store
 from actshift.tasks import get_task
@@ -304,7 +305,7 @@ def test_the_released_protocol_runs(tmp_path: Path, session: Session) -> None:
 
 def test_a_run_in_other_hands_is_left_alone(tmp_path: Path) -> None:
     config = request(tmp_path)
-    claim = Store(tmp_path).claim(identity_of(config, ignore=ignored_keys()))
+    claim = Store(tmp_path).lock(identity_of(config, ignore=ignored_keys()))
     assert claim is not None
     with claim, pytest.raises(Busy, match="by another process"):
         run(config, session=NothingLoads())

@@ -16,6 +16,7 @@ from reference import BASE, LOGITS, PROMPT, RATE, STEPS, fill, rows, shown
 from actshift.data.examples import Example
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
+from actshift.models.packing.forward_pass import ForwardPass
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import train
 
@@ -41,7 +42,7 @@ def prompts(prompt: int = PROMPT) -> torch.Tensor:
 @torch.no_grad()
 def logits(base: Base, adaptation: Adaptation, *, prompt: int = PROMPT) -> torch.Tensor:
     """The logits of all rows, their beginnings being prompt."""
-    adaptation.observe(prompts(prompt))
+    adaptation.begin_pass(ForwardPass(prompts(prompt)))
     output: torch.Tensor = base.model(input_ids=rows(prompt)).logits
     return output
 

@@ -30,7 +30,7 @@ from transformers import PreTrainedModel
 
 from actshift.errors import ActshiftError
 from actshift.models.loading import Base
-from actshift.store.adapter_card import DESCRIPTION, PEFT_CONFIG, SCHEMA, TENSORS, adapters_in, read_description
+from actshift.store.adapter_card import ADAPTER_CARD, PEFT_CONFIG, SCHEMA, TENSORS, adapters_in, read_adapter_card
 from actshift.store.adapters import load_adapter, save_adapter, steer
 
 IDENTITY = "0123456789abcdef"
@@ -101,19 +101,19 @@ def test_every_method_is_saved_loaded_and_attached_exactly(method: str, tmp_path
 
 def test_the_description_says_what_the_adapter_is(folder: Path) -> None:
     config = config_of("post_block")
-    described = read_description(folder)
+    described = read_adapter_card(folder)
     assert (described.identity, described.schema, described.model_type) == (IDENTITY, SCHEMA, "llama")
     assert (described.model, described.method) == (config["model"], config["method"])
     assert (described.dataset, described.source, described.protocol) == ("listops", "procedural", "paper")
     assert (described.precision, described.lr, described.seed) == ("float32", 0.01, 42)
-    assert {path.name for path in folder.iterdir()} == {DESCRIPTION, TENSORS, "facts.json"}
+    assert {path.name for path in folder.iterdir()} == {ADAPTER_CARD, TENSORS, "facts.json"}
     assert json.loads((folder / "facts.json").read_text()) == {"kept": 1}
 
 
 def test_saving_replaces_what_was_there(copy: Path) -> None:
     (copy / "stray").write_text("")
     saved(copy, config_of("post_block_vector"))
-    assert read_description(copy).method["name"] == "post_block_vector"
+    assert read_adapter_card(copy).method["name"] == "post_block_vector"
     assert not (copy / "stray").exists()
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
 
@@ -186,8 +186,8 @@ def test_what_counts_towards_no_identity_may_differ(folder: Path) -> None:
 
 def change(**changes: Any) -> Callable[[Path], None]:
     def edit(folder: Path) -> None:
-        data = json.loads((folder / DESCRIPTION).read_text()) | changes
-        (folder / DESCRIPTION).write_text(json.dumps({key: value for key, value in data.items() if value != "drop"}))
+        data = json.loads((folder / ADAPTER_CARD).read_text()) | changes
+        (folder / ADAPTER_CARD).write_text(json.dumps({key: value for key, value in data.items() if value != "drop"}))
 
     return edit
 
@@ -211,8 +211,8 @@ def without_a_tensor(folder: Path) -> None:
         (change(method="drop"), r"missing \['method'\], unknown nothing"),
         (change(surprise=1), r"missing nothing, unknown \['surprise'\]"),
         (change(identity="x"), "identity = 'x' is not a run's identity"),
-        (lambda folder: (folder / DESCRIPTION).write_text("{"), "torn or not JSON"),
-        (lambda folder: (folder / DESCRIPTION).unlink(), f"holds no adapter: it has no {DESCRIPTION}"),
+        (lambda folder: (folder / ADAPTER_CARD).write_text("{"), "torn or not JSON"),
+        (lambda folder: (folder / ADAPTER_CARD).unlink(), f"holds no adapter: it has no {ADAPTER_CARD}"),
         (lambda folder: (folder / TENSORS).unlink(), f"{TENSORS} is gone"),
         (flip, "torn or altered: its checksum"),
         (without_a_tensor, "torn or altered: its checksum"),
@@ -269,7 +269,7 @@ def from_hub(copy: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple
     """An adapter and a model that say that they come from the hub."""
 
     def make(*, name: str, commit: str | None) -> tuple[Path, PreTrainedModel]:
-        model = read_description(copy).model | {"source": "hub", "path": "org/model"}
+        model = read_adapter_card(copy).model | {"source": "hub", "path": "org/model"}
         change(model=model, commit="aaaa")(copy)
         network = base_of("tiny").model
         monkeypatch.setattr(network, "name_or_path", name)
@@ -368,7 +368,7 @@ def test_embeddings_stand_for_token_ids(scoped: Path) -> None:
 def test_a_pass_that_hides_the_end_of_its_prompt_is_refused(scoped: Path) -> None:
     base, prompts = base_of("tiny"), some_prompts(base_of("tiny"), [4, 4])
     with steer(base.model, scoped):
-        if read_description(scoped).method["scope"]["kind"] == "all":
+        if read_adapter_card(scoped).method["scope"]["kind"] == "all":
             assert generated(base, base.model, prompts, use_cache=False) == generated(base, base.model, prompts)
             return
         with pytest.raises(ActshiftError, match="prompt and generated tokens alike"):

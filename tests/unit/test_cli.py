@@ -11,14 +11,15 @@ import pytest
 import yaml
 
 from actshift.cli import main
-from actshift.commands.requests import own_words
-from actshift.config.composition import SCHEMAS, _group_keys, groups, known_keys
+from actshift.commands.requests import split_options
+from actshift.config.composition import groups
+from actshift.config.keys import SCHEMAS, group_keys, known_keys
 from actshift.methods.options import SteeringConfig
 
 LIGHT = """
 import sys
 from actshift.cli import main
-from actshift.commands.requests import own_words
+from actshift.commands.requests import split_options
 codes = []
 for line in ("--help", "list", "run --help", "run --cfg job", "run method=srt", "run lr=-1", "run -m method=sft,srt"):
     try:
@@ -68,7 +69,7 @@ def test_cfg_prints_every_key(resolve: list[str], capsys: pytest.CaptureFixture[
     # Neither other kinds' keys nor those of a list's entries; an interpolation stands for the keys below it.
     wanted = {key for key in known_keys() if "*" not in key and not key.startswith("sweep.exclude.")}
     own = {key for key in SCHEMAS if key[0] == "method"}
-    others = {key for group in own for key in _group_keys(SCHEMAS[group])} - set(_group_keys(SteeringConfig))
+    others = {key for group in own for key in group_keys(SCHEMAS[group])} - set(group_keys(SteeringConfig))
     wanted -= others
     below = ("training.schedule.", "data.splits.")
     assert {key for key in wanted - printed if resolve or not key.startswith(below)} == set()
@@ -148,7 +149,7 @@ def test_argparse_refuses_the_rest(arguments: list[str]) -> None:
 
 def test_a_commands_own_words_are_taken_from_the_overrides() -> None:
     given = ["row=1", "method=sft", "row=2", "row", "+row=3", "protocol.row=4", "split="]
-    assert own_words(given, ["row", "split"]) == (
+    assert split_options(given, ["row", "split"]) == (
         {"row": "2", "split": ""},
         ["method=sft", "row", "+row=3", "protocol.row=4"],
     )

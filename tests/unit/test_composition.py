@@ -14,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actshift.config import composition
-from actshift.config.composition import SCHEMAS, cell_of, check_names, compose, groups, known_keys
+from actshift.config.composition import cell_of, check_names, compose, groups
 from actshift.config.identity import identity_of, ignored_keys
-from actshift.config.validation import CHOICES, validate
+from actshift.config.keys import CHOICES, SCHEMAS, known_keys
+from actshift.config.validation import validate
 from actshift.errors import ActshiftError
 from actshift.paths import conf_dir, embedded_model_dir
-from actshift.planning.expand import expand_grid, verify
+from actshift.planning.expand import expand_grid
+from actshift.planning.manifests import verify
 
 AXES = ("model", "method", "dataset", "protocol")
 GROUPS = groups()

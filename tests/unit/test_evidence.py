@@ -11,8 +11,9 @@ import pytest
 from scipy import stats
 from synthetic_sweep import finished, planned
 
-from actshift.report import frame, tables
+from actshift.report import frame, latex, markdown
 from actshift.report.evidence import answers
+from actshift.report.layout import Bold, layout
 from actshift.report.statistics import mcnemar
 
 COUNTS = {
@@ -46,10 +47,10 @@ def test_intervals_and_tests_of_a_finished_cell() -> None:
 def test_a_difference_that_is_none_is_not_bold() -> None:
     cells, manifest = small()
     assert row(cells, "lora_r8", "listops").p_holm > 0.05
-    texts = {block[0]: block for _, rows in tables.layout(cells, manifest).blocks for block in rows}
-    assert isinstance(texts["LoRA"][2], tables.Bold) and not isinstance(texts["LoRA"][3], tables.Bold)
-    assert f"**{texts['LoRA'][2]}**" in tables.markdown(cells, manifest)
-    assert tables.latex(cells, manifest).count("textbf") == 1
+    texts = {block[0]: block for _, rows in layout(cells, manifest).blocks for block in rows}
+    assert isinstance(texts["LoRA"][2], Bold) and not isinstance(texts["LoRA"][3], Bold)
+    assert f"**{texts['LoRA'][2]}**" in markdown.sweep_table(cells, manifest)
+    assert latex.sweep_table(cells, manifest).count("textbf") == 1
 
 
 def test_what_cannot_be_computed_is_empty_and_says_why() -> None:

@@ -11,11 +11,12 @@ from adapted import answers, attached, base_of, method_config, naive_answer, per
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actshift.estimates.memory import PREFILL
 from actshift.evaluation import cache
-from actshift.evaluation.generation import WORTH, generate, length_batches
+from actshift.evaluation.generation import COMPACT_BELOW_SHARE, generate, length_batches
 from actshift.evaluation.generation import _groups as read_groups
+from actshift.evaluation.limits import PROMPT_TOKENS
 from actshift.models.loading import Base
+from actshift.models.packing.forward_pass import ForwardPass
 
 SENTENCES = [
     "Question: is the cat in the garden? Answer:",
@@ -114,7 +115,7 @@ def test_generating_leaves_no_gradient_behind_and_training_can_go_on() -> None:
     with attached(base, method_config("post_block", model="random-llama")) as adaptation:
         answers(base, perturb(adaptation), some_prompts(base, [3, 5]))
         assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
-        adaptation.observe(None)
+        adaptation.begin_pass(ForwardPass(None))
         base.model(input_ids=torch.tensor([[7, 8]])).logits.sum().backward()
         assert all(parameter.grad is not None for _, parameter in adaptation.named_parameters())
 
@@ -161,7 +162,7 @@ def test_rows_that_are_decided_leave_the_batch_and_change_no_other(ended: list[i
     assert len(widths) == max(ended) - 1, "the first token follows from reading the prompts"
     for token, width in enumerate(widths, start=1):
         going = sum(length > token for length in ended)
-        assert going <= width <= max(going, going / WORTH + 1)
+        assert going <= width <= max(going, going / COMPACT_BELOW_SHARE + 1)
 
 
 @given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=40), tokens=st.integers(1, 300))
@@ -185,10 +186,10 @@ def test_prompts_read_in_groups_are_answered_as_each_alone(
 
     All begin with the same two tokens, which a group reads once.
     """
-    monkeypatch.setattr(cache, "ROOM", 3)
+    monkeypatch.setattr(cache, "SPARE_TOKENS", 3)
     base = base_of(model)
     window = getattr(base.model.config, "sliding_window", None) or 20
-    monkeypatch.setitem(PREFILL, "cpu", 2 * window)
+    monkeypatch.setitem(PROMPT_TOKENS, "cpu", 2 * window)
     prompts = [[9, 11, *prompt] for prompt in some_prompts(base, [window + 5, 1, window - 3, 1, window + 1, 6])]
     groups = read_groups([len(prompt) for prompt in prompts], tokens=2 * window)
     assert 1 < len(groups) < len(prompts)

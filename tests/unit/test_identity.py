@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actshift.config import identity
-from actshift.config.identity import changed_keys, counted, identity_of, ignored_keys
+from actshift.config.identity import changed_keys, hashed_part, identity_of, ignored_keys
 from actshift.errors import ActshiftError
 
 NAMES = st.sampled_from(["lr", "seed", "rank", "name", "kind", "ä", "hardware"])
@@ -99,7 +99,7 @@ def test_changed_keys_are_empty_exactly_where_the_identity_is_the_same(
 
 @given(CONFIGS)
 def test_the_counted_part_survives_json_and_names_the_run(config: dict[str, Any]) -> None:
-    part = counted(config, ignore=["hardware"])
+    part = hashed_part(config, ignore=["hardware"])
     assert "hardware" not in part
     assert json.loads(json.dumps(part)) == part
     assert identity_of(part, ignore=()) == identity_of(config, ignore=["hardware"])
@@ -107,7 +107,7 @@ def test_the_counted_part_survives_json_and_names_the_run(config: dict[str, Any]
 
 def test_a_prefix_of_an_ignored_key_counts_and_an_ignored_group_goes_whole() -> None:
     config = {"data": {"dir": "/a", "source": "hub"}, "data_dir": 1, "hardware": {"device": "cpu"}}
-    assert counted(config, ignore=["data.dir", "hardware"]) == {"data": {"source": "hub"}, "data_dir": 1}
+    assert hashed_part(config, ignore=["data.dir", "hardware"]) == {"data": {"source": "hub"}, "data_dir": 1}
 
 
 def test_a_new_group_of_ignored_keys_changes_no_identity() -> None:
@@ -128,10 +128,10 @@ def test_a_key_ignored_at_one_value_counts_at_any_other(config: dict[str, Any], 
 
 def test_a_value_is_ignored_however_it_is_written() -> None:
     for value in (1, 1.0, 10e-1):
-        assert counted({"a": {"b": value}, "c": 2}, ignore=["a.b=1"]) == {"c": 2}
-    assert counted({"a": {"b": True}}, ignore=["a.b=true"]) == {}
-    assert counted({"a": {"b": None}}, ignore=["a.b=null"]) == {}
-    assert counted({"a": {"b": "x"}}, ignore=["a.b=y", "a.c=x", "b=x"]) == {"a": {"b": "x"}}
+        assert hashed_part({"a": {"b": value}, "c": 2}, ignore=["a.b=1"]) == {"c": 2}
+    assert hashed_part({"a": {"b": True}}, ignore=["a.b=true"]) == {}
+    assert hashed_part({"a": {"b": None}}, ignore=["a.b=null"]) == {}
+    assert hashed_part({"a": {"b": "x"}}, ignore=["a.b=y", "a.c=x", "b=x"]) == {"a": {"b": "x"}}
 
 
 def test_it_is_sixteen_hex_digits_and_does_not_change_between_versions() -> None:

@@ -17,6 +17,7 @@ from actshift.data.examples import tokenize
 from actshift.data.splits import load_split
 from actshift.methods.joint import Joint
 from actshift.models.loading import Base
+from actshift.models.packing.forward_pass import ForwardPass
 from actshift.tasks import get_task
 from actshift.training.batches import Batch, collate
 from actshift.training.checkpoints import Checkpoints
@@ -44,7 +45,7 @@ def cosines(base: Base, joint: Joint, batch: Batch, *, layer: int) -> Cosines:
         return modules[name].register_forward_pre_hook(lambda _, inputs: seen.update({name: inputs[0]}))
 
     hooks = [note(name) for name in modules]
-    joint.observe(batch.prompt_BT)
+    joint.begin_pass(ForwardPass(batch.prompt_BT))
     base.model(input_ids=batch.ids_BT)
     for hook in hooks:
         hook.remove()

@@ -22,6 +22,7 @@ from actshift.evaluation.predictions import Prediction, read_predictions
 from actshift.evaluation.rescoring import rescore
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
+from actshift.models.packing.forward_pass import ForwardPass
 from actshift.report import frame
 from actshift.runtime.run import run
 from actshift.tasks import get_task
@@ -40,7 +41,7 @@ def rows_and_options(base: Base) -> tuple[list[Example], list[dict[str, str]]]:
 def one_by_one(base: Base, adaptation: Adaptation, prompt: list[int], answer: list[int]) -> float:
     """The answer's log-likelihood, nothing padded, batched or left out."""
     ids_BT = torch.tensor([prompt + answer])
-    adaptation.observe(torch.arange(ids_BT.shape[1])[None] < len(prompt))
+    adaptation.begin_pass(ForwardPass(torch.arange(ids_BT.shape[1])[None] < len(prompt)))
     with torch.no_grad():
         logprobs_TV = base.model(input_ids=ids_BT).logits[0].float().log_softmax(-1)
     places = range(len(prompt) - 1, len(prompt) + len(answer) - 1)

@@ -11,9 +11,9 @@ import torch
 from adapted import CPU, another_base, attached, composed, method_config, some_rows, training_config
 
 from actshift.config import validation
-from actshift.config.cached import ProductComposer
+from actshift.config.cached import CachedComposer
 from actshift.config.composition import compose
-from actshift.config.identity import counted, identity_of, ignored_keys
+from actshift.config.identity import hashed_part, identity_of, ignored_keys
 from actshift.config.schema import OPTIMIZERS
 from actshift.errors import ActshiftError
 from actshift.training.checkpoints import Checkpoints
@@ -197,7 +197,7 @@ def test_an_optimizer_whose_package_is_missing_is_refused_before_anything_runs(m
     monkeypatch.setattr(validation, "find_spec", lambda name: None)
     with pytest.raises(ActshiftError, match=r"needs torchao, which is not installed here.*actshift\[optimizers\]"):
         compose([*SFT, "training.optimizer=adamw_8bit"])
-    assert ProductComposer()([*SFT, "training.optimizer=adamw_8bit"]), "a plan needs no package yet"
+    assert CachedComposer()([*SFT, "training.optimizer=adamw_8bit"]), "a plan needs no package yet"
     assert compose(SFT)["training"]["optimizer"] == "adamw"
 
 
@@ -216,7 +216,7 @@ def test_the_optimizer_counts_unless_it_is_the_one_of_the_runs_before_it() -> No
     config, ignore = composed(*SFT), ignored_keys()
     before = {**config, "training": {key: own for key, own in config["training"].items() if key != "optimizer"}}
     assert identity_of(config, ignore=ignore) == identity_of(before, ignore=ignore)
-    assert "optimizer" not in counted(config, ignore=ignore)["training"]
+    assert "optimizer" not in hashed_part(config, ignore=ignore)["training"]
     other = {**config, "training": {**config["training"], "optimizer": "adamw_8bit"}}
     assert identity_of(other, ignore=ignore) != identity_of(config, ignore=ignore)
-    assert counted(other, ignore=ignore)["training"]["optimizer"] == "adamw_8bit"
+    assert hashed_part(other, ignore=ignore)["training"]["optimizer"] == "adamw_8bit"

@@ -15,7 +15,9 @@ import pytest
 from synthetic_sweep import COUNTS, finished, planned
 
 from actshift.report import frame, tables
-from actshift.report.page import Table, evidence_text, page, selection_rows, warnings
+from actshift.report.html import evidence_text
+from actshift.report.layout import layout
+from actshift.report.page import Table, page, selection_rows, warnings
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +71,13 @@ def test_the_page_holds_every_text_of_the_table_and_its_evidence(made: tuple[Any
     manifest, selection, records, text = made
     cells = frame.cells(manifest, records, selection)
     plain = html.unescape(text)
-    for _, block in tables.layout(cells, manifest).blocks:
+    for _, block in layout(cells, manifest).blocks:
         for row in block:
             for shown in row:
                 assert shown in plain
     for row in cells.itertuples():
         assert evidence_text(row) in plain
-    assert "<table>" not in tables.layout(cells, manifest).title or "A &lt;table&gt; &amp; co." in text
+    assert "<table>" not in layout(cells, manifest).title or "A &lt;table&gt; &amp; co." in text
     for record in records:
         assert f'id="table1-{record.identity}"' in text
     for cell, candidate, *_ in selection_rows(selection):

@@ -13,7 +13,8 @@ import pytest
 from synthetic_sweep import finished, planned
 
 from actshift.report import frame
-from actshift.report.page import Table, evidence_text, page
+from actshift.report.html import evidence_text
+from actshift.report.page import Table, page
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed")]

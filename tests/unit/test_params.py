@@ -11,7 +11,7 @@ import pytest
 from adapted import METHODS, attached, base_of, composed, method_config
 
 from actshift.cli import main
-from actshift.config.cached import ProductComposer, hub_models
+from actshift.config.cached import CachedComposer, hub_models
 from actshift.estimates.parameters import Count, counts, meta_base, trainable_parameters
 from actshift.paper import printed as paper
 from actshift.report import params
@@ -24,7 +24,7 @@ two norms; a last norm."""
 @pytest.fixture(scope="module")
 def llama() -> dict[str, Count]:
     methods = ["sft", "lora_r8", "post_block", "post_block_vector", "reft_4layers_r4"]
-    return {count.method: count for count in counts(["llama3.2-1b"], methods, ProductComposer())}
+    return {count.method: count for count in counts(["llama3.2-1b"], methods, CachedComposer())}
 
 
 def test_llama_has_the_shares_that_its_sizes_give(llama: dict[str, Count]) -> None:
@@ -61,7 +61,7 @@ def test_counts_are_those_of_a_real_model(model: str, method: str) -> None:
 
 
 def test_models_from_the_hub_are_found() -> None:
-    found = hub_models(["tiny", "llama3.2-1b", "random-qwen3", "qwen3-0.6b"], ProductComposer())
+    found = hub_models(["tiny", "llama3.2-1b", "random-qwen3", "qwen3-0.6b"], CachedComposer())
     assert found == ["llama3.2-1b", "qwen3-0.6b"]
 
 

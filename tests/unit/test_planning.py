@@ -15,7 +15,8 @@ import pytest
 
 from actshift.config.identity import identity_of, ignored_keys
 from actshift.errors import ActshiftError
-from actshift.planning.expand import Manifest, expand_final, expand_grid, freeze, read_manifest, verify
+from actshift.planning.expand import expand_final, expand_grid
+from actshift.planning.manifests import Manifest, freeze, read_manifest, verify
 from actshift.planning.selection import Choice, Selection
 from actshift.store.records import Cell
 from actshift.store.store import Store

@@ -10,7 +10,7 @@ import pytest
 
 from actshift import paths
 from actshift.cli import main
-from actshift.config.cached import ProductComposer
+from actshift.config.cached import CachedComposer
 from actshift.config.composition import compose, groups
 from actshift.errors import ActshiftError
 
@@ -18,14 +18,14 @@ from actshift.errors import ActshiftError
 @pytest.mark.parametrize("rest", [["protocol=released", "data.limit.test=7"], ["protocol=paper", "stage=final"]])
 def test_a_cell_is_what_hydra_composes(rest: list[str]) -> None:
     cells = list(product(("tiny", "gemma3-1b"), ("sft", "post_block", "lora_r8"), ("boolq", "gsm8k")))
-    composer = ProductComposer()
+    composer = CachedComposer()
     for model, method, dataset in cells:
         overrides = [f"model={model}", f"method={method}", f"dataset={dataset}", *rest]
         assert composer(overrides) == compose(overrides)
 
 
 def test_a_key_below_a_group_goes_with_its_option() -> None:
-    composer = ProductComposer()
+    composer = CachedComposer()
     for method, *own in (("post_block",), ("post_block", "method.rank=3"), ("sft",), ("post_block", "method.rank=5")):
         for dataset in ("boolq", "gsm8k"):
             overrides = ["model=tiny", f"method={method}", f"dataset={dataset}", "protocol=paper", *own, "stage=grid"]
@@ -33,7 +33,7 @@ def test_a_key_below_a_group_goes_with_its_option() -> None:
 
 
 def test_every_option_can_be_an_axis() -> None:
-    composer = ProductComposer()
+    composer = CachedComposer()
     first = {"model": "llama3.1-8b", "method": "sft", "dataset": "boolq"}  # has the layers that any method names
     for group in first:
         for name in groups()[group]:
@@ -50,7 +50,7 @@ def test_an_option_that_changes_more_than_its_group_is_composed_whole(
     head = "# @package _global_\ndefaults: [dataset_schema@dataset, _self_]\ntraining: {max_steps: 3}\n"
     file.write_text(f"{head}dataset:\n{inner}")
     monkeypatch.setattr("actshift.config.composition.conf_dir", lambda: tmp_path / "conf")
-    composer = ProductComposer()
+    composer = CachedComposer()
     for dataset in ("gsm8k", "boolq"):
         overrides = ["model=tiny", "method=sft", f"dataset={dataset}"]
         assert composer(overrides) == compose(overrides)
@@ -58,7 +58,7 @@ def test_an_option_that_changes_more_than_its_group_is_composed_whole(
 
 
 def test_an_impossible_cell_is_refused() -> None:
-    composer = ProductComposer()
+    composer = CachedComposer()
     composer(["model=tiny", "method=post_block", "dataset=boolq"])
     with pytest.raises(ActshiftError, match=r"method\.layers"):
         composer(["model=tiny", "method=post_block", "dataset=boolq", "method.layers=[99]"])

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from actshift.observe.progress import Printed, Progress, duration
+from actshift.observe.progress import PrintedProgress, Progress, duration
 
 
 class Terminal(io.StringIO):
@@ -38,7 +38,7 @@ def work(progress: Progress, clock: Clock, *, steps: int, seconds: float, first:
 
 def test_elsewhere_it_is_a_line_now_and_then_and_one_at_the_end(clock: Clock) -> None:
     stream = io.StringIO()
-    work(Printed(stream, every=10), clock, steps=30, seconds=1.0)
+    work(PrintedProgress(stream, every=10), clock, steps=30, seconds=1.0)
     assert stream.getvalue().splitlines() == [
         "train 10/30, 1.0/s, 20s left",
         "train 20/30, 1.0/s, 10s left",
@@ -48,7 +48,7 @@ def test_elsewhere_it_is_a_line_now_and_then_and_one_at_the_end(clock: Clock) ->
 
 def test_on_a_terminal_the_line_is_rewritten_in_place(clock: Clock) -> None:
     stream = Terminal()
-    work(Printed(stream), clock, steps=3, seconds=1.0, note="loss 0.5")
+    work(PrintedProgress(stream), clock, steps=3, seconds=1.0, note="loss 0.5")
     first, *lines, end = re.split(r"[\r\n]", stream.getvalue())
     assert (first, end) == ("", "")
     assert [line.rstrip() for line in lines] == [
@@ -63,19 +63,19 @@ def test_on_a_terminal_the_line_is_rewritten_in_place(clock: Clock) -> None:
 
 def test_the_rate_of_resumed_work_counts_from_where_it_resumed(clock: Clock) -> None:
     stream = io.StringIO()
-    work(Printed(stream, every=1), clock, steps=1000, seconds=2.0, first=998)
+    work(PrintedProgress(stream, every=1), clock, steps=1000, seconds=2.0, first=998)
     assert stream.getvalue().splitlines()[-2:] == ["train 999/1000, 0.5/s, 2s left", "train 1000/1000, 0.5/s"]
 
 
 def test_a_phase_of_one_instant_has_no_rate(clock: Clock) -> None:
     stream = io.StringIO()
-    work(Printed(stream), clock, steps=1, seconds=0.0)
+    work(PrintedProgress(stream), clock, steps=1, seconds=0.0)
     assert stream.getvalue() == "train 1/1\n"
 
 
 def test_each_phase_starts_anew(clock: Clock) -> None:
     stream = io.StringIO()
-    progress = Printed(stream, every=1)
+    progress = PrintedProgress(stream, every=1)
     work(progress, clock, steps=2, seconds=1.0)
     clock.now += 1000
     work(progress, clock, steps=2, seconds=4.0)
@@ -88,7 +88,7 @@ def test_silence(capsys: pytest.CaptureFixture[str], clock: Clock) -> None:
 
 
 def test_by_default_it_goes_to_stderr(capsys: pytest.CaptureFixture[str], clock: Clock) -> None:
-    work(Printed(), clock, steps=1, seconds=0.0)
+    work(PrintedProgress(), clock, steps=1, seconds=0.0)
     assert capsys.readouterr() == ("", "train 1/1\n")
 
 

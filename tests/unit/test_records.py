@@ -18,7 +18,8 @@ import pytest
 
 from actshift.config import schema
 from actshift.errors import ActshiftError
-from actshift.store.records import SPLITS, Cell, Record, read_record, read_records, write_atomically, write_record
+from actshift.files import write_file
+from actshift.store.records import SPLITS, Cell, Record, read_record, read_records, write_record
 
 CELL = Cell("tiny", "lora_r8", "boolq", "paper")
 
@@ -177,9 +178,9 @@ def test_nan_in_a_file_is_not_json(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_what_was_there_and_no_litter(tmp_path: Path) -> None:
     path = tmp_path / "selected.json"
-    write_atomically(path, "old")
+    write_file(path, "old")
     with pytest.raises(UnicodeEncodeError):
-        write_atomically(path, "new \ud800")
+        write_file(path, "new \ud800")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from actshift.methods.options import SCOPES
 from actshift.methods.scopes import first_last, get_scopes, last_prompt, prompt
+from actshift.models.packing.forward_pass import ForwardPass
 
 LENGTHS = st.lists(st.integers(0, 9), min_size=1, max_size=5)
 ENDS = st.integers(0, 6)
@@ -118,7 +119,7 @@ def test_only_the_positions_of_the_scope_change(kind: str, separate: bool) -> No
     before = base.sites.hook("post_block", 1, record)
     with attached(base, config) as adaptation, torch.no_grad():
         after = base.sites.hook("post_block", 1, record)
-        perturb(adaptation).observe(prompt_BT)
+        perturb(adaptation).begin_pass(ForwardPass(prompt_BT))
         base.model(input_ids=torch.full(prompt_BT.shape, 7))
     before.remove()
     after.remove()

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actshift.errors import ActshiftError
-from actshift.planning.expand import Manifest, PlannedCell, Variant, expand_final
+from actshift.planning.expand import expand_final
+from actshift.planning.manifests import Manifest, PlannedCell, Variant
 from actshift.planning.selection import Choice, read_selection, select, write_selection
 from actshift.store.records import Cell, Record
 from actshift.store.store import Store

@@ -13,14 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actshift.config.cached import ProductComposer
+from actshift.config.cached import CachedComposer
 from actshift.config.composition import compose
 from actshift.errors import ActshiftError
 from actshift.paths import slurm_dir
-from actshift.planning.expand import expand_final, expand_grid, freeze
+from actshift.planning.expand import expand_final, expand_grid
+from actshift.planning.manifests import freeze
 from actshift.planning.selection import select
 from actshift.store.store import Store
-from actshift.sweeps.profiles import Profile, profile_of, read_profiles
+from actshift.sweeps.profiles import ClusterProfile, profile_of, read_profiles
 from actshift.sweeps.slurm import FILL, Job, Work, arrays, pack, read_tasks
 from actshift.sweeps.submission import Submission
 
@@ -91,7 +92,7 @@ def test_no_text_reaches_a_shell_unquoted() -> None:
 
 
 def submission(store: Store, *, profile: str | None = None, dry: bool = False) -> tuple[Submission, Any]:
-    compose_cell = ProductComposer()
+    compose_cell = CachedComposer()
     grid = freeze(store, expand_grid(compose(["sweep=smoke"])["sweep"], compose_cell))
     made = Submission(
         store, grid, compose=compose_cell, folder=slurm_dir(), profile=profile, overrides=["data.dir=x"], dry=dry
@@ -142,7 +143,7 @@ def test_an_array_is_split_at_the_sites_limit(tmp_path: Path) -> None:
     shutil.copytree(slurm_dir(), folder)
     profile = folder / "profiles" / "cpu.yaml"
     profile.write_text(profile.read_text().replace("00:20:00", "00:00:01"))  # a run a task
-    store, compose_cell = Store(tmp_path / "results"), ProductComposer()
+    store, compose_cell = Store(tmp_path / "results"), CachedComposer()
     grid = freeze(store, expand_grid(compose(["sweep=smoke"])["sweep"], compose_cell))
     made = Submission(store, grid, compose=compose_cell, folder=folder, profile="cpu", overrides=[])
     jobs = made.jobs(None, selected=False, queued=set(), size=3)
@@ -174,6 +175,6 @@ def test_task_lists_are_whole_or_refused(tmp_path: Path) -> None:
 
 def test_profiles_give_their_time_in_seconds() -> None:
     def seconds(time: str) -> int:
-        return Profile(**{**vars(CPU), "time": time}).seconds
+        return ClusterProfile(**{**vars(CPU), "time": time}).seconds
 
     assert (seconds("00:01:30"), seconds("2-00:00:00"), seconds("12:00:00")) == (90, 172800, 43200)

@@ -20,7 +20,7 @@ def test_states_failures_and_stale_runs_by_cell(tmp_path: Path) -> None:
     done, failed, held, stale, *_ = grid.runs
     store.publish(record(done, {**grid.planned(done.cell).at(done.lr, done.seed)}, correct=5))
     store.fail(failed.identity, "validation", "Traceback\nValueError: boom")
-    claim = store.claim(held.identity)
+    claim = store.lock(held.identity)
     assert claim is not None
     claims = tmp_path / "runs" / stale.identity / "claims"
     claims.mkdir(parents=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from actshift.data.examples import Example
 from actshift.models.loading import Base
-from actshift.models.packing import pack
+from actshift.models.packing.layout import pack
 from actshift.training.batches import answer_tokens, collate, micro_batches, row_losses, step_rows, warmup_steps
 
 SIZES = {"rows": st.integers(1, 40), "batch_size": st.integers(1, 12), "epochs": st.integers(1, 3)}

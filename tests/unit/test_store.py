@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from actshift.config.identity import counted, identity_of
+from actshift.config.identity import hashed_part, identity_of
 from actshift.errors import ActshiftError
 from actshift.store.records import Cell, Record
 from actshift.store.store import Store
@@ -24,7 +24,7 @@ def planned_record(seed: int = 42, *, split: str = "validation", accuracy: float
     """A record whose config is the run that its identity says, as a worker makes it."""
     names = {"model": "tiny", "method": "sft", "dataset": "boolq", "protocol": "paper"}
     full: dict[str, Any] = {group: {"name": name} for group, name in names.items()}
-    config = counted(full | {"lr": 0.001, "seed": seed}, ignore=())
+    config = hashed_part(full | {"lr": 0.001, "seed": seed}, ignore=())
     metrics = {"accuracy": accuracy, "rows": 200, "correct": int(2 * accuracy), "diverged": False}
     return Record(identity_of(config, ignore=()), split, Cell(**names), 0.001, seed, config, metrics, {"host": "here"})
 
@@ -42,11 +42,11 @@ def test_an_untouched_run_is_missing_and_looking_leaves_no_trace(tmp_path: Path)
 
 def test_a_run_goes_from_missing_to_running_to_done(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    claim = store.claim(RUN)
+    claim = store.lock(RUN)
     assert claim is not None
     with claim:
         assert store.state(RUN, "validation") == "running"
-        assert store.publish(RECORD, claim=claim)
+        assert store.publish(RECORD, lock=claim)
         assert store.state(RUN, "validation") == "done"
         assert store.state(RUN, "test") == "running", "a claim is on the run, whichever split it scores"
     assert store.state(RUN, "validation") == "done" and store.state(RUN, "test") == "missing"
@@ -61,11 +61,11 @@ def test_a_failure_is_noted_retried_and_forgotten_when_done(tmp_path: Path) -> N
     assert failure is not None
     assert (failure["last_line"], failure["error"], failure["attempts"]) == ("ValueError: loss is nan", TRACEBACK, 1)
     assert store.state(RUN, "validation") == "failed" and store.state(RUN, "test") == "missing"
-    claim = store.claim(RUN)
+    claim = store.lock(RUN)
     assert claim is not None
     with claim:
         assert store.state(RUN, "validation") == "running"
-        store.publish(RECORD, claim=claim)
+        store.publish(RECORD, lock=claim)
     assert store.state(RUN, "validation") == "done" and store.failure(RUN, "validation") is None
 
 
@@ -115,13 +115,13 @@ def test_a_record_of_another_run_than_its_config_is_refused(tmp_path: Path, chan
 
 def test_who_lost_the_claim_cannot_publish(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    claim = store.claim(RUN)
+    claim = store.lock(RUN)
     assert claim is not None
     with claim:
         (store.run_folder(RUN) / "claims" / "000002.json").touch()  # somebody took over
         assert claim.lost
         with pytest.raises(ActshiftError, match="lost to another process"):
-            store.publish(RECORD, claim=claim)
+            store.publish(RECORD, lock=claim)
     assert store.records() == []
 
 

@@ -14,10 +14,12 @@ import pytest
 from rich.console import Console
 from synthetic_sweep import finished, planned
 
+from actshift.commands import terminal
 from actshift.errors import ActshiftError
-from actshift.report import frame, names, tables
+from actshift.report import frame, latex, markdown, names, tables, tidy_csv
+from actshift.report.html import table_page
+from actshift.report.layout import VARIANTS, layout
 from actshift.report.markdown import table
-from actshift.report.page import table_page
 
 COUNTS = {
     ("tiny", "sft", "boolq"): [710],
@@ -34,7 +36,7 @@ def small(**changes: Any) -> tuple[pd.DataFrame, Any]:
 
 
 def texts(cells: pd.DataFrame, manifest: Any) -> dict[str, tuple[str, ...]]:
-    return {row[0]: row[1:] for _, block in tables.layout(cells, manifest).blocks for row in block}
+    return {row[0]: row[1:] for _, block in layout(cells, manifest).blocks for row in block}
 
 
 def test_cells_say_how_far_they_are() -> None:
@@ -59,27 +61,27 @@ def test_exclusions_are_explained_below_each_reason_once() -> None:
     cells, manifest = small(exclude=rules)
     assert texts(cells, manifest)["SFT"][1:] == ("excl. (a)", "excl. (a)", "–")
     assert texts(cells, manifest)["Ours r=8"][2] == "excl. (b)"
-    assert tables.layout(cells, manifest).notes == ("(a) does not fit", "(b) not in the paper")
-    assert tables.markdown(cells, manifest).endswith("(a) does not fit  \n(b) not in the paper\n")
+    assert layout(cells, manifest).notes == ("(a) does not fit", "(b) not in the paper")
+    assert markdown.sweep_table(cells, manifest).endswith("(a) does not fit  \n(b) not in the paper\n")
 
 
 def test_the_small_scale_is_called_so_and_only_it() -> None:
     sentence = "This is the small scale (procedural data, embedded tiny model)"
     cells, manifest = small()
-    assert any(fact.startswith(sentence) for fact in tables.layout(cells, manifest).facts)
+    assert any(fact.startswith(sentence) for fact in layout(cells, manifest).facts)
     manifest, selection = planned(models=["llama3.2-1b"])
     real = frame.cells(manifest, [], selection)
-    assert not any("small scale" in fact for fact in tables.layout(real, manifest).facts)
+    assert not any("small scale" in fact for fact in layout(real, manifest).facts)
     local, manifest = small(overrides=["data.source=local"])
-    assert any("small scale (embedded tiny model)" in fact for fact in tables.layout(local, manifest).facts)
+    assert any("small scale (embedded tiny model)" in fact for fact in layout(local, manifest).facts)
 
 
 def test_facts_count_runs_and_name_protocol_data_and_doubtful_rates() -> None:
-    facts = "\n".join(tables.layout(*small()).facts)
+    facts = "\n".join(layout(*small()).facts)
     assert "Runs finished: 15 of 22. Protocol: paper. Data: procedural." in facts
     assert "Learning rates of the 6 cells, chosen on validation: 3 at an edge of the grid, 1 tied" in facts
     cells, manifest = small()
-    rushed = tables.layout(cells.assign(lr_incomplete="yes"), manifest)
+    rushed = layout(cells.assign(lr_incomplete="yes"), manifest)
     assert "6 chosen with grid runs missing" in "\n".join(rushed.facts)
 
 
@@ -99,18 +101,18 @@ def papers() -> tuple[pd.DataFrame, Any]:
     return frame.cells(manifest, finished(manifest, counts), selection), manifest
 
 
-@pytest.mark.parametrize("variant", tables.VARIANTS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_formats_hold_the_same_texts(variant: str) -> None:
     cells, manifest = papers()
-    page = tables.layout(cells, manifest, variant=variant)
+    page = layout(cells, manifest, variant=variant)
     stream = io.StringIO()
-    Console(file=stream, width=200).print(tables.terminal(cells, manifest, variant=variant))
-    plain = tables.latex(cells, manifest, variant=variant)
+    Console(file=stream, width=200).print(terminal.sweep_table(cells, manifest, variant=variant))
+    plain = latex.sweep_table(cells, manifest, variant=variant)
     for mark, text in {"$-$": "-", r"$\pm$": "±", "--": "–"}.items():
         plain = plain.replace(mark, text)
     marked = html.unescape(re.sub(r"</?(b|a)\b[^>]*>", "", table_page(cells, manifest, variant=variant)))
     marked = re.sub(r"</td><td[^>]*>", " | ", re.sub(r"data-evidence=\"[^\"]*\"", "", marked))
-    for shown in (tables.markdown(cells, manifest, variant=variant), stream.getvalue(), plain, marked):
+    for shown in (markdown.sweep_table(cells, manifest, variant=variant), stream.getvalue(), plain, marked):
         bare = re.sub(r"</?t[rd][^>]*>|\*\*|\\textbf\{([^}]*)\}", r"\1", shown)
         lines = [
             re.split(r"\s*[|&]\s*|\s{2,}", line.strip().removesuffix(r"\\").strip("| ")) for line in bare.splitlines()
@@ -123,8 +125,8 @@ def test_formats_hold_the_same_texts(variant: str) -> None:
 def test_variants_agree_with_one_another() -> None:
     cells, manifest = papers()
     rows = {
-        variant: {row[0]: row for _, block in tables.layout(cells, manifest, variant=variant).blocks for row in block}
-        for variant in tables.VARIANTS
+        variant: {row[0]: row for _, block in layout(cells, manifest, variant=variant).blocks for row in block}
+        for variant in VARIANTS
     }
     agreed = 0
     for method, ours in rows["ours"].items():
@@ -144,12 +146,12 @@ def test_variants_agree_with_one_another() -> None:
 def test_an_unknown_variant_is_refused() -> None:
     cells, manifest = small()
     with pytest.raises(ActshiftError, match="papers"):
-        tables.layout(cells, manifest, variant="papers")
+        layout(cells, manifest, variant="papers")
 
 
 def test_csv_reads_back_to_the_frame() -> None:
     cells, _ = small()
-    read = pd.read_csv(io.StringIO(tables.csv(cells)), keep_default_na=True)
+    read = pd.read_csv(io.StringIO(tidy_csv.sweep_table(cells)), keep_default_na=True)
     assert list(read.columns) == list(cells.columns)
     assert read["mean"].to_list() == pytest.approx(cells["mean"].to_list(), nan_ok=True)
     assert read.loc[2, "values"] == "71.7 72.2 72.7 72.2 72.2"
@@ -160,14 +162,14 @@ def test_csv_reads_back_to_the_frame() -> None:
 def test_a_terminal_shows_brackets_instead_of_reading_them_as_markup() -> None:
     manifest, selection = planned(models=["llama3.2-1b"], overrides=["data.source=local"], title="[bold]T[/bold]")
     stream = io.StringIO()
-    Console(file=stream, width=200).print(tables.terminal(frame.cells(manifest, [], selection), manifest))
+    Console(file=stream, width=200).print(terminal.sweep_table(frame.cells(manifest, [], selection), manifest))
     assert "– (0/5) [paper 86.2]" in stream.getvalue()
     assert "[bold]T[/bold]" in stream.getvalue()
 
 
 def test_latex_takes_any_text() -> None:
     cells, manifest = small(exclude=[{"reason": r"a\b & 5% of #1 {x} ~2^3 $y_z", "method": "sft", "dataset": "boolq"}])
-    text = tables.latex(cells, manifest)
+    text = latex.sweep_table(cells, manifest)
     escaped = r"a\textbackslash{}b \& 5\% of \#1 \{x\} \textasciitilde{}2\textasciicircum{}3 \$y\_z"
     assert escaped in text
     assert r"Table 1 at 100\%: SFT \& co." in text

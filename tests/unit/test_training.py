@@ -27,6 +27,7 @@ from torch.nn import functional
 from actshift.data.examples import Example
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
+from actshift.models.packing.forward_pass import ForwardPass
 from actshift.training.batches import answer_losses, collate, micro_batches, step_rows
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import Curves, mean_loss, train
@@ -62,7 +63,7 @@ def plain_losses(base: Base, adaptation: Adaptation, *, lr: float, steps: int, r
     for batch in step_rows(len(rows), batch_size=8, epochs=2, max_steps=steps, seed=3):
         terms = []
         for row in (rows[index] for index in batch):
-            adaptation.observe(torch.arange(len(row.ids))[None] < row.prompt_length)
+            adaptation.begin_pass(ForwardPass(torch.arange(len(row.ids))[None] < row.prompt_length))
             scores_TV = base.model(input_ids=torch.tensor([row.ids])).logits[0]
             for place in range(row.prompt_length, len(row.ids)):
                 terms.append(-functional.log_softmax(scores_TV[place - 1], -1)[row.ids[place]])

@@ -20,13 +20,15 @@ import yaml
 from actshift.cli import main
 from actshift.commands import requests
 from actshift.config import cached as product
-from actshift.config.composition import compose, known_keys, resolved
+from actshift.config.composition import compose, resolved
 from actshift.config.identity import identity_of, ignored_keys
+from actshift.config.keys import known_keys
 from actshift.methods import attach
 from actshift.observe.trackers import start_tracker
 from actshift.paths import conf_dir, embedded_model_dir
 from actshift.planning.manifests import read_manifest
-from actshift.runtime.run import Session, pick_device, run
+from actshift.runtime.run import run
+from actshift.runtime.session import Session, pick_device
 from actshift.store.store import Store
 from actshift.sweeps.worker import Worker
 from actshift.tasks import get_task

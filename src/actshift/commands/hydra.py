@@ -14,7 +14,7 @@ from actshift.paths import conf_dir
 from actshift.store.adapter_card import compose_request
 
 if TYPE_CHECKING:
-    from actshift.runtime.run import Session
+    from actshift.runtime.session import Session
 
 HELP = """usage: actshift run [override ...] [--cfg job [--resolve]] [-m]
 
@@ -103,19 +103,19 @@ def _hand_over(arguments: Sequence[str]) -> int:
 @cache
 def _warm_session() -> Session:
     """One for all jobs of a multirun, so that the base model is loaded once."""
-    from actshift.runtime.run import Session
+    from actshift.runtime.session import Session
 
     return Session()
 
 
 def _do(config: dict[str, Any], *, session: Session | None = None) -> float:
     """Run a resolved configuration, print the result, and return the accuracy (percent)."""
-    from actshift.observe.progress import Printed
+    from actshift.observe.progress import PrintedProgress
     from actshift.runtime.run import run
 
     if config["stage"] == EVALUATE:
         return _evaluate(config, session=session)
-    record = run(config, session=session, progress=Printed())
+    record = run(config, session=session, progress=PrintedProgress())
     metrics = record.metrics
     print(
         f"{record.cell} lr={record.lr:g} seed={record.seed}: {record.split} accuracy {metrics['accuracy']:.2f} "
@@ -127,10 +127,10 @@ def _do(config: dict[str, Any], *, session: Session | None = None) -> float:
 
 def _evaluate(config: dict[str, Any], *, session: Session | None) -> float:
     """Evaluate an adapter, print the result and what it is not, and return the accuracy (percent)."""
-    from actshift.observe.progress import Printed
+    from actshift.observe.progress import PrintedProgress
     from actshift.runtime.evaluate import evaluate
 
-    found = evaluate(config, session=session, progress=Printed())
+    found = evaluate(config, session=session, progress=PrintedProgress())
     adapter, metrics = found.adapter, found.metrics
     print(
         f"adapter {adapter['identity']} ({adapter['model']} / {adapter['method']}, trained on {adapter['dataset']}, "

@@ -6,7 +6,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from actshift.commands.requests import console, own_words, write_copies
+from actshift.commands.requests import console, split_options, write_copies
 from actshift.config.composition import compose, groups
 from actshift.errors import ActshiftError, unknown
 from actshift.paths import conf_dir
@@ -16,7 +16,7 @@ def show_command(request: Namespace) -> int:
     """One row as the model will see it."""
     from actshift.commands.show import shown, terminal
 
-    given, overrides = own_words(request.overrides, ["row", "split"])
+    given, overrides = split_options(request.overrides, ["row", "split"])
     own = {"row": "0", "split": "train"} | given
     if not own["row"].isdigit():
         raise ActshiftError(f"row={own['row']}: give a row's number, the first being 0")
@@ -29,7 +29,7 @@ def lengths_command(request: Namespace) -> int:
     """Rows and lengths in tokens of every data set and protocol, or of those named."""
     from actshift.commands import lengths
 
-    given, overrides = own_words(request.overrides, ["dataset", "protocol"])
+    given, overrides = split_options(request.overrides, ["dataset", "protocol"])
     named = {key: given[key].split(",") if key in given else groups()[key] for key in ("dataset", "protocol")}
     if "dataset" not in given and not any(word.startswith("data.source=") for word in overrides):
         named["dataset"] = [name for name in named["dataset"] if has_generator(name)]
@@ -52,9 +52,10 @@ def has_generator(dataset: str) -> bool:
 
 def overlaps_command(request: Namespace) -> int:
     """Questions that the splits of real data share, by their words alone; of all data sets, or of those named."""
-    from actshift.data.overlaps import overlaps, real_keys, table
+    from actshift.commands.terminal import overlaps_table
+    from actshift.data.overlaps import overlaps, real_keys
 
-    named, overrides = own_words(request.overrides, ["dataset"])
+    named, overrides = split_options(request.overrides, ["dataset"])
     keys: dict[str, list[str]] = {}
     for name in named["dataset"].split(",") if named else groups()["dataset"]:
         config = compose([f"dataset={name}", *overrides])
@@ -62,24 +63,26 @@ def overlaps_command(request: Namespace) -> int:
         if not found:
             print(f"{name}: no split in {config['data']['dir']}")
         keys |= found
-    console().print(table(overlaps(keys), keys))
+    console().print(overlaps_table(overlaps(keys), keys))
     print(f"{len(keys)} splits, {sum(map(len, keys.values())):,} rows")
     return 0
 
 
 def adapters_command(request: Namespace) -> int:
     """The trained adapters of a results folder."""
-    from actshift.store.adapter_card import Description, adapters_in, table
+    from actshift.commands.terminal import adapters_table
+    from actshift.store.adapter_card import AdapterCard, adapters_in
 
     root = Path(compose(request.overrides)["results"])
     found = list(adapters_in(root))
     if not found:
         print(f"no adapters in {root.resolve() / 'runs'}")
         return 0
-    console().print(table(found))
+    cards = [(folder, card) for folder, card in found if isinstance(card, AdapterCard)]
+    console().print(adapters_table(cards))
     print(f"{root / 'runs'}/<adapter>/adapter")
     for _, other in found:
-        if not isinstance(other, Description):
+        if not isinstance(other, AdapterCard):
             print(f"cannot be read: {other}", file=sys.stderr)
     return 0
 

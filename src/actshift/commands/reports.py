@@ -6,12 +6,12 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from actshift.commands.requests import console, own_words, planned_grid, selection_of, stages_of, write_copies
-from actshift.config.cached import ProductComposer, hub_models
+from actshift.commands.requests import console, planned_grid, selection_of, split_options, stages_of, write_copies
+from actshift.config.cached import CachedComposer, hub_models
 from actshift.config.composition import groups
 from actshift.errors import ActshiftError, unknown
-from actshift.planning.expand import read_manifest
-from actshift.planning.manifests import Manifest
+from actshift.files import write_file
+from actshift.planning.manifests import Manifest, read_manifest
 from actshift.planning.selection import Selection
 from actshift.report import names
 from actshift.store.store import Store
@@ -47,7 +47,6 @@ def figures_command(request: Namespace) -> int:
 def report_command(request: Namespace) -> int:
     """Write one page with every sweep that is planned in a results folder; with --tables, their tables' files too."""
     from actshift.report.page import Table, page
-    from actshift.store.records import write_atomically
 
     store = Store(Path(request.results))
     grids = [read_manifest(path) for path in sorted((store.root / "manifests").glob("*.grid.jsonl"))]
@@ -55,18 +54,19 @@ def report_command(request: Namespace) -> int:
         raise ActshiftError(f"nothing is planned in {store.root.resolve()}: name another folder with --results")
     parts = [Table(stages_of(store, grid)[-1], selection_of(store, grid.sweep)) for grid in grids]
     out = Path(request.out) if request.out else store.root / "report.html"
-    write_atomically(out, page(parts, store.records("test"), folder=store.tables if request.tables else None))
+    write_file(out, page(parts, store.records("test"), folder=store.tables if request.tables else None))
     print(out)
     return 0
 
 
 def audit_command(request: Namespace) -> int:
     """Print every place where the paper's numbers do not follow from one another; --out keeps them as files."""
+    from actshift.commands import terminal
     from actshift.estimates.parameters import counts
     from actshift.paper import printed as paper
     from actshift.report import audit, params
 
-    composer, printed = ProductComposer(), params.printed_shares()
+    composer, printed = CachedComposer(), params.printed_shares()
     models = list(paper.table(1)["model"].unique())
     methods = [method for method in groups()["method"] if method in set(printed["method"])]
     shares = params.frame(list(counts(models, methods, composer)))
@@ -74,49 +74,52 @@ def audit_command(request: Namespace) -> int:
         name: composer([f"dataset={name}", "data.source=hub"])["dataset"]["hub"]["rows"] for name in groups()["dataset"]
     }
     findings = audit.audit(shares=shares, rows=rows)
-    console(200).print(audit.terminal(findings))
+    console(200).print(terminal.audit_table(findings))
     print(audit.summary(findings))
     if request.out:
         folder = Path(request.out)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "audit.md").write_text(audit.markdown(findings), encoding="utf-8")
-        audit.frame(findings).to_csv(folder / "audit.csv", index=False)
+        write_file(folder / "audit.md", audit.markdown(findings))
+        write_file(folder / "audit.csv", audit.frame(findings).to_csv(index=False))
         print(folder / "audit.md", folder / "audit.csv", sep="\n")
     return 0
 
 
 def params_command(request: Namespace) -> int:
     """Trainable parameters of every method on every model from the hub, with the paper's shares."""
+    from actshift.commands import terminal
+
     chosen = _axes(request.axes, ("model", "method"))
     from actshift.estimates.parameters import counts
     from actshift.report import params
 
-    composer = ProductComposer()
+    composer = CachedComposer()
     models = chosen.get("model") or hub_models(groups()["model"], composer)
     rows = params.frame(list(counts(models, chosen.get("method") or groups()["method"], composer)))
-    console().print(params.terminal(rows))
+    console().print(terminal.params_table(rows))
     write_copies(rows, (request.csv, params.csv), (request.markdown, params.markdown))
     return 0
 
 
 def memory_command(request: Namespace) -> int:
     """Peak memory of methods on models, estimated and measured, and the cards that hold it."""
+    from actshift.commands import terminal
     from actshift.report import memory
 
-    rows = memory.rows_of(*own_words(request.overrides, ["model", "method"]))
-    console().print(memory.terminal(rows))
+    rows = memory.rows_of(*split_options(request.overrides, ["model", "method"]))
+    console().print(terminal.memory_table(rows))
     write_copies(rows, (request.csv, memory.csv), (request.markdown, memory.markdown))
     return 0
 
 
 def print_tables(store: Store, manifest: Manifest, selection: Selection | None, *, variant: str = "ours") -> None:
     """Write every variant of a table, and print one."""
+    from actshift.commands import terminal
     from actshift.report.frame import cells
-    from actshift.report.tables import terminal, write
+    from actshift.report.tables import write
 
     frame = cells(manifest, store.records("test"), selection)
     paths = write(frame, manifest, store.tables)
-    console().print(terminal(frame, manifest, variant=variant))
+    console().print(terminal.sweep_table(frame, manifest, variant=variant))
     for path in paths:
         print(path)
 

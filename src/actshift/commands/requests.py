@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from actshift.config.composition import compose
 from actshift.config.identity import ignored_keys
 from actshift.errors import ActshiftError
-from actshift.planning.expand import read_manifest
-from actshift.planning.manifests import Manifest
+from actshift.planning.manifests import Manifest, read_manifest
 from actshift.planning.selection import Selection, read_selection
 from actshift.store.store import Store
 
@@ -20,11 +19,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 T = TypeVar("T")
-FED = ("dataset.", "protocol.", "method.", "model.")
+FEEDING_GROUPS = ("dataset.", "protocol.", "method.", "model.")
 """Below these are keys that do not count themselves, but what counts is made from them (`data.origin`)."""
 
 
-def own_words(overrides: Iterable[str], keys: Collection[str]) -> tuple[dict[str, str], list[str]]:
+def split_options(overrides: Iterable[str], keys: Collection[str]) -> tuple[dict[str, str], list[str]]:
     """A command's own `key=value` words (the last of each key), and the Hydra overrides that are left."""
     words: dict[str, str] = {}
     others = []
@@ -46,11 +45,11 @@ def console(width: int = 160) -> Console:
 
 def write_copies(rows: T, *copies: tuple[str | None, Callable[[T], str]]) -> None:
     """What was printed, in the files that were asked for: each a path, or None, and what writes its text."""
-    from actshift.store.records import write_atomically
+    from actshift.files import write_file
 
     for file, text in copies:
         if file is not None:
-            write_atomically(Path(file), text(rows))
+            write_file(Path(file), text(rows))
             print(file)
 
 
@@ -65,7 +64,9 @@ def sweep_request(request: Namespace) -> tuple[dict[str, Any], list[str], list[s
     frozen: list[str] = []
     for override in request.overrides:
         key = override.lstrip("+~").split("=")[0]
-        counts = key.startswith(FED) or not any(key == name or key.startswith(f"{name}.") for name in ignored)
+        counts = key.startswith(FEEDING_GROUPS) or not any(
+            key == name or key.startswith(f"{name}.") for name in ignored
+        )
         (frozen if counts else launch).append(override)
     own = ("results=", "sweep.")  # said to the workers by path, and used up by the expansion
     return config, [override for override in launch if not override.startswith(own)], frozen

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from actshift.commands.reports import print_tables
-from actshift.commands.requests import console, own_words, planned_grid, stages_of, sweep_request
-from actshift.config.cached import ProductComposer
+from actshift.commands.requests import console, planned_grid, split_options, stages_of, sweep_request
+from actshift.config.cached import CachedComposer
 from actshift.errors import unknown
-from actshift.planning.expand import expand_final, expand_grid, freeze
-from actshift.planning.manifests import Manifest
+from actshift.planning.expand import expand_final, expand_grid
+from actshift.planning.manifests import Manifest, freeze
 from actshift.planning.selection import select, write_selection
 from actshift.store.store import Store
 
@@ -44,7 +44,7 @@ def sweep_command(request: Namespace) -> int:
     from actshift.sweeps.local import LocalEngine
 
     config, launch, frozen = sweep_request(request)
-    store, compose_cell = Store(Path(config["results"])), ProductComposer()
+    store, compose_cell = Store(Path(config["results"])), CachedComposer()
     grid = freeze(store, expand_grid(config["sweep"], compose_cell, extra=frozen), replan=request.replan)
     _refuse_impossible(grid, config)
     if request.retry:
@@ -67,14 +67,15 @@ def sweep_command(request: Namespace) -> int:
 
 def plan_command(request: Namespace) -> int:
     """Freeze the grid stage and say how much it is, before anything is spent."""
+    from actshift.commands.terminal import plan_table
     from actshift.estimates.sweep import Estimates
 
     config, _, frozen = sweep_request(request)
-    store, compose_cell = Store(Path(config["results"])), ProductComposer()
+    store, compose_cell = Store(Path(config["results"])), CachedComposer()
     grid = freeze(store, expand_grid(config["sweep"], compose_cell, extra=frozen), replan=request.replan)
     estimates = Estimates(store, grid, compose=compose_cell, hardware=_hardware(request, grid))
     print(f"{grid.title}: {len(grid.cells)} cells, {len(grid.exclusions)} excluded")
-    console().print(estimates.table())
+    console().print(plan_table(estimates))
     print(store.manifest_path(grid.sweep, "grid"))
     return 0
 
@@ -86,7 +87,7 @@ def prefetch_command(request: Namespace) -> int:
     from actshift.planning import prefetch
 
     config, _, frozen = sweep_request(request)
-    compose_cell = ProductComposer()
+    compose_cell = CachedComposer()
     configs = prefetch.configs_of(expand_grid(config["sweep"], compose_cell, extra=frozen), compose_cell)
     if not prefetch.needs(configs):
         print(f"nothing of '{request.sweep}' comes from the hub")
@@ -108,9 +109,9 @@ def submit_command(request: Namespace) -> int:
     from actshift.sweeps import slurm
     from actshift.sweeps.submission import Submission
 
-    own, request.overrides = own_words(request.overrides, ["profile"])
+    own, request.overrides = split_options(request.overrides, ["profile"])
     config, launch, frozen = sweep_request(request)
-    store, compose_cell = Store(Path(config["results"])), ProductComposer()
+    store, compose_cell = Store(Path(config["results"])), CachedComposer()
     grid = freeze(store, expand_grid(config["sweep"], compose_cell, extra=frozen), replan=request.replan)
     _refuse_impossible(grid, config)
     submission = Submission(
@@ -168,12 +169,13 @@ def status_command(request: Namespace) -> int:
     import json
     import time
 
+    from actshift.commands.terminal import status_table
     from actshift.estimates.sweep import Estimates
-    from actshift.planning.status import headline, status_of, table
+    from actshift.planning.status import headline, status_of
     from actshift.sweeps import slurm
 
     store, grid = planned_grid(request)
-    seconds = Estimates(store, grid, compose=ProductComposer(), hardware=_hardware(request, grid)).seconds()
+    seconds = Estimates(store, grid, compose=CachedComposer(), hardware=_hardware(request, grid)).seconds()
     screen = console()
     while True:
         stages = stages_of(store, grid)
@@ -184,7 +186,7 @@ def status_command(request: Namespace) -> int:
         if request.watch:
             screen.clear()
         print(headline(status))
-        screen.print(table(status))
+        screen.print(status_table(status))
         for manifest in stages:
             _report_failures(store, manifest)
         if not request.watch or not status.unfinished:
@@ -217,7 +219,7 @@ def _refuse_impossible(manifest: Manifest, config: dict[str, Any]) -> None:
 
 def _hardware(request: Namespace, grid: Manifest) -> dict[str, str]:
     """The hardware profile that a request names, by model; nothing where it leaves that to the model's size."""
-    named, _ = own_words(request.overrides, ["hardware"])
+    named, _ = split_options(request.overrides, ["hardware"])
     return dict.fromkeys(grid.models, named["hardware"]) if named else {}
 
 

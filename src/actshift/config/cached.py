@@ -17,7 +17,7 @@ Choices = dict[str, tuple[str, ...]]
 """By group, the overrides that concern it: which option, and keys below it."""
 
 
-class ProductComposer:
+class CachedComposer:
     """`compose` for plans, with a memory: for overrides that differ in what they say of groups (model, method, ...).
 
     The first cell is composed whole. Any other is a copy of it in which the nodes of its own choices stand, before
@@ -84,7 +84,7 @@ def _beside(config: DictConfig, group: str) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items() if key != group}
 
 
-def hub_models(names: Sequence[str], compose: ProductComposer) -> list[str]:
+def hub_models(names: Sequence[str], compose: CachedComposer) -> list[str]:
     """Those of some models that come from the hub. A model of the user's own has no configuration before its path."""
     own = "\nsource: local\n"
     files = {name: (conf_dir() / "model" / f"{name}.yaml").read_text(encoding="utf-8") for name in names}

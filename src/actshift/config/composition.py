@@ -8,28 +8,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, cast
 
-from actshift.config import schema
-from actshift.config.validation import CHOICES, validate
+from actshift.config.keys import CHOICES, SCHEMAS, known_keys
+from actshift.config.validation import validate
 from actshift.errors import ActshiftError, unknown
-from actshift.methods import KINDS
 from actshift.models.weights import describe_weights, weights_path
 from actshift.paths import conf_dir
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-SCHEMAS: dict[tuple[str | None, str], type] = {
-    ("model", "model_schema"): schema.ModelConfig,
-    **{("method", f"{name}_schema"): kind.config for name, kind in KINDS.items()},
-    ("dataset", "dataset_schema"): schema.DatasetConfig,
-    ("protocol", "protocol_schema"): schema.ProtocolConfig,
-    ("hardware", "hardware_schema"): schema.HardwareConfig,
-    ("logger", "logger_schema"): schema.LoggerConfig,
-    ("sweep", "sweep_schema"): schema.SweepConfig,
-    (None, "config_schema"): schema.Config,
-}
 
 
 @cache
@@ -201,37 +189,6 @@ def _known_below(name: str) -> tuple[str, list[str]]:
         if names:
             return parent, sorted(names)
     return "", []
-
-
-@cache
-def known_keys() -> list[str]:
-    """Every dotted key that the schema declares; `*` stands for a free name (of a data set, a family)."""
-    return sorted(set(_keys(schema.Config)) | {key for node in SCHEMAS.values() for key in _group_keys(node)})
-
-
-def _group_keys(node: type) -> Iterator[str]:
-    for (group, _), candidate in SCHEMAS.items():
-        if candidate is node and group is not None:
-            yield from (f"{group}.{key}" for key in _keys(node))
-
-
-def _keys(node: type) -> Iterator[str]:
-    hints = get_type_hints(node)
-    for entry in fields(node):
-        yield entry.name
-        yield from (f"{entry.name}.{key}" for key in _keys_below(hints[entry.name]))
-
-
-def _keys_below(hint: Any) -> Iterator[str]:
-    if is_dataclass(hint):
-        yield from _keys(hint)  # type: ignore[arg-type]
-    elif get_origin(hint) is dict:
-        yield "*"
-        yield from (f"*.{key}" for key in _keys_below(get_args(hint)[1]))
-    else:
-        for argument in get_args(hint):
-            if is_dataclass(argument):
-                yield from _keys(argument)  # type: ignore[arg-type]
 
 
 def _matches(name: str, key: str) -> bool:

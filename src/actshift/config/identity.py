@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from actshift.config.keys import CHOICES, known_keys
 from actshift.errors import ActshiftError, unknown
 from actshift.paths import conf_dir
 
@@ -22,10 +23,10 @@ def identity_of(config: Mapping[str, Any], *, ignore: Sequence[str]) -> str:
     Canonical: keys sorted, no spaces, ASCII, and equal numbers written alike (``1``, ``1.0`` and ``10e-1`` are one
     value, ``True`` is not a number), so the same request is the same run however it was typed.
     """
-    return hashlib.sha256(canonical_json(counted(config, ignore=ignore)).encode("ascii")).hexdigest()[:16]
+    return hashlib.sha256(canonical_json(hashed_part(config, ignore=ignore)).encode("ascii")).hexdigest()[:16]
 
 
-def counted(config: Mapping[str, Any], *, ignore: Sequence[str]) -> dict[str, Any]:
+def hashed_part(config: Mapping[str, Any], *, ignore: Sequence[str]) -> dict[str, Any]:
     """The part of a resolved config that counts, in canonical form: sorted keys, integral floats as ints.
 
     An entry of `ignore` is a dotted key, or ``key=value``: ignored at exactly that value, and counted at any other, or
@@ -138,9 +139,6 @@ def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, str]]:
 
 def _check_ignored(key: str, *, where: str) -> None:
     """Refuse a key that no config can have: it would look ignored and count."""
-    from actshift.config.composition import known_keys
-    from actshift.config.validation import CHOICES
-
     key, _, condition = key.partition(" when ")
     if condition:
         _check_ignored(condition, where=where)

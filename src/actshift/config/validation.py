@@ -3,46 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from actshift.config.schema import EVALUATE, EXECUTIONS, OPTIMIZERS, SCORINGS, STAGES
-from actshift.data.chat import FORMS
-from actshift.data.splits import OVERLAPS, check_rules
+from actshift.config.keys import CHOICES
+from actshift.config.schema import EVALUATE, OPTIMIZERS
+from actshift.data.splits import check_rules
 from actshift.errors import ActshiftError, unknown
 from actshift.errors import impossible as _impossible
 from actshift.methods import KINDS
-from actshift.models.architectures import ARCHITECTURES
 from actshift.paths import embedded_model_dir
 from actshift.tasks import TASKS, task_of
-from actshift.tasks.rules import RULES
-from actshift.tasks.templated import Templated
 
 Config = Mapping[str, Any]
-
-CHOICES: dict[str, Collection[str | None]] = {
-    "stage": (*STAGES, EVALUATE),
-    "execution": EXECUTIONS,
-    "model.source": ("hub", "embedded", "random", "local", "package"),
-    "model.architecture": ARCHITECTURES,
-    "model.attention": ("sdpa", "eager"),
-    "method.kind": KINDS,
-    "dataset.task": (*TASKS, Templated.name),
-    "dataset.kind": ("benchmark", "instruction"),
-    "data.source": ("hub", "local", "procedural"),
-    "data.overlap": OVERLAPS,
-    "training.schedule.kind": ("constant", "linear", "cosine"),
-    "training.precision": ("float32", "bfloat16"),
-    "training.optimizer": OPTIMIZERS,
-    "training.overlong": ("cut", "drop"),
-    "protocol.chat": (*FORMS, None),
-    "evaluation.rule": RULES,
-    "evaluation.scoring": SCORINGS,
-    "hardware.device": ("auto", "cpu", "cuda"),
-    "logger.mode": (None, "online", "offline"),
-}
 
 AT_LEAST = {
     "seed": 0,

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +19,7 @@ import numpy as np
 from actshift.data.chat import Chat
 from actshift.data.splits import Split
 from actshift.errors import ActshiftError
+from actshift.files import write_file
 from actshift.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -232,17 +231,6 @@ def _read(path: Path, *, rows: int) -> Tokens | None:
 
 
 def _write(path: Path, tokens: Tokens) -> None:
-    """By renaming a complete file, so that a reader or a second writer never meets half of one."""
     from safetensors.numpy import save
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = save(vars(tokens), metadata=_seal(tokens, key=path.stem))
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_file(path, save(vars(tokens), metadata=_seal(tokens, key=path.stem)))

@@ -6,13 +6,10 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from actshift.errors import ActshiftError
 from actshift.tasks.base import Row, Task
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -76,15 +73,3 @@ def real_keys(dataset: Mapping[str, Any], *, source: str, directory: str | None)
         part = " (part)" if source == "local" and split in dataset["local"]["files"] else ""
         keys[f"{dataset['name']} {split}{part}"] = question_keys(rows, task=task)
     return keys
-
-
-def table(pairs: Iterable[Overlap], keys: Mapping[str, Sequence[str]]) -> Table:
-    """The pairs as a table for the terminal."""
-    from rich.table import Table
-
-    shown = Table("split", "rows", "of them asked in", "rows", "of them asked in the first")
-    for pair in pairs:
-        counts = [f"{number:,}" for number in (pair.in_first, pair.in_second)]
-        rows = [f"{len(keys[name]):,}" for name in (pair.first, pair.second)]
-        shown.add_row(pair.first, rows[0], f"{pair.second}: {counts[0]}", rows[1], counts[1])
-    return shown

@@ -76,7 +76,7 @@ def estimate(config: Config, *, split: str, trained: bool = False) -> Cost:
     return Cost(0.0 if trained else training, prefill + decoding)
 
 
-PAYS = 1.2
+MIN_REPLICA_SPEEDUP = 1.2
 """How many times as fast runs must be at once as one after the other, by the estimate, to be trained so."""
 
 
@@ -92,7 +92,7 @@ def replica_rows(config: Config, replicas: int) -> int:
         return 0
     alone = estimate(config, split="validation").train_seconds
     together = replicas * alone - (replicas - 1) * _starting(config)
-    if replicas * alone < PAYS * together:
+    if replicas * alone < MIN_REPLICA_SPEEDUP * together:
         return 0
     rows: int = config["hardware"]["micro_batch"]
     room = config["hardware"]["speed"]["memory_bytes"]

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from actshift.evaluation.limits import PROMPT_TOKENS, SPARE_TOKENS
+
 Config = Mapping[str, Any]
 
 BYTES = {"float32": 4, "bfloat16": 2}
@@ -22,11 +24,6 @@ STATES = {
     "adamw_bf16_stochastic": lambda size: 2 * size,
 }
 """Bytes that an optimizer keeps for one number that trains, of so many bytes: its two moments."""
-PREFILL = {"cpu": 2048, "cuda": 32768}
-"""Prompt tokens that evaluation reads at a time, at most: more leave a CPU's cache; measured there, an estimate for
-CUDA."""
-ROOM = 32
-"""Tokens that a row's keys and values have room for beyond those they are: they are copied once in so many tokens."""
 EAGER_STEP = 53
 """Bytes a number of the largest weight that torchao's step holds where it is not compiled, on a CPU: measured."""
 
@@ -184,9 +181,9 @@ def _batch(config: Config) -> float:
     shape, size = config["model"]["shape"], BYTES[config["training"]["precision"]]
     tokens, prompt = config["hardware"]["evaluation_tokens"], config["dataset"]["tokens"]["prompt"]
     layer = 2 * tokens * shape["kv_heads"] * shape["head_size"] * size
-    read = min(tokens, PREFILL["cpu" if config["hardware"]["device"] == "cpu" else "cuda"])
+    read = min(tokens, PROMPT_TOKENS["cpu" if config["hardware"]["device"] == "cpu" else "cuda"])
     inside = read * size * (3 * shape["mlp_width"] + 4 * shape["width"])
-    return float(max(shape["layers"] * layer + inside, (shape["layers"] * (1 + ROOM / prompt) + 1) * layer))
+    return float(max(shape["layers"] * layer + inside, (shape["layers"] * (1 + SPARE_TOKENS / prompt) + 1) * layer))
 
 
 CARDS = (24e9, 40e9, 80e9)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from actshift.config.cached import ProductComposer
+from actshift.config.cached import CachedComposer
 from actshift.errors import ActshiftError
 from actshift.methods import attach
 from actshift.models.loading import Base, meta_model
@@ -30,7 +30,7 @@ class Count:
     refused: str = ""
 
 
-def counts(models: Sequence[str], methods: Sequence[str], compose: ProductComposer) -> Iterator[Count]:
+def counts(models: Sequence[str], methods: Sequence[str], compose: CachedComposer) -> Iterator[Count]:
     """A count for every model and method, one base model after the other."""
     for model in models:
         base = meta_base(compose([f"model={model}"])["model"])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from actshift.estimates.costs import Calibration, Cost, calibrate, estimate
 from actshift.estimates.memory import Fit, estimate_peak, fit
@@ -11,14 +12,26 @@ from actshift.planning.manifests import Manifest, PlannedCell
 from actshift.store.records import Cell
 from actshift.store.store import Store
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 HARDWARE = {"8b": "a100-80gb", "tiny": "cpu"}
 """The hardware profile that a model's scale is planned on where none is named; every other goes to the default."""
 DEFAULT_HARDWARE = "a100-40gb"
 
 Compose = Callable[[Sequence[str]], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """What one method costs on one model: runs of both stages, device hours, the largest peak in bytes, and a remedy
+    where that peak does not fit the hardware."""
+
+    model: str
+    method: str
+    hardware: str
+    grid_runs: int
+    final_runs: int
+    hours: float
+    peak_bytes: float
+    note: str
 
 
 class Estimates:
@@ -53,37 +66,27 @@ class Estimates:
             for stage, split in (("grid", "validation"), ("final", "test"))
         }
 
-    def table(self) -> Table:
-        """A row a model and method: runs of both stages, device hours, the largest peak, and what it is planned on."""
-        from rich.table import Table
-
-        shown = Table(box=None, pad_edge=False)
-        for name in ("model", "method", "hardware"):
-            shown.add_column(name, no_wrap=True)
-        for name in ("grid runs", "final runs", "device hours", "peak GB"):
-            shown.add_column(name, no_wrap=True, justify="right")
-        shown.add_column("")
-        totals = [0, 0, 0.0]
+    def rows(self) -> Iterator[PlanRow]:
+        """A row for each model and method, in the order of the plan."""
         for model in self._grid.models:
             for method in self._grid.methods:
                 cells = [each for each in self._grid.cells if (each.cell.model, each.cell.method) == (model, method)]
                 if cells:
-                    self._add(shown, cells, totals)
-        shown.add_section()
-        shown.add_row("all", "", "", f"{totals[0]:,}", f"{totals[1]:,}", f"{totals[2]:,.1f}", "", self._basis())
-        return shown
+                    yield self._row(cells)
 
-    def _add(self, shown: Table, cells: Sequence[PlannedCell], totals: list[Any]) -> None:
-        grid = sum(len(each.candidates) for each in cells if len(each.candidates) > 1)
-        final = sum(len(each.seeds) for each in cells)
-        hours = sum(self._hours(each) for each in cells)
+    def _row(self, cells: Sequence[PlannedCell]) -> PlanRow:
         config = max((self._configs[each.cell] for each in cells), key=lambda own: estimate_peak(own).bytes)
         peak, room = estimate_peak(config).bytes, config["hardware"]["speed"]["memory_bytes"]
-        note = "" if peak <= room else f"over {room / 1e9:.0f} GB: {_remedy(fit(config, room))}"
-        names = cells[0].cell.model, cells[0].cell.method, config["hardware"]["name"]
-        shown.add_row(*names, f"{grid:,}", f"{final:,}", f"{hours:,.1f}", f"{peak / 1e9:.1f}", note)
-        for place, value in enumerate((grid, final, hours)):
-            totals[place] += value
+        return PlanRow(
+            model=cells[0].cell.model,
+            method=cells[0].cell.method,
+            hardware=config["hardware"]["name"],
+            grid_runs=sum(len(each.candidates) for each in cells if len(each.candidates) > 1),
+            final_runs=sum(len(each.seeds) for each in cells),
+            hours=sum(self._hours(each) for each in cells),
+            peak_bytes=peak,
+            note="" if peak <= room else f"over {room / 1e9:.0f} GB: {_remedy(fit(config, room))}",
+        )
 
     def _hours(self, planned: PlannedCell) -> float:
         tuned = len(planned.candidates) > 1
@@ -93,7 +96,8 @@ class Estimates:
         seconds += tuned * self.cost(planned, split="test", trained=True).seconds
         return seconds / 3600
 
-    def _basis(self) -> str:
+    def basis(self) -> str:
+        """What the estimates rest on."""
         runs = self.calibration.runs
         return f"corrected by {runs} finished runs" if runs else "from data sheets; finished runs correct it"
 

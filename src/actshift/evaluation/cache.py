@@ -13,11 +13,11 @@ from torch.nn.functional import pad
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 
-from actshift.estimates.memory import ROOM
-from actshift.models.packing import Packing
+from actshift.evaluation.limits import SPARE_TOKENS
+from actshift.models.packing.layout import PackedLayout
 
 
-class Roomy(DynamicLayer):
+class PreallocatedLayer(DynamicLayer):
     """A layer of a cache into which a token is written; transformers' own copies the whole layer for every token."""
 
     def __init__(self, keys_BHTK: torch.Tensor, values_BHTK: torch.Tensor, *, held: int) -> None:
@@ -34,7 +34,7 @@ class Roomy(DynamicLayer):
         self._held += key_states.shape[-2]
         missing = self._held - self._store[0].shape[-2]
         if missing > 0:
-            self._store = [pad(each, (0, 0, 0, missing + ROOM)) for each in self._store]
+            self._store = [pad(each, (0, 0, 0, missing + SPARE_TOKENS)) for each in self._store]
         for store, states in zip(self._store, (key_states, value_states), strict=True):
             store[:, :, start : self._held] = states
         return self._show()
@@ -54,16 +54,16 @@ class Part:
     """Rows that were read end to end: their places among all, how they lie, their lengths, and what the pass cached."""
 
     places: Sequence[int]
-    packing: Packing
+    packing: PackedLayout
     lengths_B: torch.Tensor
     cache: DynamicCache
 
     @property
     def left_BT(self) -> torch.Tensor:
         """The packed place of each token of rows that all end at the last position; padding has the first token's."""
-        tokens = self.packing.place_BT.shape[1]
+        tokens = self.packing.packed_index_BT.shape[1]
         back_BT = torch.arange(tokens, device=self.lengths_B.device) - (tokens - self.lengths_B)[:, None]
-        return self.packing.place_BT.gather(1, back_BT.clamp(min=0))
+        return self.packing.packed_index_BT.gather(1, back_BT.clamp(min=0))
 
 
 def rows_cache(parts: Sequence[Part], *, config: PreTrainedConfig, new_tokens: int) -> DynamicCache:
@@ -75,18 +75,18 @@ def rows_cache(parts: Sequence[Part], *, config: PreTrainedConfig, new_tokens: i
     for number, layer in enumerate(found.layers):
         assert isinstance(layer, DynamicLayer), f"no way to fill a cache of {type(layer).__name__}"
         # A sliding layer cuts what it holds by its length, so it gets no room.
-        room = 0 if layer.is_sliding else min(ROOM, new_tokens)
+        room = 0 if layer.is_sliding else min(SPARE_TOKENS, new_tokens)
         keys_BHTK, values_BHTK = (_rows(parts, number, name, room=room) for name in ("keys", "values"))
         if layer.is_sliding:
             layer.update(keys_BHTK, values_BHTK)
         else:
-            found.layers[number] = Roomy(keys_BHTK, values_BHTK, held=keys_BHTK.shape[-2] - room)
+            found.layers[number] = PreallocatedLayer(keys_BHTK, values_BHTK, held=keys_BHTK.shape[-2] - room)
     return found
 
 
 def _rows(parts: Sequence[Part], number: int, name: str, *, room: int) -> torch.Tensor:
     """Keys or values of a layer by rows, [B, H, T, K], with `room` positions behind."""
-    rows, width = sum(len(part.places) for part in parts), max(part.packing.place_BT.shape[1] for part in parts)
+    rows, width = sum(len(part.places) for part in parts), max(part.packing.packed_index_BT.shape[1] for part in parts)
     store_BHTK = None
     for part in parts:
         packed_AHNK = getattr(part.cache.layers[number], name)

@@ -12,19 +12,20 @@ import torch
 from transformers import DynamicCache
 
 from actshift.data.examples import Example
-from actshift.estimates.memory import PREFILL
 from actshift.evaluation.cache import Part, rows_cache
+from actshift.evaluation.limits import PROMPT_TOKENS
 from actshift.methods.base import Adaptation
 from actshift.models.arguments import cache_argument
 from actshift.models.loading import Base
-from actshift.models.packing import packed_hidden
+from actshift.models.packing.forward_pass import ForwardPass
+from actshift.models.packing.last_layer import packed_hidden
 from actshift.training.batches import collate, head, pack_batch
 
 Decided = Callable[[list[int]], bool]
 
-CLOSE_LOOK, STRIDE = 8, 8
+CHECK_EVERY_TOKEN_UNTIL, CHECK_INTERVAL_TOKENS = 8, 8
 """Rows are asked whether they are decided at each of the first tokens, then at every eighth: asking decodes text."""
-WORTH = 0.75
+COMPACT_BELOW_SHARE = 0.75
 """A batch drops its ended rows once at most this share is going on: dropping copies the cache."""
 
 
@@ -81,19 +82,19 @@ def _continue(
     new: list[list[int]] = [[] for _ in prompts]
     rows = list(range(len(prompts)))  # the rows that are in the batch still
     going = set(rows)
-    adaptation.observe(None)
+    adaptation.begin_pass(ForwardPass(None))
     for step in range(1, max_new_tokens + 1):
         for row, token in zip(rows, state.ids_B1[:, 0].tolist(), strict=True):
             if token in ends:
                 going.discard(row)
             elif row in going:
                 new[row].append(token)
-        if decided is not None and (step <= CLOSE_LOOK or step % STRIDE == 0):
+        if decided is not None and (step <= CHECK_EVERY_TOKEN_UNTIL or step % CHECK_INTERVAL_TOKENS == 0):
             going -= {row for row in going if decided(new[row])}
         if not going or step == max_new_tokens:
             break
         kept = _kept(rows, going, blocks=adaptation.replicas)
-        if len(kept) <= WORTH * len(rows):
+        if len(kept) <= COMPACT_BELOW_SHARE * len(rows):
             rows = [rows[place] for place in kept]
             state.keep(torch.tensor(kept, device=base.device))
         state.advance(base)
@@ -129,13 +130,13 @@ def _read(base: Base, adaptation: Adaptation, prompts: Sequence[Sequence[int]], 
     lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
     ids_B1 = torch.empty(len(prompts), 1, dtype=torch.long, device=device)
     parts: list[Part] = []
-    for group in _groups([len(prompt) for prompt in prompts[:size]], tokens=PREFILL[device.type] // replicas):
+    for group in _groups([len(prompt) for prompt in prompts[:size]], tokens=PROMPT_TOKENS[device.type] // replicas):
         places = [replica * size + row for replica in range(replicas) for row in group]
         chosen = [Example(list(prompts[place]), len(prompts[place]), label="") for place in places]
         batch, cache = collate(chosen, pad_id=base.pad_id, device=device), DynamicCache()
         packing = pack_batch(adaptation, batch)
         hidden_AND = packed_hidden(base, batch.ids_BT, packing, cache=cache)
-        last_B = packing.place_BT[:, -1]  # where rows are padded, their last token stands again
+        last_B = packing.packed_index_BT[:, -1]  # where rows are padded, their last token stands again
         ids_B1[places] = head(base.model, hidden_AND.flatten(0, 1)[last_B]).argmax(-1, keepdim=True)
         parts.append(Part(places, packing, lengths_B[places], cache))
     longest = int(lengths_B.max())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from actshift.errors import ActshiftError
-from actshift.store.records import write_atomically
+from actshift.files import write_file
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Prediction:
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
     """Keep predictions as JSON Lines, complete or not at all."""
     lines = (json.dumps(prediction.to_json(), ensure_ascii=False) for prediction in predictions)
-    write_atomically(path, "".join(f"{line}\n" for line in lines))
+    write_file(path, "".join(f"{line}\n" for line in lines))
 
 
 def read_predictions(path: Path) -> list[Prediction]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from actshift.errors import ActshiftError
-from actshift.models.packing import Packing
+from actshift.models.packing.forward_pass import ForwardPass
 
 
 class Adaptation(ABC):
@@ -38,16 +38,14 @@ class Adaptation(ABC):
     def detach(self) -> None:
         """Take the method off: the base model is bit for bit what it was before `attach`."""
 
-    def observe(  # noqa: B027 (most methods need not know)
-        self, prompt_BT: torch.Tensor | None, packing: Packing | None = None
-    ) -> None:
+    def begin_pass(self, forward_pass: ForwardPass) -> None:  # noqa: B027 (most methods need not know)
         """Called before each forward pass: which positions of its rows are prompt tokens (bool), None for none of them.
 
         Padding and answer tokens are False. While decoding with a key/value cache, the prompt is not in the pass.
         With a `packing`, the pass has these rows end to end.
         """
 
-    def alike(self, prompt_BT: torch.Tensor) -> int:
+    def shared_prefix_length(self, prompt_BT: torch.Tensor) -> int:
         """How many first positions are changed in all rows alike, so that equal first tokens can be computed once."""
         return prompt_BT.shape[1]
 

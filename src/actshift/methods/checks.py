@@ -14,7 +14,7 @@ from actshift.methods.options import (
     ACTIVATIONS,
     GATE_SCHEDULES,
     MOMENTS,
-    PARAMETERIZATIONS,
+    PARAMETERIZATION_OPTIONS,
     PROJECTED,
     PROJECTIONS,
     SCOPES,
@@ -42,9 +42,9 @@ def check_steering(options: Config, *, model: Config, where: str = "method") -> 
     if options["site"] not in sites:
         raise unknown("site", options["site"], sites, where=f"{where}.site")
     _check_scope(options["scope"], where=f"{where}.scope")
-    if name not in PARAMETERIZATIONS:
-        raise unknown("parameterization", name, PARAMETERIZATIONS, where=f"{where}.parameterization")
-    takes = PARAMETERIZATIONS[name]
+    if name not in PARAMETERIZATION_OPTIONS:
+        raise unknown("parameterization", name, PARAMETERIZATION_OPTIONS, where=f"{where}.parameterization")
+    takes = PARAMETERIZATION_OPTIONS[name]
     for option in ("rank", "activation"):
         if (options[option] is not None) != (option in takes):
             needs = "needs" if option in takes else "takes no"

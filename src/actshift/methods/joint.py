@@ -16,7 +16,7 @@ from actshift.methods.lora import Lora
 from actshift.methods.parameterizations import Linear
 from actshift.methods.steering import Steering
 from actshift.models.loading import Base
-from actshift.models.packing import Packing
+from actshift.models.packing.forward_pass import ForwardPass
 
 
 class Joint(Adaptation):
@@ -56,11 +56,11 @@ class Joint(Adaptation):
             return super().parameter_groups(lrs=lrs)
         return self._steering.parameter_groups(lrs=lrs) + self._lora.parameter_groups(lrs=(self._lora_lr,))
 
-    def observe(self, prompt_BT: torch.Tensor | None, packing: Packing | None = None) -> None:
-        self._steering.observe(prompt_BT, packing)
+    def begin_pass(self, forward_pass: ForwardPass) -> None:
+        self._steering.begin_pass(forward_pass)
 
-    def alike(self, prompt_BT: torch.Tensor) -> int:
-        return min(part.alike(prompt_BT) for part in self._parts.values())
+    def shared_prefix_length(self, prompt_BT: torch.Tensor) -> int:
+        return min(part.shared_prefix_length(prompt_BT) for part in self._parts.values())
 
     def begin(self, *, steps: int, steps_per_epoch: int) -> None:
         self._epoch = steps_per_epoch

@@ -46,9 +46,9 @@ class Lora(Adaptation):
             if "lora_" in name:
                 yield name.replace(".default", ""), parameter
 
-    def alike(self, prompt_BT: torch.Tensor) -> int:
+    def shared_prefix_length(self, prompt_BT: torch.Tensor) -> int:
         """Dropout draws for every token of every row."""
-        return 0 if self._dropout else super().alike(prompt_BT)
+        return 0 if self._dropout else super().shared_prefix_length(prompt_BT)
 
     def output(self, layer: int, *, projection: str) -> nn.Parameter:
         """B (D x R) of a projection of one layer: its columns span what LoRA adds to the projection's output."""

@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 SCOPES = ("all", "prompt", "last_prompt", "first_last")
 ACTIVATIONS = ("silu", "relu", "gelu", "tanh")
-PARAMETERIZATIONS: dict[str, tuple[str, ...]] = {
+PARAMETERIZATION_OPTIONS: dict[str, tuple[str, ...]] = {
     "vector": (),
     "linear": ("rank",),
     "nonlinear": ("rank", "activation"),

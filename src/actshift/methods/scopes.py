@@ -12,7 +12,7 @@ from functools import partial
 
 import torch
 
-from actshift.models.packing import in_front
+from actshift.models.packing.forward_pass import ForwardPass
 
 Shift = Callable[[torch.Tensor], torch.Tensor]
 Scope = Callable[[torch.Tensor], torch.Tensor]
@@ -26,8 +26,8 @@ def prompt(prompt_BT: torch.Tensor) -> torch.Tensor:
 
 def last_prompt(prompt_BT: torch.Tensor) -> torch.Tensor:
     """The last prompt token (pyreft's default)."""
-    place_BT, length_B1 = _places(prompt_BT)
-    return prompt_BT & (place_BT == length_B1)
+    number_BT, length_B1 = _numbered(prompt_BT)
+    return prompt_BT & (number_BT == length_B1)
 
 
 def first_last(prompt_BT: torch.Tensor, *, first: int, last: int) -> torch.Tensor:
@@ -37,10 +37,10 @@ def first_last(prompt_BT: torch.Tensor, *, first: int, last: int) -> torch.Tenso
     that no position is in both (pyreft's ``get_intervention_locations``). The middle token of a short prompt of odd
     length is in none.
     """
-    place_BT, length_B1 = _places(prompt_BT)
+    number_BT, length_B1 = _numbered(prompt_BT)
     half_B1 = length_B1 // 2
-    in_first_BT = place_BT <= half_B1.clamp(max=first)
-    return prompt_BT & (in_first_BT | (place_BT > length_B1 - half_B1.clamp(max=last)))
+    in_first_BT = number_BT <= half_B1.clamp(max=first)
+    return prompt_BT & (in_first_BT | (number_BT > length_B1 - half_B1.clamp(max=last)))
 
 
 def get_scopes(*, kind: str, first: int, last: int, separate: bool) -> dict[str, Scope | None]:
@@ -56,26 +56,26 @@ def get_scopes(*, kind: str, first: int, last: int, separate: bool) -> dict[str,
 
 @dataclass(frozen=True)
 class Chosen:
-    """The positions of a pass that change, by replica; where some have fewer than others, `counts_AS1` is 0 behind."""
+    """The positions of a pass that change; `is_chosen_AS1` is 0 where a replica is only filled up."""
 
-    places_AS: torch.Tensor
-    counts_AS1: torch.Tensor
+    index_AS: torch.Tensor
+    is_chosen_AS1: torch.Tensor
+
+    @classmethod
+    def of(cls, scope_BT: torch.Tensor, forward_pass: ForwardPass, *, replicas: int) -> Chosen:
+        """The positions of a pass that a scope chooses."""
+        index_AS, is_chosen_AS = forward_pass.positions(scope_BT, replicas=replicas)
+        return cls(index_AS, is_chosen_AS[..., None].float())
 
     def add(self, to_BTD: torch.Tensor, h_BTD: torch.Tensor, shift: Shift) -> torch.Tensor:
         """``to + shift(h)`` at these positions and `to` everywhere else; `shift` takes h_ABTD and sees no other."""
-        at = self.places_AS.flatten()
-        h_ASD = h_BTD.flatten(0, 1).index_select(0, at).unflatten(0, self.places_AS.shape)
-        shift_ASD = shift(h_ASD[:, None])[:, 0] * self.counts_AS1
+        at = self.index_AS.flatten()
+        h_ASD = h_BTD.flatten(0, 1).index_select(0, at).unflatten(0, self.index_AS.shape)
+        shift_ASD = shift(h_ASD[:, None])[:, 0] * self.is_chosen_AS1
         return to_BTD.flatten(0, 1).index_add(0, at, shift_ASD.flatten(0, 1)).view_as(to_BTD)
 
 
-def choose(scope_BT: torch.Tensor, *, replicas: int) -> Chosen:
-    """The positions that a scope chooses, of `replicas` blocks of rows."""
-    places_AS, chosen_AS = in_front(scope_BT.reshape(replicas, -1))
-    return Chosen(places_AS, chosen_AS[..., None].float())
-
-
-def _places(prompt_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _numbered(prompt_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The number of each prompt token in its row, counted from 1, and how many there are."""
-    place_BT = prompt_BT.long().cumsum(-1)
-    return place_BT, place_BT[:, -1:]
+    number_BT = prompt_BT.long().cumsum(-1)
+    return number_BT, number_BT[:, -1:]

@@ -14,9 +14,9 @@ from actshift.methods.base import Adaptation
 from actshift.methods.heads import Jola, Lofit, LofitTwoStage
 from actshift.methods.loreft import Loreft
 from actshift.methods.parameterizations import Linear, Nonlinear, Parameterization, Vector
-from actshift.methods.scopes import Chosen, choose, get_scopes
+from actshift.methods.scopes import Chosen, get_scopes
 from actshift.models.loading import Base
-from actshift.models.packing import Packing
+from actshift.models.packing.forward_pass import ForwardPass
 from actshift.models.sites import Change
 
 PARAMETERIZATIONS: dict[str, type[Parameterization]] = {
@@ -52,7 +52,7 @@ class Steering(Adaptation):
 
     def _build(self, base: Base, *, config: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Parameterization]:
         """The parts by name, their initial values drawn in the order of the layers."""
-        chosen = {name: config[name] for name in options.PARAMETERIZATIONS[config["parameterization"]]}
+        chosen = {name: config[name] for name in options.PARAMETERIZATION_OPTIONS[config["parameterization"]]}
         if self._kind.per_head:
             chosen["heads"] = base.sites.heads if self._site == "heads" else 1
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -92,14 +92,14 @@ class Steering(Adaptation):
 
         return change
 
-    def observe(self, prompt_BT: torch.Tensor | None, packing: Packing | None = None) -> None:
+    def begin_pass(self, forward_pass: ForwardPass) -> None:
+        prompt_BT = forward_pass.prompt_BT
         scopes_BT = {} if prompt_BT is None else self._masks(prompt_BT)
         self._chosen = {
-            end: choose(scope_BT if packing is None else packing.gather(scope_BT), replicas=self.replicas)
-            for end, scope_BT in scopes_BT.items()
+            end: Chosen.of(scope_BT, forward_pass, replicas=self.replicas) for end, scope_BT in scopes_BT.items()
         }
 
-    def alike(self, prompt_BT: torch.Tensor) -> int:
+    def shared_prefix_length(self, prompt_BT: torch.Tensor) -> int:
         differs_BT = torch.zeros_like(prompt_BT)
         for scope_BT in self._masks(prompt_BT).values():
             differs_BT |= scope_BT != scope_BT[:1]

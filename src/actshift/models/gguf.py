@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from actshift.errors import ActshiftError
+from actshift.files import new_folder
 from actshift.paths import user_cache_dir
 
 PRE_TOKENIZERS = {
@@ -31,17 +30,8 @@ def converted_folder(file: Path, *, sha256: str) -> Path:
     folder = user_cache_dir() / "models" / sha256[:32]
     if (folder / "config.json").is_file():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with new_folder(folder, replace=False) as partial:  # two processes may convert at once, to the same files
         _convert(file, partial)
-        try:
-            partial.rename(folder)
-        except OSError:
-            if not (folder / "config.json").is_file():  # otherwise another process was faster, with the same files
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 

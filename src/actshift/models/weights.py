@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from actshift.errors import ActshiftError
+from actshift.files import write_file
 from actshift.models.architectures import ARCHITECTURES
 from actshift.paths import user_cache_dir
 
@@ -78,10 +78,7 @@ def describe_weights(path: Path) -> dict[str, Any]:
     found = _describe_gguf(path) if is_gguf(path) else _describe_folder(path)
     found["sha256"] = sha256_of(files)
     with suppress(OSError):  # a home that cannot be written costs the time again, and nothing else
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        temporary = memory.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(found), encoding="utf-8")
-        temporary.replace(memory)
+        write_file(memory, json.dumps(found))
     return found
 
 

@@ -17,10 +17,10 @@ PHASES = ("data", "forward", "backward", "optimizer", "evaluation", "trace")
 TRACED = 20
 """Training steps in the trace: enough to look at, few enough to open."""
 
-_current: ContextVar[Profile | None] = ContextVar("profile", default=None)
+_current: ContextVar[TimeProfile | None] = ContextVar("profile", default=None)
 
 
-class Profile:
+class TimeProfile:
     """Seconds by phase, a phase within another counted to the inner one alone.
 
     On CUDA each phase ends with a synchronization, so that it is charged with what it started; that slows a run.
@@ -83,9 +83,9 @@ class Profile:
 
 
 @contextmanager
-def profiling(trace: Path) -> Iterator[Profile]:
+def profiling(trace: Path) -> Iterator[TimeProfile]:
     """Time the phases of what is done inside."""
-    profile = Profile(trace)
+    profile = TimeProfile(trace)
     token = _current.set(profile)
     try:
         yield profile

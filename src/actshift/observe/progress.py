@@ -20,7 +20,7 @@ class Progress:
         """The phase is over."""
 
 
-class Printed(Progress):
+class PrintedProgress(Progress):
     """Rate and remaining time: rewritten in place on a terminal, else a line at most every `every` seconds."""
 
     def __init__(self, stream: TextIO | None = None, *, every: float = 10.0) -> None:

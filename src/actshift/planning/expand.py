@@ -6,28 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from actshift.config.identity import counted, ignored_keys
+from actshift.config.identity import hashed_part, ignored_keys
 from actshift.errors import ActshiftError, unknown
-from actshift.planning.manifests import Exclusion, Manifest, PlannedCell, Run, Variant, freeze, read_manifest, verify
+from actshift.planning.manifests import Exclusion, Manifest, PlannedCell, Variant
+from actshift.planning.selection import Selection
 from actshift.store.records import Cell
 
-if TYPE_CHECKING:
-    from actshift.planning.selection import Selection
-
-__all__ = [
-    "Exclusion",
-    "Manifest",
-    "PlannedCell",
-    "Run",
-    "Variant",
-    "expand_final",
-    "expand_grid",
-    "freeze",
-    "read_manifest",
-    "verify",
-]
 AXES = ("model", "method", "dataset", "stage", "lr", "seed", "sweep")
 
 
@@ -120,7 +106,7 @@ def _planned(
             )
     rates, seeds = _rates(sweep, config), _seeds(sweep, names[1])
     planned = tuple(
-        Variant(name, tuple(given), counted({**configs[name], "lr": rates[0], "seed": seeds[0]}, ignore=ignore))
+        Variant(name, tuple(given), hashed_part({**configs[name], "lr": rates[0], "seed": seeds[0]}, ignore=ignore))
         for name, given in overrides_of.items()
     )
     return PlannedCell(Cell(*names, config["protocol"]["name"]), rates, seeds, planned)

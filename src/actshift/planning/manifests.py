@@ -7,14 +7,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from actshift.config.identity import canonical_json, changed_keys, counted, identity_of, ignored_keys
+from actshift.config.identity import canonical_json, changed_keys, hashed_part, identity_of, ignored_keys
 from actshift.errors import ActshiftError, unknown
-from actshift.store.records import Cell, write_atomically
-
-if TYPE_CHECKING:
-    from actshift.store.store import Store
+from actshift.files import write_file
+from actshift.store.records import Cell
+from actshift.store.store import Store
 
 SCHEMA = 2
 SHOWN = 20  # changed keys in one message
@@ -76,7 +75,7 @@ class PlannedCell:
 
     def at(self, lr: float, seed: int, variant: str = "") -> dict[str, Any]:
         """The config that counts at a rate, a seed and a variant."""
-        return counted({**self.variant(variant).config, "lr": lr, "seed": seed}, ignore=())
+        return hashed_part({**self.variant(variant).config, "lr": lr, "seed": seed}, ignore=())
 
     def run(self, *, stage: str, lr: float, seed: int, variant: str = "") -> Run:
         overrides = (*self.variant(variant).overrides, f"stage={stage}", f"lr={lr!r}", f"seed={seed}")
@@ -174,13 +173,13 @@ def freeze(store: Store, manifest: Manifest, *, replan: bool = False) -> Manifes
     """
     path = store.manifest_path(manifest.sweep, manifest.stage)
     if not path.exists():
-        write_atomically(path, manifest.to_text())
+        write_file(path, manifest.to_text())
         return manifest
     if replan:
         text = path.read_text(encoding="utf-8")
         if text != manifest.to_text():
-            write_atomically(path.with_name(path.name + ".old"), text)
-            write_atomically(path, manifest.to_text())
+            write_file(path.with_name(path.name + ".old"), text)
+            write_file(path, manifest.to_text())
         return manifest
     lines = _differences(read_manifest(path), manifest)
     if lines:
@@ -198,7 +197,7 @@ def verify(run: Run, config: Mapping[str, Any], manifest: Manifest) -> None:
     Raises ActshiftError with the keys that changed since the manifest was frozen, and for a stage that scores another
     split than the run's.
     """
-    now = counted(config, ignore=ignored_keys())
+    now = hashed_part(config, ignore=ignored_keys())
     if identity_of(now, ignore=()) != run.identity:
         changes = changed_keys(manifest.planned(run.cell).at(run.lr, run.seed, run.variant), now)
         lines = _shortened(changes) or ["nothing in the config: the manifest itself was edited"]

@@ -13,7 +13,7 @@ from typing import Any
 
 from actshift.errors import ActshiftError
 from actshift.hub import Repository, dataset_repository, folder, is_offline, model_repository, offline, quiet, size
-from actshift.planning.expand import Manifest
+from actshift.planning.manifests import Manifest
 from actshift.store.store import Store
 
 Config = Mapping[str, Any]

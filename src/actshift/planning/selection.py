@@ -6,14 +6,13 @@ import json
 import statistics
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from actshift.errors import ActshiftError
-from actshift.store.records import Cell, Record, read_json, write_atomically
-
-if TYPE_CHECKING:
-    from actshift.planning.manifests import Manifest, PlannedCell, Run
-    from actshift.store.store import Store
+from actshift.files import write_file
+from actshift.planning.manifests import Manifest, PlannedCell, Run
+from actshift.store.records import Cell, Record, read_json
+from actshift.store.store import Store
 
 SCHEMA = 2
 SPLIT = "validation"
@@ -110,7 +109,7 @@ def select(manifest: Manifest, records: Iterable[Record], *, allow_missing: bool
 def write_selection(store: Store, selection: Selection) -> None:
     """Write selected/<sweep>.json; the same selection is the same bytes."""
     text = json.dumps(selection.to_json(), sort_keys=True, indent=1, allow_nan=False) + "\n"
-    write_atomically(store.selected_path(selection.sweep), text)
+    write_file(store.selected_path(selection.sweep), text)
 
 
 def read_selection(store: Store, sweep: str) -> Selection:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from actshift.planning.manifests import Manifest
 from actshift.store.records import Cell
 from actshift.store.store import Store
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 STATES = ("done", "running", "failed", "missing")
 
@@ -102,23 +99,6 @@ def status_of(
     return Status(manifests[0].sweep, tuple(cells), tuple(failures), dict(queue or {}))
 
 
-def table(status: Status) -> Table:
-    """The cells for a terminal: a column a stage, `done/all` and what is wrong."""
-    from rich.table import Table
-
-    shown = Table(box=None, pad_edge=False)
-    for column in ("model", "method", "dataset"):
-        shown.add_column(column, no_wrap=True)
-    for stage in status.stages:
-        shown.add_column(stage, no_wrap=True)
-    rows: dict[Cell, dict[str, CellStatus]] = {}
-    for each in status.cells:
-        rows.setdefault(each.cell, {})[each.stage] = each
-    for cell, stages in rows.items():
-        shown.add_row(cell.model, cell.method, cell.dataset, *(_shown(stages.get(stage)) for stage in status.stages))
-    return shown
-
-
 def headline(status: Status) -> str:
     """The status in one line: runs by state, what is left to pay, the queue."""
     parts = []
@@ -129,12 +109,3 @@ def headline(status: Status) -> str:
     parts += [f"about {left / 3600:.1f} device hours left"] if left >= 360 else []
     parts += [f"queue: {', '.join(f'{n} {state}' for state, n in status.queue.items())}"] if status.queue else []
     return f"{status.sweep} " + " | ".join(parts)
-
-
-def _shown(cell: CellStatus | None) -> str:
-    if cell is None or not sum(cell.states.values()):
-        return "-"
-    parts = [f"{cell.states['done']}/{sum(cell.states.values())}"]
-    parts += [f"{cell.states[state]} {state}" for state in ("running", "failed") if cell.states[state]]
-    parts += [f"{cell.stale} stale"] if cell.stale else []
-    return " ".join(parts)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -16,9 +16,6 @@ from actshift.paper import printed as paper
 from actshift.report import names
 from actshift.report.markdown import table as markdown_table
 from actshift.report.paper_claims import claims
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 STEP = 0.05 + 1e-9
 """Half a unit of the last printed digit of an accuracy: what rounding alone may explain, in percent points."""
@@ -244,24 +241,13 @@ def markdown(findings: Sequence[Finding]) -> str:
     lines = ["# The paper's numbers against themselves", ""]
     lines += [summary(findings), ""]
     for check in counts(findings):
-        rows = [_texts(each) for each in findings if each.check == check]
+        rows = [texts(each) for each in findings if each.check == check]
         lines += [f"## {check}", "", markdown_table(COLUMNS, rows), ""]
     return "\n".join(lines)
 
 
-def terminal(findings: Sequence[Finding]) -> Table:
-    """The findings as a rich table."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("check", *COLUMNS):
-        table.add_column(column, overflow="fold")
-    for each in findings:
-        table.add_row(each.check, *_texts(each))
-    return table
-
-
-def _texts(finding: Finding) -> tuple[str, ...]:
+def texts(finding: Finding) -> tuple[str, ...]:
+    """A finding's texts, one for each of `COLUMNS`."""
     return finding.where, finding.printed, finding.recomputed, f"{finding.size:g}", finding.conclusion
 
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from actshift.files import write_file
 from actshift.report import names
 from actshift.report.panels import Curve, small_multiples, style
-from actshift.store.records import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -189,11 +189,12 @@ def write(figures: dict[str, Figure], folder: Path, *, sweep: str) -> list[Path]
     """Write <sweep>_<name>.svg and .png of every figure; returns their paths."""
     paths = []
     for name, figure in figures.items():
-        folder.mkdir(parents=True, exist_ok=True)
         vector, raster = folder / f"{sweep}_{name}.svg", folder / f"{sweep}_{name}.png"
-        write_atomically(vector, svg(figure))
+        write_file(vector, svg(figure))
         with style():
-            figure.savefig(raster, metadata={"Software": None})
+            pixels = io.BytesIO()
+            figure.savefig(pixels, format="png", metadata={"Software": None})
+        write_file(raster, pixels.getvalue())
         paths += [vector, raster]
     return paths
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actshift.config.cached import ProductComposer, hub_models
+from actshift.config.cached import CachedComposer, hub_models
 from actshift.config.composition import groups
 from actshift.errors import ActshiftError
 from actshift.estimates.memory import CARDS, Fit, Peak, estimate_peak, fit
@@ -20,7 +20,7 @@ from actshift.report.markdown import table as markdown_table
 from actshift.store.records import Record, read_records
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    pass
 
 METHODS = ("sft", "lora_r8", "post_block", "joint")
 """One of each family."""
@@ -30,6 +30,7 @@ SHORT: dict[str, dict[Any, str]] = {
     "hardware.gradient_checkpointing": {True: "recompute"},
 }
 COLUMNS = ("Model", "Method", "Weights", "Trained", "Step", "Evaluation", "Peak ~", "Measured")
+CARD_COLUMNS = tuple(f"{card / 1e9:.0f} GB" for card in CARDS)
 LEGEND = (
     "GB (1e9 bytes) of tensors. Peak ~ is an estimate from sizes: the larger of training (Weights + Trained: what the "
     "method adds, its gradients and the optimizer's states + Step: a micro-batch) and of Weights + Evaluation: a batch "
@@ -67,7 +68,7 @@ def rows_of(axes: Mapping[str, str], overrides: Sequence[str]) -> list[Row]:
         key, _, options = override.partition("=")
         if "," in options and key in ("dataset", "hardware", "protocol"):
             raise ActshiftError(f"{override}: the table has one {key}; only model= and method= may name several")
-    composer = ProductComposer()
+    composer = CachedComposer()
     models = axes["model"].split(",") if "model" in axes else hub_models(groups()["model"], composer)
     methods = axes["method"].split(",") if "method" in axes else METHODS
     results = Path(composer([*overrides, f"model={models[0]}"])["results"])
@@ -79,7 +80,7 @@ def rows_of(axes: Mapping[str, str], overrides: Sequence[str]) -> list[Row]:
     ]
 
 
-def _composed(composer: ProductComposer, overrides: list[str]) -> dict[str, Any]:
+def _composed(composer: CachedComposer, overrides: list[str]) -> dict[str, Any]:
     """The config of a row: the card that its model is planned on, the longest rows, where nothing else is said."""
     given = {override.partition("=")[0] for override in overrides}
     if "hardware" not in given:
@@ -90,7 +91,7 @@ def _composed(composer: ProductComposer, overrides: list[str]) -> dict[str, Any]
     return composer(overrides)
 
 
-def _longest(composer: ProductComposer) -> str:
+def _longest(composer: CachedComposer) -> str:
     def longest(name: str) -> int:
         return int(composer([f"dataset={name}", "data.source=hub"])["dataset"]["tokens"]["longest"])
 
@@ -117,29 +118,12 @@ def _alike(record: Record, config: Mapping[str, Any]) -> bool:
     )
 
 
-def terminal(rows: Sequence[Row]) -> Group:
-    """The table as a rich renderable."""
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for place, name in enumerate((*COLUMNS, *map(_card, CARDS))):
-        table.add_column(name, justify="right" if 2 <= place < len(COLUMNS) else "left")
-    for place, row in enumerate(rows):
-        table.add_row(*texts(row))
-        if row is rows[-1] or rows[place + 1].config["model"] != row.config["model"]:
-            table.add_section()
-    return Group(Text(_title(rows)), table, *map(Text, LEGEND))
-
-
 def markdown(rows: Sequence[Row]) -> str:
     """The table as a Markdown page."""
-    columns = (*COLUMNS, *map(_card, CARDS))
+    columns = COLUMNS + CARD_COLUMNS
     lines = markdown_table(columns, map(texts, rows), right=COLUMNS[2:])
     notes = "\n".join(f"- {note}" for note in LEGEND)
-    return f"# Peak memory\n\n{_title(rows)}\n\n{lines}\n\n{notes}\n"
+    return f"# Peak memory\n\n{title(rows)}\n\n{lines}\n\n{notes}\n"
 
 
 def csv(rows: Sequence[Row]) -> str:
@@ -177,7 +161,7 @@ def texts(row: Row) -> tuple[str, ...]:
     )
 
 
-def _title(rows: Sequence[Row]) -> str:
+def title(rows: Sequence[Row]) -> str:
     """What all rows are computed with, and what only some are."""
     keys = {"data set": ("dataset", "name"), "hardware": ("hardware", "name"), "precision": ("training", "precision")}
     keys |= {"optimizer": ("training", "optimizer"), "micro-batch": ("hardware", "micro_batch")}

@@ -7,30 +7,24 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pandas as pd
-
+from actshift.planning.manifests import Manifest
+from actshift.planning.selection import Selection
 from actshift.report import audit, figures, names, tables
 from actshift.report.frame import cells as frame_of
 from actshift.report.frame import loss_curves
+from actshift.report.html import rendered, template_values
+from actshift.report.layout import filled_variants, layout
+from actshift.store.records import Record
 
-if TYPE_CHECKING:
-    import jinja2
-
-    from actshift.planning.manifests import Manifest
-    from actshift.planning.selection import Selection
-    from actshift.store.records import Record
-
-TEMPLATES = Path(__file__).parent
 STRIP = 120, 28
 """Width and height of a run's loss curve, in pixels."""
 
@@ -53,7 +47,7 @@ def page(
     found = {record.identity: record for record in records}
     makers: list[Callable[[], Any]] = [*(partial(_part, part, found, folder=folder) for part in parts), audit.audit]
     *shown, findings = _at_once(makers, processes=len(parts))  # one sweep alone is quicker than a second process
-    return _rendered(
+    return rendered(
         "page.html.j2",
         title=title,
         tables=shown,
@@ -85,36 +79,6 @@ def _forked_maker(place: int) -> Any:
     return _forked[place]()
 
 
-def table_page(cells: pd.DataFrame, manifest: Manifest, *, variant: str = "ours") -> str:
-    """One table as a page of its own, each cell with its evidence as a tooltip."""
-    layout = tables.layout(cells, manifest, variant=variant)
-    part = _shown(layout, cells, manifest, links=False)
-    return _rendered("table.html.j2", part=part, title=layout.title)
-
-
-def _rendered(template: str, **values: Any) -> str:
-    return _environment().get_template(template).render(**values)
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    import jinja2
-
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=loader)
-
-
-def _shown(layout: tables.Layout, cells: pd.DataFrame, manifest: Manifest, *, links: bool) -> dict[str, Any]:
-    return {
-        "id": manifest.sweep,
-        "title": layout.title,
-        "facts": layout.facts,
-        "columns": layout.columns,
-        "blocks": _blocks(layout, cells, manifest, links=links),
-        "notes": layout.notes,
-    }
-
-
 def _part(part: Table, found: Mapping[str, Record], *, folder: Path | None) -> dict[str, Any]:
     manifest = part.manifest
     cells = frame_of(manifest, found.values(), part.selection)
@@ -122,11 +86,11 @@ def _part(part: Table, found: Mapping[str, Record], *, folder: Path | None) -> d
         tables.write(cells, manifest, folder)
     own = [found[run.identity] for run in manifest.runs if run.identity in found]
     drawn = figures.all_figures(cells, part.selection, loss_curves(manifest, own))
-    variants = [variant for variant in tables.shown(cells) if variant != "ours"]
+    variants = [variant for variant in filled_variants(cells) if variant != "ours"]
     return {
-        **_shown(tables.layout(cells, manifest), cells, manifest, links=True),
+        **template_values(layout(cells, manifest), cells, manifest, links=True),
         "variants": [
-            _shown(tables.layout(cells, manifest, variant=variant), cells, manifest, links=False)
+            template_values(layout(cells, manifest, variant=variant), cells, manifest, links=False)
             for variant in variants
         ],
         "figures": [(name, figures.svg(figure)) for name, figure in drawn.items()],
@@ -134,56 +98,6 @@ def _part(part: Table, found: Mapping[str, Record], *, folder: Path | None) -> d
         "selection": selection_rows(part.selection),
         "runs": [_run(manifest, record) for record in own],
     }
-
-
-def _blocks(
-    layout: tables.Layout, cells: pd.DataFrame, manifest: Manifest, *, links: bool
-) -> list[tuple[str, list[list[dict[str, Any]]]]]:
-    rows = {(row.model, row.method, row.dataset): row for row in cells.itertuples()}
-    blocks = []
-    for model, (shown, block) in zip(manifest.models, layout.blocks, strict=True):
-        lines = []
-        for method, texts in zip(manifest.methods, block, strict=True):
-            behind: list[Any] = [None, None, *(rows[model, method, dataset] for dataset in manifest.datasets), None]
-            pairs = zip(texts, behind[: len(texts)], strict=True)
-            lines.append([_cell(text, row, manifest, links=links) for text, row in pairs])
-        blocks.append((shown, lines))
-    return blocks
-
-
-def _cell(text: str, row: Any, manifest: Manifest, *, links: bool) -> dict[str, Any]:
-    first = row.identities.split()[0] if links and row is not None and row.identities else ""
-    return {
-        "text": text,
-        "bold": isinstance(text, tables.Bold),
-        "tooltip": "" if row is None else evidence_text(row),
-        "link": f"{manifest.sweep}-{first}" if first else "",
-    }
-
-
-def evidence_text(row: Any) -> str:
-    """Everything that is known of a cell, a line each: what a tooltip shows."""
-    lines = [f"{row.n_finished} of {row.n_planned} runs: {', '.join(f'{value:.2f}' for value in row.values)}"]
-    ranges = (
-        ("95% interval of the mean", row.ci_low, row.ci_high),
-        ("95% prediction interval for the paper's figure", row.prediction_low, row.prediction_high),
-        ("95% interval of the difference", row.difference_low, row.difference_high),
-    )
-    lines += [f"{name}: {low:.2f} to {high:.2f}" for name, low, high in ranges if not math.isnan(low)]
-    if not math.isnan(row.paper_accuracy):
-        inside = f", inside our prediction interval: {row.paper_inside}" if row.paper_inside else ""
-        lines.append(f"paper: {row.paper_accuracy:.1f}{inside}")
-    if not math.isnan(row.p):
-        lines.append(f"p = {row.p:.3g} (bootstrap), {row.p_holm:.3g} (Holm), {row.p_mcnemar:.3g} (McNemar, median)")
-    if not math.isnan(row.detectable):
-        lines.append(f"detectable with 80% power: {row.detectable:.1f} points")
-    if not math.isnan(row.lr):
-        edge = f", {row.lr_edge} of its grid" if row.lr_edge else ""
-        tied = f", tied: {row.lr_tied}" if row.lr_tied else ""
-        lines.append(f"learning rate {row.lr:g} {row.variant}".rstrip() + edge + tied)
-    lines.append(f"protocol {row.protocol}, {row.precision or '?'}, {row.hardware or '?'}, data {row.source}")
-    lines += [f"empty: {row.evidence_gap}"] if row.evidence_gap else []
-    return "\n".join(lines)
 
 
 def selection_rows(selection: Selection | None) -> list[tuple[str, ...]]:

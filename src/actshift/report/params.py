@@ -12,8 +12,6 @@ from actshift.report import names
 from actshift.report.markdown import table as markdown_table
 
 if TYPE_CHECKING:
-    from rich.console import Group
-
     from actshift.estimates.parameters import Count
 
 CAPTION = {"adapter_r64": 0.34, "joint": 0.79, "joint_orth": 0.79, "lora_r16": 0.9}
@@ -68,30 +66,11 @@ def agrees(share: float, printed: float) -> bool | None:
     return bool(abs(share - printed) < 10.0**-digits)
 
 
-def terminal(rows: pd.DataFrame) -> Group:
-    """The table as a rich renderable."""
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in COLUMNS:
-        table.add_column(name, justify="left" if name in ("Model", "Method", "Difference") else "right")
-    for model, block in rows.groupby("model", sort=False):
-        for place, row in enumerate(block.itertuples()):
-            texts = _texts(row)
-            head = names.model(str(model)) if place == 0 else f"{row.total:,}" if place == 1 else ""
-            table.add_row(head, *texts, style="bold" if "≠" in texts[-1] else None)
-        table.add_section()
-    return Group(table, *map(Text, LEGEND), *map(Text, _refusals(rows)))
-
-
 def markdown(rows: pd.DataFrame) -> str:
     """The table as a Markdown page."""
-    lines = [(names.model(str(row.model)), *_texts(row)) for row in rows.itertuples()]
+    lines = [(names.model(str(row.model)), *texts(row)) for row in rows.itertuples()]
     table = markdown_table(COLUMNS, lines, right=COLUMNS[2:5])
-    notes = "\n".join(f"- {note}" for note in (*LEGEND, *_refusals(rows)))
+    notes = "\n".join(f"- {note}" for note in (*LEGEND, *refusals(rows)))
     return f"# Trainable parameters\n\n{table}\n\n{notes}\n"
 
 
@@ -100,7 +79,7 @@ def csv(rows: pd.DataFrame) -> str:
     return rows.to_csv(index=False, lineterminator="\n")
 
 
-def _texts(row: Any) -> tuple[str, ...]:
+def texts(row: Any) -> tuple[str, ...]:
     """One row's cells after the model."""
     if pd.isna(row.trainable):
         return names.method(row.method), "–", "–", _number(row.paper_pct), "does not fit, see below"
@@ -116,7 +95,8 @@ def _number(percent: float) -> str:
     return "" if pd.isna(percent) else f"{percent:.3g}"
 
 
-def _refusals(rows: pd.DataFrame) -> list[str]:
+def refusals(rows: pd.DataFrame) -> list[str]:
+    """A sentence for each method that does not fit a model."""
     refused = rows[rows["trainable"].isna()]
     return [f"{row.method} does not fit {row.model}: {row.refused}." for row in refused.itertuples()]
 

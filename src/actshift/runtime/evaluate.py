@@ -12,21 +12,22 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from actshift.config.identity import counted, identity_of, ignored_keys
+from actshift.config.identity import hashed_part, identity_of, ignored_keys
 from actshift.data.chat import chat_of
 from actshift.data.examples import tokenize
 from actshift.data.splits import Split
 from actshift.errors import ActshiftError
 from actshift.evaluation.answers import choose, predict
 from actshift.evaluation.predictions import Prediction, per_token_metrics, write_predictions
+from actshift.files import write_file
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
 from actshift.observe.progress import Progress
 from actshift.observe.provenance import code_provenance, host, now, peak_memory
 from actshift.runtime.session import Config, Interrupted, Session, set_threads
-from actshift.store.adapter_card import Description, read_description
+from actshift.store.adapter_card import AdapterCard, read_adapter_card
 from actshift.store.adapters import load_adapter
-from actshift.store.records import read_json, write_atomically
+from actshift.store.records import read_json
 from actshift.store.store import Store
 from actshift.tasks import refuse_unscored, task_of
 
@@ -63,7 +64,7 @@ def evaluate(config: Config, *, session: Session | None = None, progress: Progre
     refuse_unscored(config)
     store, session, progress = Store(Path(config["results"])), session or Session(), progress or Progress()
     folder = Path(config["adapter"])
-    description = read_description(folder)
+    description = read_adapter_card(folder)
     description.check(config, where=folder)
     if description.diverged:
         raise ActshiftError(f"the training of the adapter in {folder} diverged: there is nothing to evaluate.")
@@ -119,7 +120,7 @@ def evaluate(config: Config, *, session: Session | None = None, progress: Progre
             "peak_memory_bytes": peak_memory(base.device.type),
         },
     )
-    write_atomically(path, json.dumps(vars(found), sort_keys=True, indent=1, allow_nan=False) + "\n")
+    write_file(path, json.dumps(vars(found), sort_keys=True, indent=1, allow_nan=False) + "\n")
     return found
 
 
@@ -175,7 +176,7 @@ def _counted(config: Config) -> dict[str, Any]:
     own = {name: config[name] for name in ("model", "method", "dataset", "data", "evaluation")}
     protocol = {name: config["protocol"][name] for name in ("name", "chat")}
     precision = {"precision": config["training"]["precision"]}
-    return counted({**own, "protocol": protocol, "training": precision}, ignore=[*_TRAINING, *ignored_keys()])
+    return hashed_part({**own, "protocol": protocol, "training": precision}, ignore=[*_TRAINING, *ignored_keys()])
 
 
 _TRAINING = [f"data.{kind}.{split}" for kind in ("splits", "limit") for split in ("train", "validation")]
@@ -183,7 +184,7 @@ _TRAINING += ["data.overlap"]
 """Keys that a run's identity counts and that the test split does not depend on."""
 
 
-def _trained_on(description: Description) -> dict[str, Any]:
+def _trained_on(description: AdapterCard) -> dict[str, Any]:
     names = ("dataset", "source", "protocol", "precision", "lr", "seed")
     return {
         "model": description.model["name"],

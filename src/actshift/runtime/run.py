@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from actshift.config.composition import cell_of
-from actshift.config.identity import counted, identity_of, ignored_keys
+from actshift.config.identity import hashed_part, identity_of, ignored_keys
 from actshift.config.schema import STAGES
 from actshift.data.chat import template_fingerprint
 from actshift.data.sources import hub_commit, partial_splits
@@ -32,15 +32,13 @@ from actshift.observe.progress import Progress
 from actshift.observe.provenance import code_provenance, host, now, peak_memory
 from actshift.observe.trackers import Tracker, start_tracker
 from actshift.runtime.evaluate import answer
-from actshift.runtime.session import Config, Interrupted, Session, pick_device, set_threads
+from actshift.runtime.session import Config, Session, set_threads
 from actshift.runtime.train import Trained, train_runs, trained
 from actshift.store.adapters import load_adapter
-from actshift.store.locks import Claim
+from actshift.store.locks import RunLock
 from actshift.store.records import Cell, Record
 from actshift.store.store import Store
 from actshift.tasks import refuse_unscored
-
-__all__ = ["Busy", "Config", "Interrupted", "Session", "Trained", "pick_device", "run", "run_together"]
 
 
 class Busy(ActshiftError):
@@ -72,15 +70,15 @@ def run_together(
     store, split = Store(Path(first["results"])), STAGES[first["stage"]]
     named = {identity_of(config, ignore=ignored_keys()): config for config in configs}
     with ExitStack() as stack:
-        claims: dict[str, Claim] = {}
+        locks: dict[str, RunLock] = {}
         for identity in sorted(named):  # in one order for every process, so that none waits for the other
             if store.record(identity, split) is not None:
                 continue
-            claim = store.claim(identity)
-            if claim is None:
+            lock = store.lock(identity)
+            if lock is None:
                 raise Busy(f"run {identity} is being done by another process")
-            claims[identity] = stack.enter_context(claim)
-        # One may have been finished between the look and the claim.
+            locks[identity] = stack.enter_context(lock)
+        # One may have been finished between the look and the lock.
         records = {name: record for name in named if (record := store.record(name, split)) is not None}
         missing = {name: config for name, config in named.items() if name not in records}
         try:
@@ -88,10 +86,10 @@ def run_together(
                 runs = _Runs(missing, split, store, session or Session(), progress or Progress())
                 made = _profiled(runs, store.run_folder(next(iter(missing)))) if first["profile"] else runs.records()
                 for record in made:
-                    store.publish(record, claim=claims[record.identity])
+                    store.publish(record, lock=locks[record.identity])
                     records[record.identity] = record
         except Exception as error:
-            if len(named) == 1 and not claims[next(iter(named))].lost:
+            if len(named) == 1 and not locks[next(iter(named))].lost:
                 store.fail(next(iter(named)), split, traceback.format_exc(), died=_out_of_memory(error))
             raise
     return [records[name] for name in named]
@@ -121,12 +119,14 @@ class _Runs:
         self._store = store
         self._session = session
         self._progress = progress
-        self._any = next(iter(configs.values()))
+        self._shared_config = next(iter(configs.values()))
 
     def records(self) -> list[Record]:
-        set_threads(self._any["hardware"])
-        scored = self._session.split(self._any, self._split)  # before the model: a missing file should cost seconds
-        base = self._session.base(self._any)
+        set_threads(self._shared_config["hardware"])
+        scored = self._session.split(
+            self._shared_config, self._split
+        )  # before the model: a missing file should cost seconds
+        base = self._session.base(self._shared_config)
         trackers = {
             name: start_tracker(config, identity=name, folder=self._store.run_folder(name))
             for name, config in self._configs.items()
@@ -185,12 +185,12 @@ class _Runs:
             load_adapter(self._store.run_folder(name) / "adapter", config=config)
             for name, config in zip(sound, configs, strict=True)
         ]
-        adaptation = attach(base, config=self._any["method"], seeds=[config["seed"] for config in configs])
+        adaptation = attach(base, config=self._shared_config["method"], seeds=[config["seed"] for config in configs])
         try:
             for replica, adapter in enumerate(adapters):
                 adaptation.load_state_dict(adapter.state, replica)
             answers = answer(
-                self._any,
+                self._shared_config,
                 base,
                 adaptation,
                 split=split,
@@ -216,7 +216,7 @@ class _Runs:
             cell=Cell(*cell_of(config)),
             lr=config["lr"],
             seed=config["seed"],
-            config=counted(config, ignore=ignored_keys()),
+            config=hashed_part(config, ignore=ignored_keys()),
             metrics=_metrics(predictions, rows=len(split.rows), trained=facts),
             provenance={
                 **code_provenance(),

@@ -21,7 +21,7 @@ from actshift.observe.progress import Progress
 from actshift.observe.provenance import peak_memory, reset_peak_memory
 from actshift.observe.trackers import Tracker
 from actshift.runtime.session import Config, Interrupted, Session
-from actshift.store.adapter_card import DESCRIPTION
+from actshift.store.adapter_card import ADAPTER_CARD
 from actshift.store.adapters import save_adapter
 from actshift.store.store import Store
 from actshift.tasks import task_of
@@ -69,7 +69,7 @@ class Trained:
 def trained(folder: Path) -> Trained | None:
     """What a run's folder holds of a finished training, or None where it holds none."""
     facts = read_facts(folder / "adapter")
-    return None if facts is None or not (folder / "adapter" / DESCRIPTION).exists() else Trained(**facts["trained"])
+    return None if facts is None or not (folder / "adapter" / ADAPTER_CARD).exists() else Trained(**facts["trained"])
 
 
 def train_runs(

@@ -10,23 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actshift.config.composition import check_names, compose, groups
-from actshift.config.identity import changed_keys, counted, ignored_keys
+from actshift.config.identity import changed_keys, hashed_part, ignored_keys
 from actshift.config.schema import EVALUATE
 from actshift.errors import ActshiftError
 from actshift.store.records import IDENTITY, read_json
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    pass
 
 SCHEMA = 1
-DESCRIPTION = "actshift.json"
+ADAPTER_CARD = "actshift.json"
 TENSORS = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
 """The last two are peft's names, which every method's adapter bears as far as it has such a file."""
 
 
 @dataclass(frozen=True)
-class Description:
+class AdapterCard:
     """An adapter: which run trained it, how its method is attached, and over which base model.
 
     `model` and `method` are the resolved config groups, `model_type` and `commit` what the loaded base model said of
@@ -51,7 +51,7 @@ class Description:
     schema: int = SCHEMA
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], **facts: Any) -> Description:
+    def of(cls, config: Mapping[str, Any], **facts: Any) -> AdapterCard:
         """The description of what a resolved run config trains; `facts` are the fields that no config holds."""
         return cls(
             model=config["model"],
@@ -77,7 +77,7 @@ class Description:
         """
         for group, what in (("model", "over another base model"), ("method", "by another method")):
             own, asked = (
-                counted({group: each}, ignore=ignored_keys()) for each in (getattr(self, group), config[group])
+                hashed_part({group: each}, ignore=ignored_keys()) for each in (getattr(self, group), config[group])
             )
             if changed := changed_keys(own, asked):
                 raise ActshiftError(
@@ -87,12 +87,12 @@ class Description:
                 )
 
 
-def read_description(folder: Path) -> Description:
+def read_adapter_card(folder: Path) -> AdapterCard:
     """The description of the adapter in a folder.
 
     Errors: no such folder, an adapter of another program or of a newer version, a torn or incomplete description.
     """
-    path = folder / DESCRIPTION
+    path = folder / ADAPTER_CARD
     if not path.is_file():
         raise ActshiftError(_absent(folder))
     data = read_json(path)
@@ -102,7 +102,7 @@ def read_description(folder: Path) -> Description:
             f"{path} has schema {schema}, written by actshift {data.get('actshift', '(unknown)')}; this is actshift "
             f"{version('actshift')}, which reads schema {SCHEMA}. Update actshift to use this adapter."
         )
-    names = {field.name for field in fields(Description)}
+    names = {field.name for field in fields(AdapterCard)}
     if schema != SCHEMA or data.keys() != names:
         keys = set(data) if isinstance(data, dict) else set()
         raise ActshiftError(
@@ -111,35 +111,16 @@ def read_description(folder: Path) -> Description:
         )
     if not isinstance(data["identity"], str) or not IDENTITY.fullmatch(data["identity"]):
         raise ActshiftError(f"{path}: identity = {data['identity']!r} is not a run's identity. Restore the file.")
-    return Description(**data)
+    return AdapterCard(**data)
 
 
-def adapters_in(results: Path) -> Iterator[tuple[Path, Description | ActshiftError]]:
+def adapters_in(results: Path) -> Iterator[tuple[Path, AdapterCard | ActshiftError]]:
     """The adapter folders of a results folder, each with its description or with what is wrong with it."""
     for folder in sorted(results.glob("runs/*/adapter")):
         try:
-            yield folder, read_description(folder)
+            yield folder, read_adapter_card(folder)
         except ActshiftError as error:
             yield folder, error
-
-
-def table(found: Sequence[tuple[Path, Description | ActshiftError]]) -> Table:
-    """The adapters that can be read, as a rich table."""
-    from rich import box
-    from rich.table import Table
-
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("Adapter", "Model", "Method", "Data set", "Protocol", "Lr", "Seed", "Trained", "MB", ""):
-        shown.add_column(name, justify="right" if name in ("Lr", "Seed", "Trained", "MB") else "left")
-    for folder, one in sorted(((f, d) for f, d in found if isinstance(d, Description)), key=_order):
-        shown.add_row(
-            one.identity,
-            *(one.model["name"], one.method["name"], f"{one.dataset} ({one.source})", one.protocol),
-            *(f"{one.lr:g}", str(one.seed), f"{one.trainable_parameters:,}"),
-            f"{(folder / TENSORS).stat().st_size / 1e6:.1f}" if (folder / TENSORS).exists() else "gone",
-            "diverged" if one.diverged else "",
-        )
-    return shown
 
 
 def compose_request(overrides: Sequence[str]) -> dict[str, Any]:
@@ -151,7 +132,7 @@ def compose_request(overrides: Sequence[str]) -> dict[str, Any]:
     given = _given(overrides)
     if given.get("stage") != EVALUATE or not given.get("adapter"):
         return compose(overrides)
-    description = read_description(Path(str(given["adapter"])))
+    description = read_adapter_card(Path(str(given["adapter"])))
     known = groups()
     names = {group: getattr(description, group) for group in ("model", "method", "dataset", "protocol")}
     names |= {group: names[group]["name"] for group in ("model", "method")}
@@ -176,19 +157,14 @@ def _given(overrides: Sequence[str]) -> dict[str, Any]:
     return {one.key_or_group: getattr(one.value(), "text", one.value()) for one in parsed}
 
 
-def _order(entry: tuple[Path, Description]) -> tuple[Any, ...]:
-    one = entry[1]
-    return one.model["name"], one.method["name"], one.dataset, one.protocol, one.lr, one.seed, one.identity
-
-
 def _absent(folder: Path) -> str:
     if not folder.is_dir():
         return f"there is no adapter folder {folder}. `actshift adapters` lists those of a results folder."
-    if (folder / "adapter" / DESCRIPTION).is_file():
+    if (folder / "adapter" / ADAPTER_CARD).is_file():
         return f"{folder} is a run's folder: its adapter is {folder / 'adapter'}."
     if (folder / PEFT_CONFIG).is_file():
         return (
-            f"{folder} holds an adapter of peft's that actshift did not train: it has no {DESCRIPTION}. "
+            f"{folder} holds an adapter of peft's that actshift did not train: it has no {ADAPTER_CARD}. "
             "Load it with peft.PeftModel.from_pretrained."
         )
-    return f"{folder} holds no adapter: it has no {DESCRIPTION}. `actshift adapters` lists those of a results folder."
+    return f"{folder} holds no adapter: it has no {ADAPTER_CARD}. `actshift adapters` lists those of a results folder."

@@ -23,13 +23,14 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from actshift.errors import ActshiftError
+from actshift.files import new_folder, write_file
 from actshift.methods import attach
 from actshift.methods.base import Adaptation
 from actshift.models.arguments import cache_argument, passed_cache
 from actshift.models.loading import Base
+from actshift.models.packing.forward_pass import ForwardPass
 from actshift.models.sites import Sites
-from actshift.store.adapter_card import DESCRIPTION, PEFT_CONFIG, TENSORS, Description, read_description
-from actshift.training.checkpoints import new_folder
+from actshift.store.adapter_card import ADAPTER_CARD, PEFT_CONFIG, TENSORS, AdapterCard, read_adapter_card
 
 FACTS = "facts.json"
 PEFT_NAMES = "base_model.model."
@@ -41,7 +42,7 @@ class Adapter:
     """A saved adapter: what it says of itself, and its tensors by our names."""
 
     folder: Path
-    description: Description
+    description: AdapterCard
     state: dict[str, torch.Tensor]
 
     def attach(self, base: Base) -> Adaptation:
@@ -93,10 +94,10 @@ def save_adapter(
     with new_folder(folder) as partial:
         if config["method"]["kind"] == "lora":
             state = {f"{PEFT_NAMES}{name}": tensor for name, tensor in state.items()}
-            (partial / PEFT_CONFIG).write_text(_peft_config(base, config["model"]), encoding="utf-8")
+            write_file(partial / PEFT_CONFIG, _peft_config(base, config["model"]))
         whole = {name: tensor.contiguous() for name, tensor in state.items()}
         save_file(whole, partial / TENSORS, metadata={"format": "pt"})
-        description = Description.of(
+        description = AdapterCard.of(
             config,
             model_type=base.model.config.model_type,
             commit=getattr(base.model.config, "_commit_hash", None),
@@ -104,17 +105,17 @@ def save_adapter(
             sha256=_sha256(partial / TENSORS),
             **said,
         )
-        (partial / DESCRIPTION).write_text(description.to_json(), encoding="utf-8")
-        (partial / FACTS).write_text(json.dumps(facts), encoding="utf-8")
+        write_file(partial / ADAPTER_CARD, description.to_json())
+        write_file(partial / FACTS, json.dumps(facts))
 
 
 def load_adapter(folder: str | Path, *, config: Mapping[str, Any] | None = None) -> Adapter:
     """The adapter in a folder, refused where it is not the one of a resolved config's base model and method.
 
-    Errors: what `read_description` refuses; the keys in which `config` differs; tensors that are gone or altered.
+    Errors: what `read_adapter_card` refuses; the keys in which `config` differs; tensors that are gone or altered.
     """
     folder = Path(folder)
-    description = read_description(folder)
+    description = read_adapter_card(folder)
     if config is not None:
         description.check(config, where=folder)
     path = folder / TENSORS
@@ -122,7 +123,7 @@ def load_adapter(folder: str | Path, *, config: Mapping[str, Any] | None = None)
         raise ActshiftError(f"{path} is gone. Restore the file, or delete the folder and train again.")
     if _sha256(path) != description.sha256:
         raise ActshiftError(
-            f"{path} is torn or altered: its checksum is not the one in {DESCRIPTION}. "
+            f"{path} is torn or altered: its checksum is not the one in {ADAPTER_CARD}. "
             "Restore the file, or delete the folder and train again."
         )
     try:
@@ -174,7 +175,7 @@ def _observing(model: PreTrainedModel, adaptation: Adaptation) -> RemovableHandl
     signature = inspect.signature(model.forward)
 
     def before(_: torch.nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
-        adaptation.observe(_prompt(signature.bind_partial(*positional, **named).arguments))
+        adaptation.begin_pass(ForwardPass(_prompt(signature.bind_partial(*positional, **named).arguments)))
 
     return model.register_forward_pre_hook(before, with_kwargs=True)
 

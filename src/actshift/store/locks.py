@@ -23,12 +23,12 @@ from types import TracebackType
 NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 GENERATION = re.compile(r"(\d{6})\.json")
 BEATS = 6  # heartbeats within one expiry
-WATCH = 3  # a claim that looks stale is watched for expiry / WATCH: two heartbeats
+WATCH = 3  # a lock that looks stale is watched for expiry / WATCH: two heartbeats
 
 
 @dataclass(frozen=True)
 class Owner:
-    """The process that holds a claim. `started` (clock ticks since boot) tells it from others of its pid."""
+    """The process that holds a lock. `started` (clock ticks since boot) tells it from others of its pid."""
 
     host: str
     boot_id: str | None
@@ -93,10 +93,10 @@ class Clock:
             finally:
                 path.unlink(missing_ok=True)
         except OSError:
-            return None  # a reader without write access, or a full disk: then no claim is judged stale
+            return None  # a reader without write access, or a full disk: then no lock is judged stale
 
 
-class Claim:
+class RunLock:
     """The right to work on one run, kept by a heartbeat until it is released or lost. Use it in a `with`."""
 
     def __init__(self, path: Path, *, identity: str, generation: int, expiry: float) -> None:
@@ -106,9 +106,7 @@ class Claim:
         self._next = path.with_name(f"{generation + 1:06d}.json")
         self._superseded = False
         self._ended = threading.Event()
-        self._thread = threading.Thread(
-            target=self._beat, args=(expiry / BEATS,), daemon=True, name=f"claim-{identity}"
-        )
+        self._thread = threading.Thread(target=self._beat, args=(expiry / BEATS,), daemon=True, name=f"lock-{identity}")
         self._thread.start()
 
     @property
@@ -134,7 +132,7 @@ class Claim:
             except OSError:
                 continue  # a server that does not answer now may answer at the next beat
 
-    def __enter__(self) -> Claim:
+    def __enter__(self) -> RunLock:
         return self
 
     def __exit__(
@@ -143,10 +141,10 @@ class Claim:
         self.release()
 
 
-class Claims:
+class RunLocks:
     """The claims of all runs under one folder, as this process sees them.
 
-    A claim is stale when its owner was on this machine and that process is gone, at once; an owner that runs here
+    A lock is stale when its owner was on this machine and that process is gone, at once; an owner that runs here
     is never stale, however long the machine slept. Any other owner is stale when the heartbeat is older than
     `expiry` seconds by the file system's own stamps and then stays still while it is watched for a third of that.
     The watching makes the rule safe where stamps come from each client's clock instead of the server's.
@@ -168,10 +166,10 @@ class Claims:
         path = self._current(identity)
         return path is not None and not _exists(path.with_suffix(".released")) and self._looks_stale(path)
 
-    def acquire(self, identity: str) -> Claim | None:
-        """The claim on a run, or None where another process has it or won the race for it.
+    def acquire(self, identity: str) -> RunLock | None:
+        """The lock on a run, or None where another process has it or won the race for it.
 
-        Waits only where the claim of another machine looks stale: a third of the expiry, less what it was already
+        Waits only where the lock of another machine looks stale: a third of the expiry, less what it was already
         under watch.
         """
         path = self._current(identity)
@@ -186,7 +184,7 @@ class Claims:
             _create(path, json.dumps(asdict(Owner.here())))
         except FileExistsError:
             return None
-        return Claim(path, identity=identity, generation=generation, expiry=self.expiry)
+        return RunLock(path, identity=identity, generation=generation, expiry=self.expiry)
 
     def _folder(self, identity: str) -> Path:
         return self.folder / identity / "claims"
@@ -254,7 +252,7 @@ def _write_new(path: Path, text: str) -> None:
 
 
 def _read(path: Path) -> tuple[Owner | None, int]:
-    """The owner in a claim's file (None if half-written) and the heartbeat in nanoseconds.
+    """The owner in a lock's file (None if half-written) and the heartbeat in nanoseconds.
 
     The heartbeat is read through an open file: opening makes a network file system ask its server.
     """

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from actshift.errors import ActshiftError
+from actshift.files import write_file
 
 SCHEMA = 1
 SPLITS = ("validation", "test")
@@ -86,7 +85,7 @@ def write_record(path: Path, record: Record) -> None:
     """Write a record so that it is there whole or not at all; `path` must bear the record's own name."""
     if path.name != record.file_name:
         raise ActshiftError(f"the record {record.file_name} cannot be written as {path}")
-    write_atomically(path, json.dumps(record.to_json(), sort_keys=True, indent=1, allow_nan=False) + "\n")
+    write_file(path, json.dumps(record.to_json(), sort_keys=True, indent=1, allow_nan=False) + "\n")
 
 
 def read_record(path: Path) -> Record:
@@ -119,44 +118,12 @@ def read_records(folder: Path, *, split: str | None = None) -> list[Record]:
     return sorted(records, key=lambda record: (record.cell, record.lr, record.seed, record.split, record.identity))
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text` in one step that a kill or a power cut cannot halve.
-
-    A temporary file in the same folder (hidden, of a name that no other writer has) is written, forced to disk and
-    renamed. Its mode follows the umask, so that colleagues on a shared file system can read it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
 def read_json(path: Path) -> Any:
     """The JSON value of a file, or ActshiftError naming the file where it is not whole, strict JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
     except ValueError as error:
         raise ActshiftError(f"{path} is torn or not JSON ({error}): restore the file or delete it") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # Some network file systems cannot sync a folder; there the server's rename is all the promise there is.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _check(data: Any, *, where: object) -> None:

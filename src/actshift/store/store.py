@@ -10,17 +10,9 @@ from typing import Any
 
 from actshift.config.identity import identity_of
 from actshift.errors import ActshiftError
-from actshift.store.locks import Claim, Claims
-from actshift.store.records import (
-    IDENTITY,
-    SPLITS,
-    Record,
-    read_json,
-    read_record,
-    read_records,
-    write_atomically,
-    write_record,
-)
+from actshift.files import write_file
+from actshift.store.locks import RunLock, RunLocks
+from actshift.store.records import IDENTITY, SPLITS, Record, read_json, read_record, read_records, write_record
 
 SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -29,15 +21,15 @@ class Store:
     """The results folder. Any number of processes on any number of machines may use one at the same time.
 
     `records/`, `manifests/`, `selected/` and `tables/` are small and worth committing; `runs/` holds what belongs to
-    one run (adapter, curves, predictions, claims, its failure) and `cache/` what can be made again. `expiry` is the
-    number of seconds after which a silent owner on another machine has lost its claim.
+    one run (adapter, curves, predictions, locks, its failure) and `cache/` what can be made again. `expiry` is the
+    number of seconds after which a silent owner on another machine has lost its lock.
     """
 
     def __init__(self, root: Path | str, *, expiry: float = 120.0) -> None:
         if not expiry > 0:
-            raise ActshiftError(f"a claim's expiry must be a positive number of seconds, got {expiry}")
+            raise ActshiftError(f"a lock's expiry must be a positive number of seconds, got {expiry}")
         self.root = Path(root)
-        self._claims = Claims(self.root / "runs", expiry=expiry)
+        self._locks = RunLocks(self.root / "runs", expiry=expiry)
 
     @property
     def tables(self) -> Path:
@@ -63,12 +55,12 @@ class Store:
     def state(self, identity: str, split: str) -> str:
         """ "done", "running", "failed" or "missing", from files alone and without waiting.
 
-        "running" is an estimate: somebody seems to have the claim, for whichever split. `claim` is the proof.
+        "running" is an estimate: somebody seems to have the lock, for whichever split. `lock` is the proof.
         """
         record = self.record_path(identity, split)
         if record.exists():
             return "done"
-        if self._claims.held(identity):
+        if self._locks.held(identity):
             return "running"
         # An owner publishes before it lets go, so a record can have come between the two looks.
         if record.exists():
@@ -77,26 +69,26 @@ class Store:
 
     def stale(self, identity: str) -> bool:
         """Whether a run was claimed by a process that neither finished it nor gave it back, and is silent now."""
-        return self._claims.abandoned(identity)
+        return self._locks.abandoned(identity)
 
-    def claim(self, identity: str) -> Claim | None:
+    def lock(self, identity: str) -> RunLock | None:
         """The exclusive right to work on a run, or None where another process has it.
 
         Look at the state again after winning: the record may have appeared meanwhile. Waits (a third of the expiry
         at most) only where the owner is on another machine and seems to be dead.
         """
-        return self._claims.acquire(_identity(identity))
+        return self._locks.acquire(_identity(identity))
 
-    def publish(self, record: Record, *, claim: Claim | None = None) -> bool:
+    def publish(self, record: Record, *, lock: RunLock | None = None) -> bool:
         """Write the record that makes a run done; False where one is there already, which stays.
 
-        Raises ActshiftError where the record's config is not the run that its identity says, or the claim was lost.
+        Raises ActshiftError where the record's config is not the run that its identity says, or the lock was lost.
         """
         _check_content(record)
-        if claim is not None and (claim.lost or claim.identity != record.identity):
+        if lock is not None and (lock.lost or lock.identity != record.identity):
             raise ActshiftError(
-                f"the claim on run {claim.identity} was lost to another process, which makes the record; "
-                "nothing was written. A machine that stalls longer than the claim's expiry loses its runs."
+                f"the lock on run {lock.identity} was lost to another process, which makes the record; "
+                "nothing was written. A machine that stalls longer than the lock's expiry loses its runs."
             )
         path = self.record_path(record.identity, record.split)
         fresh = not path.exists()
@@ -164,7 +156,7 @@ class Store:
         return note
 
     def _write_failure(self, identity: str, split: str, note: dict[str, Any]) -> None:
-        write_atomically(self._failure_path(identity, split), json.dumps(note, sort_keys=True, indent=1) + "\n")
+        write_file(self._failure_path(identity, split), json.dumps(note, sort_keys=True, indent=1) + "\n")
 
 
 def _check_content(record: Record) -> None:

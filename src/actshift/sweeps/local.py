@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TextIO
 
 from actshift.observe.progress import duration
-from actshift.planning.expand import Manifest, Run
+from actshift.planning.manifests import Manifest, Run
 from actshift.store.store import Store
 from actshift.sweeps.worker import Event, retry_smaller, serve
 
@@ -26,7 +26,7 @@ POLL_SECONDS = 1.0
 
 
 @dataclass
-class _Hand:
+class _WorkerHandle:
     """One worker process as its launcher sees it."""
 
     process: SpawnProcess
@@ -43,7 +43,7 @@ class LocalEngine:
         self._workers = workers
         self._overrides = list(overrides)
         self._stream = stream or sys.stdout
-        self._hands: list[_Hand] = []
+        self._hands: list[_WorkerHandle] = []
 
     def __enter__(self) -> LocalEngine:
         return self
@@ -67,7 +67,7 @@ class LocalEngine:
         Runs that other launchers hold are waited for. A worker that dies takes down the run it was at, which is noted
         as failed, and is replaced.
         """
-        self._progress = _Progress(manifest, states=self._states(manifest), stream=self._stream)
+        self._progress = _SweepProgress(manifest, states=self._states(manifest), stream=self._stream)
         path = self._store.manifest_path(manifest.sweep, manifest.stage)
         while True:
             states = Counter(self._states(manifest))
@@ -92,23 +92,23 @@ class LocalEngine:
             for ready in wait([hand.pipe for hand in self._hands if not hand.idle]):
                 hand = next(hand for hand in self._hands if hand.pipe is ready)
                 try:
-                    self._hear(hand, hand.pipe.recv())
+                    self._on_event(hand, hand.pipe.recv())
                 except EOFError:
-                    self._bury(hand)
+                    self._on_worker_death(hand)
 
-    def _start(self) -> _Hand:
+    def _start(self) -> _WorkerHandle:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=serve, args=(theirs, str(self._store.root), self._overrides), daemon=True)
         process.start()
         theirs.close()
-        return _Hand(process, ours)
+        return _WorkerHandle(process, ours)
 
-    def _hear(self, hand: _Hand, event: Event) -> None:
+    def _on_event(self, hand: _WorkerHandle, event: Event) -> None:
         hand.run, hand.idle = event.run if event.kind == "started" else None, event.kind == "idle"
         self._progress.hear(event)
 
-    def _bury(self, hand: _Hand) -> None:
+    def _on_worker_death(self, hand: _WorkerHandle) -> None:
         """A worker died: its run failed, or is tried again once, and the next round starts another in its place."""
         hand.process.join()
         self._hands.remove(hand)
@@ -119,7 +119,7 @@ class LocalEngine:
             self._progress.hear(Event("again" if again else "failed", hand.run, error=error))
 
 
-class _Progress:
+class _SweepProgress:
     """A line for each run that ends, with the rate and the remaining time of the whole manifest."""
 
     def __init__(self, manifest: Manifest, *, states: list[str], stream: TextIO) -> None:

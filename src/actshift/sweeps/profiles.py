@@ -13,7 +13,7 @@ TIME = re.compile(r"(?:(\d+)-)?(\d{1,2}):(\d{2}):(\d{2})")
 
 
 @dataclass(frozen=True)
-class Profile:
+class ClusterProfile:
     """How jobs ask for a node. A field that is null leaves its option of sbatch out."""
 
     name: str
@@ -50,7 +50,7 @@ class Profile:
         return [f"--{name}={value}" for name, value in given.items() if value is not None]
 
 
-def read_profiles(folder: Path) -> dict[str, Profile]:
+def read_profiles(folder: Path) -> dict[str, ClusterProfile]:
     """The profiles of a folder by name. Errors: none there, a key that is missing or not known, an impossible value."""
     files = sorted(folder.glob("*.yaml"))
     if not files:
@@ -58,7 +58,7 @@ def read_profiles(folder: Path) -> dict[str, Profile]:
     return {file.stem: _read(file) for file in files}
 
 
-def profile_of(scale: str, profiles: dict[str, Profile], *, chosen: str | None) -> Profile:
+def profile_of(scale: str, profiles: dict[str, ClusterProfile], *, chosen: str | None) -> ClusterProfile:
     """The chosen profile, or the first that lists a model's scale. Errors: none does."""
     if chosen is not None:
         if chosen not in profiles:
@@ -73,14 +73,14 @@ def profile_of(scale: str, profiles: dict[str, Profile], *, chosen: str | None) 
     )
 
 
-def _read(file: Path) -> Profile:
+def _read(file: Path) -> ClusterProfile:
     import yaml
 
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ActshiftError(f"{file} is not YAML: {error}") from error
-    wanted = [entry.name for entry in fields(Profile) if entry.name != "name"]
+    wanted = [entry.name for entry in fields(ClusterProfile) if entry.name != "name"]
     if not isinstance(data, dict):
         raise ActshiftError(f"{file} must hold the keys {', '.join(wanted)}")
     for key in data:
@@ -92,7 +92,7 @@ def _read(file: Path) -> Profile:
         raise ActshiftError(f"{file}: time = {data['time']!r} must be 'hours:minutes:seconds', quoted")
     _check_numbers(data, file=file, names=("cpus", "warning_seconds", "throttle"))
     _check_texts(data, file=file, names=("partition", "account", "qos", "constraint", "gres", "memory"))
-    return Profile(name=file.stem, **data | {"scales": tuple(data["scales"])})
+    return ClusterProfile(name=file.stem, **data | {"scales": tuple(data["scales"])})
 
 
 def _check_numbers(data: dict[str, object], *, file: Path, names: Iterable[str]) -> None:

@@ -7,7 +7,6 @@ decides what is done: tasks claim runs as every worker does, so jobs may be subm
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -17,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from actshift.errors import ActshiftError
+from actshift.files import append_line, write_new_file
 from actshift.planning.manifests import Manifest
 from actshift.store.store import Store
-from actshift.sweeps.profiles import Profile
+from actshift.sweeps.profiles import ClusterProfile
 
 FILL = 0.7
 """The share of a profile's time limit that a task is packed up to: estimates err, and a requeue costs a start."""
@@ -53,7 +53,7 @@ class Job:
     """One call of sbatch. `after` names the jobs, by their place in the list, that must have ended before."""
 
     name: str
-    profile: Profile
+    profile: ClusterProfile
     arguments: tuple[str, ...]
     tasks: int = 0
     """Tasks of an array; 0 is a job without an array and without a GPU."""
@@ -75,12 +75,12 @@ class Job:
         return ["sbatch", "--parsable", *options, str(script), sys.executable, *self.arguments]
 
 
-def pack(work: Iterable[Work], profiles: Mapping[str, Profile]) -> list[tuple[Profile, list[Work]]]:
+def pack(work: Iterable[Work], profiles: Mapping[str, ClusterProfile]) -> list[tuple[ClusterProfile, list[Work]]]:
     """Tasks of one model and profile each, filled in order up to `FILL` of the time limit (one run at least)."""
     by_model: dict[str, list[Work]] = defaultdict(list)
     for each in work:
         by_model[each.model].append(each)
-    tasks: list[tuple[Profile, list[Work]]] = []
+    tasks: list[tuple[ClusterProfile, list[Work]]] = []
     for model, runs in by_model.items():
         room = FILL * profiles[model].seconds
         spent = 0.0
@@ -93,7 +93,9 @@ def pack(work: Iterable[Work], profiles: Mapping[str, Profile]) -> list[tuple[Pr
     return tasks
 
 
-def arrays(tasks: Sequence[tuple[Profile, list[Work]]], *, name: str, file: Path, size: int, **order: Any) -> list[Job]:
+def arrays(
+    tasks: Sequence[tuple[ClusterProfile, list[Work]]], *, name: str, file: Path, size: int, **order: Any
+) -> list[Job]:
     """The array jobs of some tasks, none larger than the site's `size`; tasks of one profile must stand together."""
     jobs, start = [], 0
     while start < len(tasks):
@@ -107,7 +109,11 @@ def arrays(tasks: Sequence[tuple[Profile, list[Work]]], *, name: str, file: Path
 
 
 def write_tasks(
-    store: Store, manifest: Manifest, stage: str, tasks: Sequence[tuple[Profile, list[Work]]], overrides: Sequence[str]
+    store: Store,
+    manifest: Manifest,
+    stage: str,
+    tasks: Sequence[tuple[ClusterProfile, list[Work]]],
+    overrides: Sequence[str],
 ) -> Path:
     """Write a submission's tasks as JSON Lines under a number of its own: a header, then a line a task."""
     head = {"sweep": manifest.sweep, "stage": stage, "results": str(store.root.resolve()), "overrides": list(overrides)}
@@ -116,18 +122,10 @@ def write_tasks(
     ]
     text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)
     folder = jobs_folder(store, manifest.sweep)
-    folder.mkdir(parents=True, exist_ok=True)
     number = len(list(folder.glob(f"{stage}-*.jsonl")))
-    while True:
-        path = folder / f"{stage}-{number:04d}.jsonl"
-        try:
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-        except FileExistsError:
-            number += 1
-            continue
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-        return path
+    while not write_new_file(path := folder / f"{stage}-{number:04d}.jsonl", text):
+        number += 1
+    return path
 
 
 def read_tasks(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -159,8 +157,7 @@ def submit(jobs: Sequence[Job], *, store: Store, sweep: str, script: Path, say: 
         number = _call(job.command(script=script, logs=logs, ids=ids)).split(";")[0].strip()
         ids.append(number)
         note = {"job": number, "name": job.name, "arguments": list(job.arguments), "tasks": job.tasks}
-        with (folder / "jobs.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(note, sort_keys=True) + "\n")
+        append_line(folder / "jobs.jsonl", json.dumps(note, sort_keys=True))
         say(f"{number}: {job.name}, {job.profile.name}" + (f", {job.tasks} tasks" if job.tasks else ""))
     return ids
 

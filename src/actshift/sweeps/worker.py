@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from actshift.planning.expand import Manifest, Run, read_manifest, verify
+from actshift.planning.manifests import Manifest, Run, read_manifest, verify
 from actshift.store.records import Cell
 from actshift.store.store import Store
 
@@ -57,7 +57,7 @@ class Worker:
         tell: Callable[[Event], None],
         stop: threading.Event | None = None,
     ) -> None:
-        from actshift.runtime.run import Session
+        from actshift.runtime.session import Session
 
         self._store = Store(results)
         self._overrides = [*overrides, f"results={_quoted(str(results))}"]
@@ -118,7 +118,8 @@ class Worker:
         return True
 
     def _do(self, runs: Sequence[Run], manifest: Manifest, *, micro_batch: int | None = None) -> None:
-        from actshift.runtime.run import Interrupted, run_together
+        from actshift.runtime.run import run_together
+        from actshift.runtime.session import Interrupted
 
         started = time.monotonic()
         self._tell(Event("started", runs[0]))

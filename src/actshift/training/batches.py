@@ -16,7 +16,9 @@ from transformers import PreTrainedModel
 from actshift.data.examples import Example
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
-from actshift.models.packing import Packing, common_prefix, pack, packed_hidden
+from actshift.models.packing.forward_pass import ForwardPass
+from actshift.models.packing.last_layer import packed_hidden
+from actshift.models.packing.layout import PackedLayout, common_prefix, pack
 
 
 @dataclass(frozen=True)
@@ -95,24 +97,24 @@ def answer_losses(base: Base, adaptation: Adaptation, batch: Batch) -> torch.Ten
     return loss_B.unflatten(0, (adaptation.replicas, -1))
 
 
-def pack_batch(adaptation: Adaptation, batch: Batch) -> Packing:
+def pack_batch(adaptation: Adaptation, batch: Batch) -> PackedLayout:
     """The packing of a batch for the pass to come, which the method is told of; blocks of rows go by replica.
 
     What all rows of a replica begin with is computed once, as far as the method changes it alike in all of them.
     """
     replicas = adaptation.replicas
     prefix = common_prefix([example.ids for example in batch.examples], replicas=replicas)
-    shared = min(prefix, adaptation.alike(batch.prompt_BT))
+    shared = min(prefix, adaptation.shared_prefix_length(batch.prompt_BT))
     packing = pack(batch.lengths, firsts=batch.firsts, replicas=replicas, shared=shared, device=batch.ids_BT.device)
-    adaptation.observe(batch.prompt_BT, packing)
+    adaptation.begin_pass(ForwardPass(batch.prompt_BT, packing))
     return packing
 
 
-def row_losses(base: Base, batch: Batch, packing: Packing) -> torch.Tensor:
+def row_losses(base: Base, batch: Batch, packing: PackedLayout) -> torch.Tensor:
     """loss_B of rows packed so. The output head is applied at the positions that predict an answer token alone."""
     hidden_AND = packed_hidden(base, batch.ids_BT, packing, use_cache=False)
     predicts_BT = batch.answer_BT[:, 1:]
-    logits_NV = head(base.model, hidden_AND.flatten(0, 1)[packing.place_BT[:, :-1][predicts_BT]])
+    logits_NV = head(base.model, hidden_AND.flatten(0, 1)[packing.packed_index_BT[:, :-1][predicts_BT]])
     losses_N = cross_entropy(logits_NV, batch.ids_BT[:, 1:][predicts_BT], reduction="none")
     return torch.stack([row.sum() for row in losses_N.split(predicts_BT.sum(1).tolist())])
 

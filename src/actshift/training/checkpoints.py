@@ -1,44 +1,23 @@
 """Folders that are complete or do not exist: mid-run checkpoints and trained adapters.
 
-Everything is safetensors and JSON. A folder is filled under a temporary name, flushed to disk, then renamed.
+Everything is safetensors and JSON (see `actshift.files.new_folder`).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from actshift.files import new_folder, write_file
 from actshift.methods.base import Adaptation
-
-
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to be filled in a `with`, which takes its place at `path`, flushed, once the block ends without error.
-
-    An older folder of that name is replaced.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.parent / f".{path.name}.{uuid4().hex}"
-    partial.mkdir()
-    yield partial
-    for file in [*partial.iterdir(), partial]:
-        _flush(file)
-    if path.exists():
-        # A reader that comes now sees no folder, which is a state it knows.
-        shutil.rmtree(path)
-    partial.rename(path)
-    _flush(path.parent)
 
 
 def write_folder(path: Path, *, tensors: Mapping[str, Mapping[str, torch.Tensor]], facts: Mapping[str, Any]) -> None:
@@ -46,7 +25,7 @@ def write_folder(path: Path, *, tensors: Mapping[str, Mapping[str, torch.Tensor]
     with new_folder(path) as partial:
         for name, group in tensors.items():
             save_file({key: tensor.contiguous() for key, tensor in group.items()}, partial / f"{name}.safetensors")
-        (partial / "facts.json").write_text(json.dumps(facts))
+        write_file(partial / "facts.json", json.dumps(facts))
 
 
 def read_facts(path: Path) -> dict[str, Any] | None:
@@ -62,14 +41,6 @@ def read_tensors(path: Path, name: str) -> dict[str, torch.Tensor]:
     """One group of tensors of a folder."""
     tensors: dict[str, torch.Tensor] = load_file(path / f"{name}.safetensors")
     return tensors
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 _GROUPS = ("adapter", "optimizer", "random")

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, get_scheduler
 from actshift.data.examples import Example, Rows
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
-from actshift.models.packing import packed_passes
+from actshift.models.packing.last_layer import packed_passes
 from actshift.observe import profiling
 from actshift.observe.profiling import phase
 from actshift.training.batches import (
@@ -32,7 +32,7 @@ from actshift.training.optimizers import build_optimizer
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 """Our names of the schedules: transformers' names. All of them warm up linearly."""
 
-Progress = Callable[[int, int, Sequence["Curves"]], None]
+StepCallback = Callable[[int, int, Sequence["Curves"]], None]
 """Called after each step with the steps done, the steps planned, and the curves so far of each replica."""
 
 
@@ -58,7 +58,7 @@ def train(
     seeds: Sequence[int],
     micro_batch: int,
     checkpoints: Checkpoints,
-    progress: Progress,
+    progress: StepCallback,
     gradient_checkpointing: bool = False,
 ) -> list[Curves]:
     """Train an attached method by a resolved training config and return the curves of each replica.

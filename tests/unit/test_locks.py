@@ -1,4 +1,4 @@
-"""Claims: one owner a run, whoever races, dies, sleeps or has a wrong clock."""
+"""RunLocks: one owner a run, whoever races, dies, sleeps or has a wrong clock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from actshift.errors import ActshiftError
-from actshift.store.locks import Claim, Clock, Owner
+from actshift.store.locks import Clock, Owner, RunLock
 from actshift.store.store import Store
 
 RUN = "0123456789abcdef"
@@ -56,7 +56,7 @@ def eventually(condition: Callable[[], bool]) -> None:
 HOLD = """
 from actshift.store.store import Store
 store = Store(sys.argv[1], expiry=float(sys.argv[3]))
-claim = store.claim(sys.argv[2])
+claim = store.lock(sys.argv[2])
 print("lost the race" if claim is None else claim.generation, flush=True)
 sys.stdin.readline()
 print(claim.lost, flush=True)
@@ -77,8 +77,8 @@ def foreign(store: Store, *, age: float, text: str | None = None, generation: in
     return path
 
 
-def taken(store: Store) -> Claim:
-    claim = store.claim(RUN)
+def taken(store: Store) -> RunLock:
+    claim = store.lock(RUN)
     assert claim is not None
     return claim
 
@@ -86,7 +86,7 @@ def taken(store: Store) -> Claim:
 def test_a_claim_excludes_others_until_it_is_released(tmp_path: Path) -> None:
     one, two = Store(tmp_path), Store(tmp_path)
     with taken(one) as claim:
-        assert two.claim(RUN) is None and one.claim(RUN) is None
+        assert two.lock(RUN) is None and one.lock(RUN) is None
         assert two.state(RUN, "test") == "running"
         assert not claim.lost
     assert two.state(RUN, "test") == "missing"
@@ -125,7 +125,7 @@ def test_a_late_release_takes_nothing_from_a_later_owner(tmp_path: Path) -> None
     with taken(store) as now:
         assert late.lost and not now.lost
         late.release()
-        assert not now.lost and store.claim(RUN) is None
+        assert not now.lost and store.lock(RUN) is None
 
 
 RACE = """
@@ -135,7 +135,7 @@ runs = [f"{n:016x}" for n in range(int(sys.argv[3]))]
 rng.shuffle(runs)
 print("ready", flush=True)
 sys.stdin.readline()
-held = {run: claim for run in runs if (claim := store.claim(run)) is not None}
+held = {run: claim for run in runs if (claim := store.lock(run)) is not None}
 print(" ".join(sorted(held)), flush=True)
 sys.stdin.readline()
 """
@@ -172,7 +172,7 @@ while seeds:
     if store.state(record.identity, "validation") == "done":
         seeds.remove(seed)
         continue
-    claim = store.claim(record.identity)
+    claim = store.lock(record.identity)
     if claim is None:
         continue
     with claim:
@@ -180,7 +180,7 @@ while seeds:
             with open(store.root / "work.log", "a") as log:
                 log.write(f"{seed}\\n")
             time.sleep(rng.uniform(0, 0.004))
-            store.publish(record, claim=claim)
+            store.publish(record, lock=claim)
 """
 
 
@@ -217,7 +217,7 @@ def test_a_killed_process_on_this_machine_is_taken_over_at_once(tmp_path: Path) 
     store = Store(tmp_path, expiry=10_000)
     with child(HOLD, tmp_path, RUN, 10_000) as holder:
         assert says(holder) == "1"
-        assert store.claim(RUN) is None and store.state(RUN, "test") == "running"
+        assert store.lock(RUN) is None and store.state(RUN, "test") == "running"
         holder.send_signal(signal.SIGKILL)
         # Nobody has waited for it yet: it is a zombie, which is as dead.
         eventually(lambda: store.state(RUN, "test") == "missing")
@@ -232,7 +232,7 @@ def test_a_process_that_runs_here_keeps_its_claim_however_long_the_machine_slept
         assert says(holder) == "1"
         os.utime(tmp_path / "runs" / RUN / "claims" / "000001.json", (0, 0))
         store = Store(tmp_path, expiry=0.2)
-        assert store.claim(RUN) is None and store.state(RUN, "test") == "running"
+        assert store.lock(RUN) is None and store.state(RUN, "test") == "running"
 
 
 def test_a_stopped_process_loses_its_claim_and_learns_it(tmp_path: Path) -> None:
@@ -240,21 +240,21 @@ def test_a_stopped_process_loses_its_claim_and_learns_it(tmp_path: Path) -> None
     with child(HOLD, tmp_path, RUN, 0.4) as holder:
         assert says(holder) == "1"
         time.sleep(0.6)
-        assert store.claim(RUN) is None  # its heartbeat is what keeps it
+        assert store.lock(RUN) is None  # its heartbeat is what keeps it
         holder.send_signal(signal.SIGSTOP)
         eventually(lambda: store.state(RUN, "test") == "missing")
         with taken(store) as claim:
             holder.send_signal(signal.SIGCONT)
             tell(holder)
             assert [says(holder), says(holder)] == ["True", "released"]
-            assert not claim.lost and store.claim(RUN) is None
+            assert not claim.lost and store.lock(RUN) is None
 
 
 @pytest.mark.parametrize("text", [None, "", '{"host": "elsew', "[]", '{"host": "elsewhere"}'])
 def test_another_machines_claim_counts_until_its_heartbeat_is_old(tmp_path: Path, text: str | None) -> None:
     patient, store = Store(tmp_path), Store(tmp_path, expiry=0.3)
     foreign(patient, age=0, text=text)
-    assert patient.state(RUN, "test") == "running" and patient.claim(RUN) is None
+    assert patient.state(RUN, "test") == "running" and patient.lock(RUN) is None
     foreign(store, age=1000, text=text)
     assert store.state(RUN, "test") == "missing"
     with taken(store) as claim:
@@ -266,7 +266,7 @@ def test_the_time_of_this_machine_is_not_asked(tmp_path: Path, monkeypatch: pyte
     foreign(store, age=60)
     monkeypatch.setattr(time, "time", lambda: 1e12)
     monkeypatch.setattr(time, "time_ns", lambda: 10**21)
-    assert store.claim(RUN) is None
+    assert store.lock(RUN) is None
 
 
 def test_a_heartbeat_from_a_clock_that_is_minutes_behind_is_not_mistaken_for_silence(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_a_heartbeat_from_a_clock_that_is_minutes_behind_is_not_mistaken_for_sil
     thread = threading.Thread(target=beat)
     thread.start()
     try:
-        assert store.claim(RUN) is None
+        assert store.lock(RUN) is None
     finally:
         ended.set()
         thread.join()
@@ -292,7 +292,7 @@ def test_a_heartbeat_from_a_clock_that_is_minutes_behind_is_not_mistaken_for_sil
 def test_a_heartbeat_in_the_future_is_not_old(tmp_path: Path) -> None:
     store = Store(tmp_path, expiry=0.1)
     foreign(store, age=-500)
-    assert store.claim(RUN) is None
+    assert store.lock(RUN) is None
 
 
 def test_the_highest_generation_is_the_one_that_counts(tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_the_highest_generation_is_the_one_that_counts(tmp_path: Path) -> None:
     foreign(store, age=1000, generation=1)
     foreign(store, age=0, generation=9)
     store_slow = Store(tmp_path)
-    assert store_slow.claim(RUN) is None
+    assert store_slow.lock(RUN) is None
     foreign(store, age=1000, generation=9)
     with taken(store) as claim:
         assert claim.generation == 10
@@ -324,7 +324,7 @@ KILLED_WHILE_CLAIMING = """
 import os, signal
 from actshift.store.store import Store
 sys.addaudithook(lambda event, _: event == "os.link" and os.kill(os.getpid(), signal.SIGKILL))
-Store(sys.argv[1]).claim(sys.argv[2])
+Store(sys.argv[1]).lock(sys.argv[2])
 """
 
 
@@ -345,7 +345,7 @@ def test_where_the_file_system_has_no_hard_links_one_still_wins(
 
     monkeypatch.setattr(os, "link", refused)
     with taken(Store(tmp_path)):
-        assert Store(tmp_path).claim(RUN) is None
+        assert Store(tmp_path).lock(RUN) is None
     with taken(Store(tmp_path)) as claim:
         assert claim.generation == 2
     assert not list(tmp_path.rglob("*.tmp"))
@@ -363,4 +363,4 @@ def test_a_process_of_the_same_number_is_not_the_same_process() -> None:
 
 def test_a_run_is_named_by_its_identity_only(tmp_path: Path) -> None:
     with pytest.raises(ActshiftError, match="16 hex digits"):
-        Store(tmp_path).claim("../../etc")
+        Store(tmp_path).lock("../../etc")

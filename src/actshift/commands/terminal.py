@@ -1,0 +1,145 @@
+"""Tables on a terminal, drawn by rich from what other rooms compute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from actshift.data.overlaps import Overlap
+from actshift.estimates.sweep import Estimates
+from actshift.planning.manifests import Manifest
+from actshift.planning.status import CellStatus, Status
+from actshift.report import audit, memory, names, params
+from actshift.report.layout import Bold, layout
+from actshift.store.adapter_card import TENSORS, AdapterCard
+from actshift.store.records import Cell
+
+
+def sweep_table(cells: pd.DataFrame, manifest: Manifest, *, variant: str = "ours") -> Group:
+    """A sweep's table, laid out as in every other format."""
+    page = layout(cells, manifest, variant=variant)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, column in enumerate(page.columns):
+        table.add_column(Text(column), no_wrap=place == 0)
+    for model, block in page.blocks:
+        table.add_row(Text(model, style="underline"))
+        for row in block:
+            # Text, not str: rich would read "[paper 86.2]" as markup.
+            table.add_row(*(Text(text, style="bold" if isinstance(text, Bold) else "") for text in row))
+        table.add_section()
+    return Group(Text(page.title), *map(Text, page.facts), table, *map(Text, page.notes))
+
+
+def plan_table(estimates: Estimates) -> Table:
+    """A row for each model and method: runs of both stages, device hours, the largest peak, and its hardware."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("model", "method", "hardware"):
+        table.add_column(name, no_wrap=True)
+    for name in ("grid runs", "final runs", "device hours", "peak GB"):
+        table.add_column(name, no_wrap=True, justify="right")
+    table.add_column("")
+    rows = list(estimates.rows())
+    for row in rows:
+        numbers = f"{row.grid_runs:,}", f"{row.final_runs:,}", f"{row.hours:,.1f}", f"{row.peak_bytes / 1e9:.1f}"
+        table.add_row(row.model, row.method, row.hardware, *numbers, row.note)
+    table.add_section()
+    totals = f"{sum(r.grid_runs for r in rows):,}", f"{sum(r.final_runs for r in rows):,}"
+    table.add_row("all", "", "", *totals, f"{sum(r.hours for r in rows):,.1f}", "", estimates.basis())
+    return table
+
+
+def status_table(status: Status) -> Table:
+    """The cells of a sweep: a column for each stage, `done/all` and what is wrong."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("model", "method", "dataset", *status.stages):
+        table.add_column(column, no_wrap=True)
+    rows: dict[Cell, dict[str, CellStatus]] = {}
+    for each in status.cells:
+        rows.setdefault(each.cell, {})[each.stage] = each
+    for cell, stages in rows.items():
+        states = (_state(stages.get(stage)) for stage in status.stages)
+        table.add_row(cell.model, cell.method, cell.dataset, *states)
+    return table
+
+
+def _state(cell: CellStatus | None) -> str:
+    if cell is None or not sum(cell.states.values()):
+        return "-"
+    parts = [f"{cell.states['done']}/{sum(cell.states.values())}"]
+    parts += [f"{cell.states[state]} {state}" for state in ("running", "failed") if cell.states[state]]
+    parts += [f"{cell.stale} stale"] if cell.stale else []
+    return " ".join(parts)
+
+
+def adapters_table(cards: Sequence[tuple[Path, AdapterCard]]) -> Table:
+    """The adapters of a results folder."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("Adapter", "Model", "Method", "Data set", "Protocol", "Lr", "Seed", "Trained", "MB", ""):
+        table.add_column(name, justify="right" if name in ("Lr", "Seed", "Trained", "MB") else "left")
+    for folder, card in sorted(cards, key=_order):
+        table.add_row(
+            card.identity,
+            *(card.model["name"], card.method["name"], f"{card.dataset} ({card.source})", card.protocol),
+            *(f"{card.lr:g}", str(card.seed), f"{card.trainable_parameters:,}"),
+            f"{(folder / TENSORS).stat().st_size / 1e6:.1f}" if (folder / TENSORS).exists() else "missing",
+            "diverged" if card.diverged else "",
+        )
+    return table
+
+
+def _order(entry: tuple[Path, AdapterCard]) -> tuple[Any, ...]:
+    card = entry[1]
+    return card.model["name"], card.method["name"], card.dataset, card.protocol, card.lr, card.seed, card.identity
+
+
+def overlaps_table(pairs: Iterable[Overlap], keys: Mapping[str, Sequence[str]]) -> Table:
+    """Pairs of splits that share questions; `keys` has the question keys of each split."""
+    table = Table("split", "rows", "of them asked in", "rows", "of them asked in the first")
+    for pair in pairs:
+        counts = [f"{number:,}" for number in (pair.in_first, pair.in_second)]
+        rows = [f"{len(keys[name]):,}" for name in (pair.first, pair.second)]
+        table.add_row(pair.first, rows[0], f"{pair.second}: {counts[0]}", rows[1], counts[1])
+    return table
+
+
+def params_table(rows: pd.DataFrame) -> Group:
+    """Trainable parameters by model and method, from `report.params.frame`."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in params.COLUMNS:
+        table.add_column(name, justify="left" if name in ("Model", "Method", "Difference") else "right")
+    for model, block in rows.groupby("model", sort=False):
+        for place, row in enumerate(block.itertuples()):
+            texts = params.texts(row)
+            head = names.model(str(model)) if place == 0 else f"{row.total:,}" if place == 1 else ""
+            table.add_row(head, *texts, style="bold" if "≠" in texts[-1] else None)
+        table.add_section()
+    return Group(table, *map(Text, params.LEGEND), *map(Text, params.refusals(rows)))
+
+
+def memory_table(rows: Sequence[memory.Row]) -> Group:
+    """Peak memory by model and method, from `report.memory.rows_of`."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, name in enumerate(memory.COLUMNS + memory.CARD_COLUMNS):
+        table.add_column(name, justify="right" if 2 <= place < len(memory.COLUMNS) else "left")
+    for place, row in enumerate(rows):
+        table.add_row(*memory.texts(row))
+        if row is rows[-1] or rows[place + 1].config["model"] != row.config["model"]:
+            table.add_section()
+    return Group(Text(memory.title(rows)), table, *map(Text, memory.LEGEND))
+
+
+def audit_table(findings: Sequence[audit.Finding]) -> Table:
+    """What does not follow from one another in the paper's numbers."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("check", *audit.COLUMNS):
+        table.add_column(column, overflow="fold")
+    for each in findings:
+        table.add_row(each.check, *audit.texts(each))
+    return table

@@ -1,0 +1,205 @@
+"""A sweep's table as texts: what every format prints, so that no two of them can differ.
+
+The layout is that of the paper's Table 1: a block of methods for each model, a column for each data set. A cell is bold
+only where its difference to the reference survives the paired test, adjusted over the table. Of each table there are
+variants: our figures, what the paper prints, both with the gap, and the standard deviations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from actshift.errors import unknown
+from actshift.planning.manifests import Manifest
+from actshift.report import frame, names
+from actshift.report.evidence import SIGNIFICANT
+
+ABSENT = "–"
+
+
+class Bold(str):
+    """The text of a cell whose difference to the reference survives its test."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A table as text: each block is a model's name and its rows, each row a method and a text for every column."""
+
+    title: str
+    facts: tuple[str, ...]
+    columns: tuple[str, ...]
+    blocks: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]
+    notes: tuple[str, ...]
+
+
+VARIANTS = {
+    "ours": "",
+    "paper": "what the paper prints",
+    "gap": "ours beside the paper's",
+    "std": "standard deviations over seeds",
+}
+"""What a table can show, and how its title says so."""
+
+
+def layout(cells: pd.DataFrame, manifest: Manifest, *, variant: str = "ours") -> Layout:
+    """The texts of a table: what every format shows, so that no two of them can differ."""
+    if variant not in VARIANTS:
+        raise unknown("variant of a table", variant, VARIANTS, where="--variant")
+    reasons = list(dict.fromkeys(reason for reason in cells["excluded"] if reason))
+    show = {"ours": _own, "paper": _paper, "gap": _gap, "std": _std}[variant]
+    texts = {
+        (row.model, row.method, row.dataset): f"excl. ({_letter(reasons.index(row.excluded))})"
+        if row.status == "excluded"
+        else show(row, manifest.reference)
+        for row in cells.itertuples()
+    }
+    rows: dict[Any, Any] = {(row.model, row.method): row for row in frame.averages(cells).itertuples()}
+    blocks = []
+    for model in manifest.models:
+        block = []
+        for method in manifest.methods:
+            inner = [texts[model, method, dataset] for dataset in manifest.datasets]
+            block.append((names.method(method), *_share_and_average(rows[model, method], inner, variant)))
+        blocks.append((names.model(model), tuple(block)))
+    said = VARIANTS[variant]
+    return Layout(
+        title=f"{manifest.title} ({said})" if said else manifest.title,
+        facts=tuple(_facts(cells, manifest, variant=variant)),
+        columns=(
+            "Method",
+            "Params (%)",
+            *map(names.dataset, manifest.datasets),
+            *(["Avg Δ"] if variant != "std" else []),
+        ),
+        blocks=tuple(blocks),
+        notes=tuple(f"({_letter(place)}) {reason}" for place, reason in enumerate(reasons)),
+    )
+
+
+def filled_variants(cells: pd.DataFrame) -> list[str]:
+    """The variants of a table that have content: where the paper has no figure, only ours and its deviations."""
+    return [name for name in VARIANTS if name in ("ours", "std") or cells["paper_accuracy"].notna().any()]
+
+
+def _share_and_average(row: Any, inner: Sequence[str], variant: str) -> tuple[str, ...]:
+    """The cells of a row with the share of parameters before them, and the average difference behind."""
+    ours, printed = (ABSENT if math.isnan(value) else _signed(value) for value in (row.delta, row.paper_delta))
+    share = _share(row.paper_params_pct if variant == "paper" else row.params_pct)
+    if variant == "std":
+        return share, *inner
+    known = not math.isnan(row.paper_delta)
+    if variant == "gap":
+        share = f"{share} / {_share(row.paper_params_pct)}"
+        return share, *inner, f"{ours} / {printed}"
+    average = printed if variant == "paper" else f"{ours} [paper {printed}]" if known else ours
+    return share, *inner, average
+
+
+def _facts(cells: pd.DataFrame, manifest: Manifest, *, variant: str) -> list[str]:
+    protocols, sources = (sorted(set(cells[name]) - {""}) for name in ("protocol", "source"))
+    reference = names.method(manifest.reference)
+    facts = [
+        f"Runs finished: {cells['n_finished'].sum()} of {cells['n_planned'].sum()}. "
+        f"Protocol: {', '.join(protocols)}. Data: {', '.join(sources)}.",
+        *_small_scale(cells),
+    ]
+    if variant == "paper":
+        return [f"Printed in arXiv 2603.00425, not run here: accuracy in percent (difference to {reference})."]
+    if variant == "gap":
+        return [*facts, "A cell is our accuracy / the paper's (ours less the paper's); so are shares and averages."]
+    if variant == "std":
+        return [*facts, "A cell is the standard deviation of accuracy over seeds (ddof 1), in percent points."]
+    facts += [
+        f"A cell is accuracy in percent ± standard deviation over seeds (difference to {reference}); one planned run "
+        "has no deviation. An unfinished cell is the mean so far (finished/planned runs), without a difference.",
+        *_rates(cells),
+    ]
+    if cells["p_holm"].notna().any():
+        facts.append(
+            f"Bold: the difference to {reference} survives a paired bootstrap over rows and seeds at 5%, adjusted for "
+            f"the {cells['p_holm'].notna().sum()} differences of the table (Holm)."
+        )
+    if cells["paper_accuracy"].notna().any():
+        facts.append("[paper ...] is what the paper prints in the same cell.")
+    return facts
+
+
+def _small_scale(cells: pd.DataFrame) -> list[str]:
+    parts = ["procedural data"] if cells["source"].eq("procedural").any() else []
+    parts += ["embedded tiny model"] if cells["scale"].str.split().map(lambda scales: "tiny" in scales).any() else []
+    if not parts:
+        return []
+    return [f"This is the small scale ({', '.join(parts)}): its numbers are not comparable with the paper's."]
+
+
+def _rates(cells: pd.DataFrame) -> list[str]:
+    """What a reader must know about the chosen learning rates, where there is something."""
+    found = {
+        "at an edge of the grid": cells["lr_edge"].ne("").sum(),
+        "tied with another rate": cells["lr_tied"].ne("").sum(),
+        "chosen with grid runs missing": cells["lr_incomplete"].ne("").sum(),
+    }
+    said = [f"{count} {what}" for what, count in found.items() if count]
+    total = cells["status"].ne("excluded").sum()
+    return [f"Learning rates of the {total} cells, chosen on validation: {', '.join(said)}."] if said else []
+
+
+def _own(row: Any, reference: str) -> str:
+    printed = "" if math.isnan(row.paper_accuracy) else f" [paper {row.paper_accuracy:.1f}]"
+    if row.status != "done":
+        return f"{_so_far(row)}{printed}"
+    deviation = "" if math.isnan(row.std) else f" ±{row.std:.1f}"
+    delta = "" if math.isnan(row.delta) or row.method == reference else f" ({_signed(row.delta)})"
+    text = f"{row.mean:.1f}{deviation}{delta}{printed}"
+    return Bold(text) if row.p_holm < SIGNIFICANT else text
+
+
+def _paper(row: Any, reference: str) -> str:
+    if math.isnan(row.paper_accuracy):
+        return ABSENT
+    delta = "" if math.isnan(row.paper_delta) or row.method == reference else f" ({_signed(row.paper_delta)})"
+    return f"{row.paper_accuracy:.1f}{delta}"
+
+
+def _gap(row: Any, reference: str) -> str:
+    ours = f"{row.mean:.1f}" if row.status == "done" else _so_far(row)
+    printed = ABSENT if math.isnan(row.paper_accuracy) else f"{row.paper_accuracy:.1f}"
+    return f"{ours} / {printed}" + ("" if math.isnan(row.gap) else f" ({_signed(row.gap)})")
+
+
+def _std(row: Any, reference: str) -> str:
+    printed = "" if math.isnan(row.paper_std) else f" [paper {row.paper_std:g}]"
+    if row.status == "done" and row.n_planned == 1:
+        return f"one run{printed}"
+    ours = ABSENT if math.isnan(row.std) else f"{row.std:.1f}"
+    return f"{ours}{'' if row.status == 'done' else f' ({row.n_finished}/{row.n_planned})'}{printed}"
+
+
+def _so_far(row: Any) -> str:
+    """An unfinished cell: what it has."""
+    return f"{ABSENT if row.status == 'missing' else f'{row.mean:.1f}'} ({row.n_finished}/{row.n_planned})"
+
+
+def _signed(value: float) -> str:
+    text = f"{value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
+
+
+def _share(percent: float) -> str:
+    """A share in percent as the paper prints it: 100, 0.45, 0.003."""
+    if math.isnan(percent):
+        return ABSENT
+    if percent < 0.01:
+        return f"{percent:.1g}"
+    return f"{percent:.2f}".removesuffix(".00")
+
+
+def _letter(place: int) -> str:
+    return chr(ord("a") + place) if place < 26 else str(place)

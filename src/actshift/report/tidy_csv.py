@@ -1,0 +1,11 @@
+"""A sweep's frame as tidy CSV."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+
+def sweep_table(cells: pd.DataFrame) -> str:
+    """The frame as tidy CSV, a line a cell, in full precision; what is absent is empty, lists are space-joined."""
+    lists = {name: cells[name].map(lambda values: " ".join(map(repr, values))) for name in ("values", "seeds")}
+    return cells.assign(**lists).to_csv(index=False, lineterminator="\n")
