@@ -6,27 +6,42 @@ TORCH ?= torch==2.13.0
 JOBS ?= 2
 # A folder with real rows for `make bench`, in the hub's schema; procedural rows where there is none.
 DATA ?= $(wildcard ../shared/data)
-VENV := .venv
+# The versions that `make setup` installs: those of this file, or with LOCK= the newest that pyproject.toml admits.
+LOCK ?= constraints.txt
+EXTRAS := reft,wandb,smollm2,optimizers
+VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test test-slow test-gpu test-network test-slurm check golden list clean
+.PHONY: help setup lock demo real bench test test-latest test-slow test-gpu test-network test-slurm check golden list clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed ## install the project and its tools into .venv
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "actshift needs Python 3.11 or newer, $(PYTHON) is older: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv "$(TORCH)"
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[reft]' --group dev
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(if $(LOCK),--constraint $(LOCK)) \
+		--editable '.[$(EXTRAS)]' --group dev
 	@touch $@
+
+lock: setup ## write constraints.txt anew: the versions that are installed now
+	{ echo "# The versions that the tests passed with, written by \`make lock\`; \`make setup\` installs exactly these."; \
+	  echo "# torch and what a platform adds to it are left to TORCH (see the Makefile)."; \
+	  $(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable | grep -Ev '^(torch|triton|nvidia|cuda|uv|pip|setuptools)[-=@ ]|@ file' ; } > constraints.txt
+
+test-latest: ## the tests with the newest versions that the requirements admit, in .venv-latest
+	$(MAKE) test VENV=.venv-latest LOCK=
 
 demo: setup ## Table 1 at small scale: plan, grid, selection, seeds, tables (minutes on two cores, offline)
 	$(BIN)/actshift sweep demo
+
+real: setup ## SST-2 with a real model of 135M parameters: four methods, three rates, three seeds (about an hour)
+	$(BIN)/actshift sweep real $(if $(DATA),data.dir=$(DATA))
 
 bench: setup ## times beside the released code, peft and pyreft (a quarter of an hour); see make bench ARGS=--help
 	PYTHONPATH=scripts $(BIN)/python -m bench $(if $(DATA),--data $(DATA)) $(ARGS)

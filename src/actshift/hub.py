@@ -98,18 +98,6 @@ def is_offline() -> bool:
 
 
 @contextmanager
-def offline() -> Iterator[None]:
-    """As if HF_HUB_OFFLINE=1: inside, the hub's clients refuse to connect."""
-    from huggingface_hub import constants
-
-    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-@contextmanager
 def quiet(*more: Any) -> Iterator[None]:
     """No bars and no warnings of the hub's client, and of `more` modules like its utils; settings are put back."""
     import huggingface_hub.utils

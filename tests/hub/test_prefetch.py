@@ -12,7 +12,7 @@ from server import Hub
 from actshift.cli import main
 from actshift.config.composition import compose
 from actshift.data.sources import hub_split
-from actshift.hub import offline
+from actshift.libraries.private import hub_offline
 
 DATA = (
     "data.source=hub",
@@ -139,7 +139,7 @@ def test_data_are_those_of_the_revision_and_config_asked_for_offline_too(
     assert [row["question"] for row in first[:30]] == [row["question"] for row in second[30:60]]
     assert debiased == [json.loads(line) for line in winogrande()["winogrande_debiased/validation.jsonl"].splitlines()]
     hub.stop()
-    with offline():
+    with hub_offline():
         for overrides, rows in zip(asked, (first, second, again, debiased), strict=True):
             dataset = compose([*overrides, "data.source=hub"])["dataset"]
             assert hub_split(dataset, "validation", source="hub", directory=None).to_list() == rows

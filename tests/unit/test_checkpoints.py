@@ -15,7 +15,7 @@ from adapted import attached, base_of, method_config, perturb, some_rows, traini
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
 from actshift.training.checkpoints import Checkpoints, read_facts, read_tensors, write_folder
-from actshift.training.loop import Curves, Progress, train
+from actshift.training.loop import Curves, StepCallback, train
 
 MODEL = "random-llama"
 STEPS, EVERY = 8, 2
@@ -28,7 +28,7 @@ class Interrupted(Exception):
     """What a kill looks like from inside."""
 
 
-def stop_after(step: int) -> Progress:
+def stop_after(step: int) -> StepCallback:
     def progress(done: int, *_: Any) -> None:
         if done == step:
             raise Interrupted
@@ -36,7 +36,7 @@ def stop_after(step: int) -> Progress:
     return progress
 
 
-def trained(base: Base, adaptation: Adaptation, *, folder: Path, progress: Progress = lambda *_: None) -> Curves:
+def trained(base: Base, adaptation: Adaptation, *, folder: Path, progress: StepCallback = lambda *_: None) -> Curves:
     """8 steps over a cosine with warmup, so that every step has its own learning rate; a checkpoint every 2."""
     (curves,) = train(
         base,
@@ -56,7 +56,7 @@ def trained(base: Base, adaptation: Adaptation, *, folder: Path, progress: Progr
 
 
 def full_run(
-    config: dict[str, Any], folder: Path, *, progress: Progress = lambda *_: None
+    config: dict[str, Any], folder: Path, *, progress: StepCallback = lambda *_: None
 ) -> tuple[dict[str, Any], State]:
     """A run to the end, from whatever is in the folder, with a fresh adapter and another state of the generator."""
     torch.seed()
@@ -65,7 +65,7 @@ def full_run(
         return dataclasses.asdict(curves), adaptation.state_dict()
 
 
-def interrupted_run(config: dict[str, Any], folder: Path, *, progress: Progress) -> None:
+def interrupted_run(config: dict[str, Any], folder: Path, *, progress: StepCallback) -> None:
     with attached(base_of(MODEL), config) as adaptation, pytest.raises(Interrupted):
         trained(base_of(MODEL), adaptation, folder=folder, progress=progress)
 

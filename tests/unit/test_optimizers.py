@@ -17,7 +17,7 @@ from actshift.config.identity import hashed_part, identity_of, ignored_keys
 from actshift.config.schema import OPTIMIZERS
 from actshift.errors import ActshiftError
 from actshift.training.checkpoints import Checkpoints
-from actshift.training.loop import Progress, train
+from actshift.training.loop import StepCallback, train
 from actshift.training.optimizers import build_optimizer
 
 LOW_MEMORY = [name for name, package in OPTIMIZERS.items() if package is not None]
@@ -41,7 +41,7 @@ def trained(
     lr: float = 2e-4,
     rows: int = 16,
     every: int = 0,
-    progress: Progress = lambda *_: None,
+    progress: StepCallback = lambda *_: None,
     **changes: Any,
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """The curves and the state of a training over rows of random tokens, which can only be learned by heart."""

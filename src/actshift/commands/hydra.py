@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from actshift.config.composition import check_names, register_schemas
 from actshift.config.schema import EVALUATE
 from actshift.errors import ActshiftError
+from actshift.libraries.private import multirun_jobs
 from actshift.paths import conf_dir
 from actshift.store.adapter_card import compose_request
 
@@ -62,7 +63,6 @@ def through_hydra(arguments: Sequence[str], *, overrides: Sequence[str]) -> int:
 def _jobs(overrides: Sequence[str]) -> list[list[str]]:
     """The overrides of each job of a multirun, as Hydra's sweeper takes them apart."""
     from hydra import initialize_config_dir
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -72,7 +72,7 @@ def _jobs(overrides: Sequence[str]) -> list[list[str]]:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             # The loader knows which options a glob stands for.
             parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-            (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(list(overrides)), max_batch_size=None)
+            jobs = multirun_jobs(parser.parse_overrides(list(overrides)))
     except HydraException as error:
         raise ActshiftError(f"this multirun cannot be taken apart: {error}") from error
     return [[override for override in job if not override.startswith("hydra")] for job in jobs]

@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from actshift.errors import ActshiftError
 from actshift.hub import folder, model_repository, quiet
+from actshift.libraries.private import set_commit
 from actshift.models.architectures import ARCHITECTURES
 from actshift.models.gguf import converted_folder
 from actshift.models.sites import Sites
@@ -150,7 +151,7 @@ def _name(network: PreTrainedModel, *, model: Mapping[str, Any], path: Path) -> 
     """Let a model that was opened as a folder know its repository and commit, which adapters are checked against."""
     network.name_or_path = model["path"]
     if path.parent.name == "snapshots":
-        network.config._commit_hash = path.name
+        set_commit(network.config, path.name)
 
 
 def meta_model(model: Mapping[str, Any]) -> PreTrainedModel:

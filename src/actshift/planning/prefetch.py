@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from actshift.errors import ActshiftError
-from actshift.hub import Repository, dataset_repository, folder, is_offline, model_repository, offline, quiet, size
+from actshift.hub import Repository, dataset_repository, folder, is_offline, model_repository, quiet, size
+from actshift.libraries.private import hub_offline
 from actshift.planning.manifests import Manifest
 from actshift.store.store import Store
 
@@ -114,7 +115,7 @@ def _data(config: Config) -> Need | None:
 
 
 def _missing(wanted: Iterable[Need]) -> list[str]:
-    with offline():
+    with hub_offline():
         return [problem for need in wanted if (problem := _attempt(need, say=lambda text: None))]
 
 

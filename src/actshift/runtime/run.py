@@ -25,6 +25,7 @@ from actshift.data.sources import hub_commit, partial_splits
 from actshift.data.splits import Split
 from actshift.errors import ActshiftError
 from actshift.evaluation.predictions import Prediction, per_token_metrics, write_predictions
+from actshift.libraries.private import commit_of
 from actshift.methods import attach
 from actshift.models.loading import Base
 from actshift.observe.profiling import phase, profiling
@@ -233,7 +234,7 @@ class _Runs:
                 "data": {"train": facts.train_fingerprint, self._split: split.fingerprint},
                 "data_commit": hub_commit(config),
                 "template": template_fingerprint(config, base.tokenizer),
-                "model_commit": getattr(base.model.config, "_commit_hash", None),
+                "model_commit": commit_of(base.model.config),
                 "partial": partial_splits(config),
                 "source": config["data"]["source"],
                 "scale": config["model"]["scale"],

@@ -24,6 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from actshift.errors import ActshiftError
 from actshift.files import new_folder, write_file
+from actshift.libraries.private import commit_of
 from actshift.methods import attach
 from actshift.methods.base import Adaptation
 from actshift.models.arguments import cache_argument, passed_cache
@@ -60,7 +61,7 @@ class Adapter:
         """Refuse a model of another architecture, size, name or revision, by whatever it knows of itself."""
         described = self.description
         shape, sites, name = described.model["shape"], base.sites, base.model.name_or_path
-        commit = getattr(base.model.config, "_commit_hash", None)
+        commit = commit_of(base.model.config)
         # A folder's name says nothing: it may be a copy of the right model.
         named = described.model["source"] == "hub" and name and not Path(name).is_dir()
         pairs = {
@@ -100,7 +101,7 @@ def save_adapter(
         description = AdapterCard.of(
             config,
             model_type=base.model.config.model_type,
-            commit=getattr(base.model.config, "_commit_hash", None),
+            commit=commit_of(base.model.config),
             trainable_parameters=adaptation.trainable_parameters(),
             sha256=_sha256(partial / TENSORS),
             **said,

@@ -16,6 +16,7 @@ import torch
 
 from actshift.config.schema import OPTIMIZERS
 from actshift.errors import unknown
+from actshift.libraries.private import torchao_adamw, torchao_state_8bit
 
 PARTS = ("codes", "scale", "qmap")
 """What an 8-bit state is made of: a byte a number, the largest magnitude of each block of 256, what a byte means."""
@@ -114,7 +115,7 @@ def _together(state: dict[str, torch.Tensor]) -> dict[str, Any]:
     whole: dict[str, Any] = {name: tensor for name, tensor in state.items() if "." not in name}
     for name in {key.partition(".")[0] for key in state if "." in key}:
         codes, scale, qmap = (state[f"{name}.{part}"] for part in PARTS)
-        whole[name] = _state_type()(codes, scale, qmap, signed=bool(qmap.min() < 0))
+        whole[name] = torchao_state_8bit()(codes, scale, qmap, signed=bool(qmap.min() < 0))
     return whole
 
 
@@ -125,12 +126,5 @@ def _kinds() -> dict[str, type]:
 
     return {
         "adamw_8bit": type("AdamW8bit", (LowMemory, torchao.optim.AdamW8bit), {}),
-        "adamw_bf16_stochastic": type("AdamWStochastic", (LowMemory, torchao.optim._AdamW), {}),
+        "adamw_bf16_stochastic": type("AdamWStochastic", (LowMemory, torchao_adamw()), {}),
     }
-
-
-def _state_type() -> type:
-    from torchao.optim.subclass_8bit import OptimState8bit
-
-    kind: type = OptimState8bit
-    return kind

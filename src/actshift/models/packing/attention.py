@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch.nn.functional import pad
 from transformers import AttentionInterface
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from actshift.libraries.private import attention_functions
 from actshift.models.packing.layout import PackedLayout
 
 PACKED = {"sdpa": "packed-sdpa", "eager": "packed-eager"}
@@ -36,7 +36,7 @@ def _attention(
     """Causal attention within rows, as transformers' implementations are called: out_ANHK."""
     # Each model has its eager attention beside its modules.
     eager = sys.modules[type(module).__module__].eager_attention_forward
-    attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager)
+    attend = attention_functions().get_interface(implementation, eager)
     sizes = [frame.rows * frame.tokens for frame in packing.frames]
     last = module.layer_idx == module.config.num_hidden_layers - 1  # type: ignore[union-attr, operator]
     framed = [_ToSlots.apply(each.transpose(1, 2), packing).split(sizes) for each in (query_AHNK, key_AHNK, value_AHNK)]

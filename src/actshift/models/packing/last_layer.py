@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from transformers import Cache
 
+from actshift.libraries.private import attention_implementation, set_attention_implementation
 from actshift.models.arguments import cache_argument
 from actshift.models.loading import Base
 from actshift.models.packing.attention import PACKED
@@ -46,17 +47,17 @@ def packed_passes(base: Base) -> Iterator[None]:
     A backward pass that recomputes is one of them.
     """
     config = base.model.config
-    before = config._attn_implementation
+    before = attention_implementation(config)
     if before in PACKED.values():
         yield
         return
-    config._attn_implementation = PACKED.get(before, before)
+    set_attention_implementation(config, PACKED.get(before, before))
     last = _LastLayer(*base.sites.last)
     try:
         yield
     finally:
         last.detach()
-        config._attn_implementation = before
+        set_attention_implementation(config, before)
 
 
 class _LastLayer:
