@@ -4,12 +4,213 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.metadata import version
+from typing import Any
 
 from actshift.errors import ActshiftError
 
 EPILOG = "Overrides are Hydra's: `method=sft lr=1e-3 training.epochs=2`. `actshift list` shows what exists."
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: what its help says, an example, the function that does it, and its arguments.
+
+    `handler` is a module of `actshift.commands` and a function, as in "reports.tables_command". `arguments` are keyword
+    arguments of `argparse.ArgumentParser.add_argument` by name; one that begins with "-" is a flag. A command with
+    `sweep` takes a sweep's name, and one with `overrides` takes Hydra's overrides, before or after its flags.
+    """
+
+    help: str
+    handler: str
+    example: str
+    sweep: bool = False
+    overrides: str | None = None
+    arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+FLAG = {"action": "store_true"}
+CSV = {"--csv": {"metavar": "FILE", "help": "write the table as CSV too"}}
+MARKDOWN = {"--markdown": {"metavar": "FILE", "help": "write the table as Markdown too"}}
+REPLAN = {"--replan": {**FLAG, "help": "replace a manifest that differs from the request"}}
+RESULTS = {"--results": {"default": "results", "metavar": "FOLDER", "help": "the results folder"}}
+EVERY_RUN = "Hydra overrides for every run"
+
+COMMANDS = {
+    "run": Command(
+        "one run: train, evaluate, record (Hydra's flags: --cfg job, -m)",
+        "runs.run_command",
+        "actshift run method=sft dataset=boolq lr=1e-3",
+        overrides="Hydra overrides and flags",
+    ),
+    "sweep": Command(
+        "do a whole table: grid, selection, final, tables",
+        "runs.sweep_command",
+        "actshift sweep smoke",
+        sweep=True,
+        overrides=EVERY_RUN,
+        arguments={"--retry": {**FLAG, "help": "try failed runs again"}, **REPLAN},
+    ),
+    "plan": Command(
+        "freeze a table's grid, and print its counts and what it will cost",
+        "runs.plan_command",
+        "actshift plan table1 hardware=a100-80gb",
+        sweep=True,
+        overrides=EVERY_RUN,
+        arguments=REPLAN,
+    ),
+    "select": Command(
+        "choose learning rates by validation",
+        "runs.select_command",
+        "actshift select smoke",
+        sweep=True,
+        overrides=EVERY_RUN,
+        arguments={"--allow-missing": {**FLAG, "help": "select though runs are missing, and say so in the table"}},
+    ),
+    "prefetch": Command(
+        "bring a table's weights, tokenizers and data to the hub's cache, where there is a network",
+        "runs.prefetch_command",
+        "actshift prefetch table1 --check",
+        sweep=True,
+        overrides=EVERY_RUN,
+        arguments={"--check": {**FLAG, "help": "without a network: name what is missing"}},
+    ),
+    "submit": Command(
+        "do a whole table as jobs of a SLURM cluster",
+        "runs.submit_command",
+        "actshift submit smoke --dry-run profile=cpu",
+        sweep=True,
+        overrides="Hydra overrides for every run; profile=NAME takes one file of slurm/profiles for all models",
+        arguments={
+            "--dry-run": {**FLAG, "help": "print the script and the calls of sbatch"},
+            **REPLAN,
+            "--slurm": {"metavar": "FOLDER", "help": "a folder of your own with array.sbatch and profiles/"},
+        },
+    ),
+    "retry": Command(
+        "make a table's failed runs missing again",
+        "runs.retry_command",
+        "actshift retry table1",
+        sweep=True,
+        overrides=EVERY_RUN,
+    ),
+    "status": Command(
+        "states of a table's runs, from files alone",
+        "runs.status_command",
+        "actshift status smoke --json",
+        sweep=True,
+        overrides=EVERY_RUN,
+        arguments={
+            "--watch": {**FLAG, "help": "print it anew every few seconds"},
+            "--json": {**FLAG, "help": "print it for a program to read"},
+        },
+    ),
+    "tables": Command(
+        "write a table from its records and print it (table11 to table13: the standard deviations)",
+        "reports.tables_command",
+        "actshift tables table1 --variant gap",
+        sweep=True,
+        overrides=EVERY_RUN,
+        arguments={
+            "--variant": {
+                "default": "ours",
+                "metavar": "NAME",
+                "help": "what is printed: ours, paper (as printed there), gap (both), std (standard deviations)",
+            }
+        },
+    ),
+    "figures": Command(
+        "draw a table's figures from its records",
+        "reports.figures_command",
+        "actshift figures smoke",
+        sweep=True,
+        overrides=EVERY_RUN,
+    ),
+    "report": Command(
+        "one HTML page with every planned table, its evidence and the audit",
+        "reports.report_command",
+        "actshift report --tables",
+        arguments={
+            **RESULTS,
+            "--out": {"metavar": "FILE", "help": "the page (FOLDER/report.html by default)"},
+            "--tables": {**FLAG, "help": "write the files of every table too (FOLDER/tables)"},
+        },
+    ),
+    "show": Command(
+        "one row as the model will see it: text, tokens, what is trained, where scopes act, how it is scored",
+        "inspection.show_command",
+        "actshift show dataset=gsm8k protocol=paper row=3",
+        overrides="dataset=A protocol=B row=N split=train|validation|test ...",
+    ),
+    "lengths": Command(
+        "rows and lengths in tokens of every data set, and what each protocol's limit does to them",
+        "inspection.lengths_command",
+        "actshift lengths dataset=boolq,gsm8k --csv lengths.csv",
+        overrides="dataset=A,B protocol=A,B model=A data.source=...",
+        arguments={
+            "--tokenizer": {"metavar": "FOLDER", "help": "another tokenizer than the model's"},
+            **CSV,
+            **MARKDOWN,
+        },
+    ),
+    "overlaps": Command(
+        "questions that splits share, within data sets and across them",
+        "inspection.overlaps_command",
+        "actshift overlaps data.source=local data.dir=FOLDER",
+        overrides="data.source=hub, or data.source=local data.dir=FOLDER; dataset=A,B",
+    ),
+    "adapters": Command(
+        "the trained adapters of a results folder",
+        "inspection.adapters_command",
+        "actshift adapters results=FOLDER",
+        overrides="results=FOLDER, where it is not ./results",
+    ),
+    "score": Command(
+        "score a predictions file again, without a model",
+        "inspection.score_command",
+        "actshift score results/runs/IDENTITY/predictions-test.jsonl",
+        arguments={
+            "file": {"metavar": "PREDICTIONS.jsonl", "help": "runs/<identity>/predictions-<split>.jsonl of a run"},
+            "--task": {"help": "the task, where the file lies in no run's folder"},
+            "--rule": {"help": "paper or released, where it is not the run's own"},
+        },
+    ),
+    "params": Command(
+        "trainable parameters by method and model, and what the paper prints",
+        "reports.params_command",
+        "actshift params model=llama3.2-1b method=lora_r8,jola",
+        overrides="model=A,B method=A,B: some models or methods only",
+        arguments={**CSV, **MARKDOWN},
+    ),
+    "memory": Command(
+        "peak memory by model and method, estimated and measured, and the cards that hold it",
+        "reports.memory_command",
+        "actshift memory model=llama3.1-8b training.precision=bfloat16",
+        overrides="model=A,B method=A,B; dataset=A (the longest rows), hardware=A, training.precision=bfloat16 ...",
+        arguments={**CSV, **MARKDOWN},
+    ),
+    "audit": Command(
+        "the paper's numbers against themselves and what can be computed",
+        "reports.audit_command",
+        "actshift audit --out docs",
+        arguments={"--out": {"metavar": "FOLDER", "help": "write audit.md and audit.csv there"}},
+    ),
+    "sync": Command(
+        "send what runs mirrored offline (logger=wandb) to Weights & Biases",
+        "runs.sync_command",
+        "actshift sync",
+        arguments=RESULTS,
+    ),
+    "list": Command(
+        "what exists: models, methods, data sets, protocols, sweeps",
+        "inspection.list_command",
+        "actshift list method",
+        arguments={"group": {"nargs": "?", "help": "one group only"}},
+    ),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,12 +218,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if arguments[:1] == ["run"]:
-            # Everything behind `run` is Hydra's, its flags included.
+            # Everything after `run` is Hydra's, its flags included.
             from actshift.commands.runs import run_command
 
             return run_command(arguments[1:])
-        parsed = _parser().parse_args(arguments)
-        return _handler(parsed.command)(parsed)
+        # Intermixed: overrides stand before and after flags.
+        parser = _parser()
+        known, rest = parser.parse_known_args(arguments)
+        return _handler(COMMANDS[known.verb].handler)(_with_rest(known, rest, parser=parser))
     except ActshiftError as error:
         print(f"actshift: {error}", file=sys.stderr)
         return 2
@@ -31,103 +234,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _with_rest(
+    known: argparse.Namespace, rest: Sequence[str], *, parser: argparse.ArgumentParser
+) -> argparse.Namespace:
+    """The parsed request with the overrides that stand after its flags; anything else there is an error."""
+    if rest and (COMMANDS[known.verb].overrides is None or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        known.overrides = [*known.overrides, *rest]
+    return known
+
+
 def _handler(command: str) -> Callable[[argparse.Namespace], int]:
-    """The function of `actshift.commands` that a subcommand names, as in "reports.tables_command"."""
+    """The function of `actshift.commands` that a command names, as in "reports.tables_command"."""
     theme, _, name = command.partition(".")
     handler: Callable[[argparse.Namespace], int] = getattr(import_module(f"actshift.commands.{theme}"), name)
     return handler
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="actshift", description=__doc__.splitlines()[0], epilog=EPILOG)
-    commands = parser.add_subparsers(dest="verb", required=True, metavar="command")
-    commands.add_parser("run", help="one run: train, evaluate, record (Hydra flags: --cfg job, -m)", add_help=False)
-    about = "do a whole table: grid, selection, final, tables"
-    sweep = _sweep_parser(commands, "sweep", about, handler="runs.sweep_command")
-    sweep.add_argument("--retry", action="store_true", help="try failed runs again")
-    sweep.add_argument("--replan", action="store_true", help="replace a manifest that differs from the request")
-    plan = _sweep_parser(commands, "plan", "freeze a table's grid and print its counts", handler="runs.plan_command")
-    plan.add_argument("--replan", action="store_true", help="replace a manifest that differs from the request")
-    select = _sweep_parser(commands, "select", "choose learning rates by validation", handler="runs.select_command")
-    select.add_argument("--allow-missing", action="store_true", help="select though runs are missing, and say so")
-    about = "bring a table's weights, tokenizers and data to the hub's cache, where there is a network"
-    prefetch = _sweep_parser(commands, "prefetch", about, handler="runs.prefetch_command")
-    prefetch.add_argument("--check", action="store_true", help="without a network: name what is not there")
-    about = "do a whole table as jobs of a SLURM cluster"
-    submit = _sweep_parser(commands, "submit", about, handler="runs.submit_command")
-    submit.add_argument("--dry-run", action="store_true", help="print the script and the calls of sbatch")
-    submit.add_argument("--replan", action="store_true", help="replace a manifest that differs from the request")
-    submit.add_argument("--slurm", metavar="FOLDER", help="a folder of your own with array.sbatch and profiles/")
-    submit.epilog = f"profile=<name> chooses a file of slurm/profiles for all models. {EPILOG}"
-    _sweep_parser(commands, "retry", "make a table's failed runs missing again", handler="runs.retry_command")
-    about = "states of a table's runs, from files alone"
-    status = _sweep_parser(commands, "status", about, handler="runs.status_command")
-    status.add_argument("--watch", action="store_true", help="show it anew every few seconds")
-    status.add_argument("--json", action="store_true", help="print it for a program to read")
-    about = "write a table from its records and print it (table11 to table13: the standard deviations)"
-    tables = _sweep_parser(commands, "tables", about, handler="reports.tables_command")
-    shown = "what is printed: ours, paper (what it prints), gap (both side by side), std (standard deviations)"
-    tables.add_argument("--variant", default="ours", metavar="NAME", help=shown)
-    about = "questions that splits share, within data sets and across them"
-    shared = commands.add_parser("overlaps", help=about, description=about, epilog=EPILOG)
-    sources = "data.source=hub, or data.source=local data.dir=FOLDER; dataset=A,B"
-    shared.add_argument("overrides", nargs="+", help=sources)
-    shared.set_defaults(command="inspection.overlaps_command")
-    about = "one row as the model will see it: text, tokens, what is trained, where scopes act, how it is scored"
-    show = commands.add_parser("show", help=about, description=about, epilog=EPILOG)
-    show.add_argument("overrides", nargs="*", help="dataset=A protocol=B row=N split=train|validation|test ...")
-    show.set_defaults(command="inspection.show_command")
-    about = "rows and lengths in tokens of every data set, and what each protocol's limit does to them"
-    lengths = commands.add_parser("lengths", help=about, description=about, epilog=EPILOG)
-    lengths.add_argument("overrides", nargs="*", help="dataset=A,B protocol=A,B model=A data.source=...")
-    lengths.add_argument("--tokenizer", metavar="FOLDER", help="another tokenizer than the model's")
-    lengths.add_argument("--csv", metavar="FILE", help="write the table as CSV too")
-    lengths.add_argument("--markdown", metavar="FILE", help="write the table as Markdown too")
-    lengths.set_defaults(command="inspection.lengths_command")
-    adapters = commands.add_parser("adapters", help="the trained adapters of a results folder", epilog=EPILOG)
-    adapters.add_argument("overrides", nargs="*", help="results=FOLDER, where it is not ./results")
-    adapters.set_defaults(command="inspection.adapters_command")
-    params = commands.add_parser("params", help="trainable parameters by method and model, and what the paper prints")
-    params.add_argument("axes", nargs="*", metavar="model=A,B | method=A,B", help="some models or methods only")
-    params.add_argument("--csv", metavar="FILE", help="write the table as CSV too")
-    params.add_argument("--markdown", metavar="FILE", help="write the table as Markdown too")
-    params.set_defaults(command="reports.params_command")
-    about = "peak memory by model and method, estimated and measured, and the cards that hold it"
-    memory = commands.add_parser("memory", help=about, description=about, epilog=EPILOG)
-    axes = "model=A,B method=A,B; dataset=A (the longest rows), hardware=A, training.precision=bfloat16 ..."
-    memory.add_argument("overrides", nargs="*", help=axes)
-    memory.add_argument("--csv", metavar="FILE", help="write the table as CSV too")
-    memory.add_argument("--markdown", metavar="FILE", help="write the table as Markdown too")
-    memory.set_defaults(command="reports.memory_command")
-    score = commands.add_parser("score", help="score a predictions file again, without a model")
-    score.add_argument("file", metavar="PREDICTIONS.jsonl", help="of a run: runs/<identity>/predictions-<split>.jsonl")
-    score.add_argument("--task", help="the task, where the file lies in no run's folder")
-    score.add_argument("--rule", help="paper or released, where it is not the run's own")
-    score.set_defaults(command="inspection.score_command")
-    _sweep_parser(commands, "figures", "draw a table's figures from its records", handler="reports.figures_command")
-    report = commands.add_parser("report", help="one HTML page with every planned table, its evidence and the audit")
-    report.add_argument("--results", default="results", metavar="FOLDER", help="where records and manifests lie")
-    report.add_argument("--out", metavar="FILE", help="the page (FOLDER/report.html where it is not given)")
-    report.add_argument("--tables", action="store_true", help="write the files of every table too (FOLDER/tables)")
-    report.set_defaults(command="reports.report_command")
-    audit = commands.add_parser("audit", help="the paper's numbers against themselves and what can be computed")
-    audit.add_argument("--out", metavar="FOLDER", help="write audit.md and audit.csv there")
-    audit.set_defaults(command="reports.audit_command")
-    about = "send what runs mirrored offline (logger=wandb) to Weights & Biases"
-    sync = commands.add_parser("sync", help=about, description=about)
-    sync.add_argument("--results", default="results", metavar="FOLDER", help="where the runs lie")
-    sync.set_defaults(command="runs.sync_command")
-    listing = commands.add_parser("list", help="what exists: models, methods, data sets, protocols, sweeps")
-    listing.add_argument("group", nargs="?", help="one group only")
-    listing.set_defaults(command="inspection.list_command")
-    return parser
-
-
-def _sweep_parser(commands, verb: str, text: str, *, handler: str) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def]
-    parser: argparse.ArgumentParser = commands.add_parser(verb, help=text, description=text, epilog=EPILOG)
-    parser.add_argument("sweep", help="a file of conf/sweep, without .yaml")
-    parser.add_argument("overrides", nargs="*", help="Hydra overrides for every run")
-    parser.set_defaults(command=handler)
+    about = "Experiments with adaptation methods: runs, sweeps, tables with their evidence."
+    parser = argparse.ArgumentParser(prog="actshift", description=about, epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=f"actshift {version('actshift')}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="command")
+    for verb, command in COMMANDS.items():
+        epilog = f"Example: {command.example}" + (f". {EPILOG}" if command.overrides else "")
+        sub = verbs.add_parser(verb, help=command.help, description=f"{command.help}.", epilog=epilog)
+        if command.sweep:
+            sub.add_argument("sweep", help="a file of conf/sweep without .yaml, or the name of a planned sweep")
+        if command.overrides:
+            sub.add_argument("overrides", nargs="*", help=command.overrides)
+        for name, options in command.arguments.items():
+            sub.add_argument(name, **options)
     return parser
 
 

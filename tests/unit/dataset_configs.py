@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from actshift import tasks
-from actshift.config.schema import DatasetConfig
+from actshift.config.data_schema import DatasetConfig
 from actshift.paths import conf_dir
 from actshift.tasks.base import Task
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from actshift import cli
 from actshift.cli import main
 from actshift.commands.requests import split_options
 from actshift.config.composition import groups
@@ -153,3 +154,36 @@ def test_a_commands_own_words_are_taken_from_the_overrides() -> None:
         {"row": "2", "split": ""},
         ["method=sft", "row", "+row=3", "protocol.row=4"],
     )
+
+
+def test_a_sweep_of_a_name_of_its_own_is_known_by_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = ["sweep.name=mine", "sweep.methods=[sft,lora_r8]", "sweep.datasets=[listops]"]
+    assert main(["plan", "smoke", *made]) == 0
+    assert main(["status", "mine", "--json"]) == 0
+    assert main(["submit", "mine", "--dry-run", "profile=cpu"]) == 0
+    assert "select mine" in capsys.readouterr().out
+    assert main(["plan", "mine", "seed=3"]) == 2
+    assert "'mine' is a planned sweep, and its plan is frozen: seed=3" in capsys.readouterr().err
+    assert main(["status", "mne"]) == 2
+    assert "Did you mean 'mine'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--dry-run", "profile=cpu"], ["profile=cpu", "--dry-run"]])
+def test_overrides_stand_before_and_after_flags(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["submit", "smoke", *words]) == 0
+    assert "smoke-grid" in capsys.readouterr().out
+
+
+def test_every_command_shows_an_example_of_itself() -> None:
+    for verb, command in cli.COMMANDS.items():
+        assert command.example.startswith(f"actshift {verb}")
+    version = subprocess.run(
+        [sys.executable, "-m", "actshift", "--version"], capture_output=True, text=True, check=True
+    )
+    assert version.stdout.startswith("actshift ")

@@ -88,7 +88,7 @@ def params_command(request: Namespace) -> int:
     """Trainable parameters of every method on every model from the hub, with the paper's shares."""
     from actshift.commands import terminal
 
-    chosen = _axes(request.axes, ("model", "method"))
+    chosen = _axes(request.overrides, ("model", "method"))
     from actshift.estimates.parameters import counts
     from actshift.report import params
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from actshift.config.composition import compose
+from actshift.config.cached import CachedComposer
+from actshift.config.composition import compose, groups
 from actshift.config.identity import ignored_keys
-from actshift.errors import ActshiftError
-from actshift.planning.manifests import Manifest, read_manifest
+from actshift.errors import ActshiftError, unknown
+from actshift.planning.expand import expand_grid
+from actshift.planning.manifests import Manifest, freeze, read_manifest
 from actshift.planning.selection import Selection, read_selection
 from actshift.store.store import Store
 
@@ -53,36 +57,74 @@ def write_copies(rows: T, *copies: tuple[str | None, Callable[[T], str]]) -> Non
             print(file)
 
 
-def sweep_request(request: Namespace) -> tuple[dict[str, Any], list[str], list[str]]:
-    """A sweep's config, and its overrides apart: those of this launch alone, and those that the plan freezes.
+@dataclass(frozen=True)
+class SweepRequest:
+    """A sweep that was asked for: its config, and its overrides apart.
+
+    `launch` are the overrides of this launch alone (hardware, data.dir, ...: they change no identity), `frozen` those
+    that the plan holds. A sweep planned under a name of its own (``sweep.name=mine``) is known by its manifest.
+    """
+
+    name: str
+    config: dict[str, Any]
+    launch: list[str]
+    frozen: list[str]
+    store: Store
+
+    def grid(self, compose_cell: CachedComposer, *, replan: bool = False) -> Manifest:
+        """The frozen grid: planned now or before. Errors: a plan that differs from this request."""
+        if self.config["sweep"] is None:
+            return read_manifest(self.store.manifest_path(self.name, "grid"))
+        return freeze(self.store, expand_grid(self.config["sweep"], compose_cell, extra=self.frozen), replan=replan)
+
+
+def sweep_request(request: Namespace) -> SweepRequest:
+    """What a command was asked about a sweep. Errors: neither a file of conf/sweep nor a planned sweep of that name."""
+    known = request.sweep in groups()["sweep"]
+    config = compose([f"sweep={request.sweep}", *request.overrides] if known else list(request.overrides))
+    store = Store(Path(config["results"]))
+    launch, frozen = _launch_and_frozen(request.overrides)
+    name = config["sweep"]["name"] if known else request.sweep
+    if not known and not (re.fullmatch(r"[\w.-]+", name) and store.manifest_path(name, "grid").exists()):
+        planned = [path.name.removesuffix(".grid.jsonl") for path in store.root.glob("manifests/*.grid.jsonl")]
+        where = f"conf/sweep/, or the sweeps planned in {store.root.resolve()}"
+        raise unknown("sweep", request.sweep, [*groups()["sweep"], *planned], where=where)
+    if not known and frozen:
+        raise ActshiftError(
+            f"'{name}' is a planned sweep, and its plan is frozen: {' '.join(frozen)} cannot change it. Leave these "
+            "out, or plan another sweep from a file of conf/sweep with sweep.name=..."
+        )
+    return SweepRequest(name, config, launch, frozen, store)
+
+
+def _launch_and_frozen(overrides: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Overrides of a launch alone, and those that a plan freezes.
 
     What does not count towards an identity (hardware, results, data.dir) may differ from launch to launch.
     """
-    config = compose([f"sweep={request.sweep}", *request.overrides])
-    ignored = tuple(ignored_keys())
+    ignored = [entry.partition(" when ")[0] for entry in ignored_keys()]
     launch: list[str] = []
     frozen: list[str] = []
-    for override in request.overrides:
+    for override in overrides:
         key = override.lstrip("+~").split("=")[0]
         counts = key.startswith(FEEDING_GROUPS) or not any(
             key == name or key.startswith(f"{name}.") for name in ignored
         )
         (frozen if counts else launch).append(override)
-    own = ("results=", "sweep.")  # said to the workers by path, and used up by the expansion
-    return config, [override for override in launch if not override.startswith(own)], frozen
+    used_up = ("results=", "sweep.")  # workers are told the folder, and the expansion has used the sweep's own keys
+    return [override for override in launch if not override.startswith(used_up)], frozen
 
 
 def planned_grid(request: Namespace) -> tuple[Store, Manifest]:
     """The store and the frozen grid of a sweep. Errors: a sweep that was never planned there."""
-    config, _, _ = sweep_request(request)
-    store = Store(Path(config["results"]))
-    path = store.manifest_path(config["sweep"]["name"], "grid")
+    asked = sweep_request(request)
+    path = asked.store.manifest_path(asked.name, "grid")
     if not path.exists():
         raise ActshiftError(
-            f"'{request.sweep}' has not been planned in {store.root.resolve()}: run `actshift sweep {request.sweep}` "
-            f"or `actshift plan {request.sweep}`, or name another results folder with results=..."
+            f"'{request.sweep}' has not been planned in {asked.store.root.resolve()}: run `actshift sweep "
+            f"{request.sweep}` or `actshift plan {request.sweep}`, or name another results folder with results=..."
         )
-    return store, read_manifest(path)
+    return asked.store, read_manifest(path)
 
 
 def stages_of(store: Store, grid: Manifest) -> list[Manifest]:

@@ -43,14 +43,14 @@ def sweep_command(request: Namespace) -> int:
     from actshift.planning import prefetch
     from actshift.sweeps.local import LocalEngine
 
-    config, launch, frozen = sweep_request(request)
-    store, compose_cell = Store(Path(config["results"])), CachedComposer()
-    grid = freeze(store, expand_grid(config["sweep"], compose_cell, extra=frozen), replan=request.replan)
+    asked, compose_cell = sweep_request(request), CachedComposer()
+    config, store = asked.config, asked.store
+    grid = asked.grid(compose_cell, replan=request.replan)
     _refuse_impossible(grid, config)
     if request.retry:
         _clear_failures(store, grid)
     prefetch.require(grid, store=store, compose=compose_cell)
-    with LocalEngine(store, workers=config["hardware"]["workers"], overrides=launch) as engine:
+    with LocalEngine(store, workers=config["hardware"]["workers"], overrides=asked.launch) as engine:
         states = engine.do(grid)
         if states["failed"]:
             return _report_failures(store, grid)
@@ -70,9 +70,8 @@ def plan_command(request: Namespace) -> int:
     from actshift.commands.terminal import plan_table
     from actshift.estimates.sweep import Estimates
 
-    config, _, frozen = sweep_request(request)
-    store, compose_cell = Store(Path(config["results"])), CachedComposer()
-    grid = freeze(store, expand_grid(config["sweep"], compose_cell, extra=frozen), replan=request.replan)
+    asked, compose_cell = sweep_request(request), CachedComposer()
+    store, grid = asked.store, asked.grid(compose_cell, replan=request.replan)
     estimates = Estimates(store, grid, compose=compose_cell, hardware=_hardware(request, grid))
     print(f"{grid.title}: {len(grid.cells)} cells, {len(grid.exclusions)} excluded")
     console().print(plan_table(estimates))
@@ -86,9 +85,10 @@ def prefetch_command(request: Namespace) -> int:
 
     from actshift.planning import prefetch
 
-    config, _, frozen = sweep_request(request)
-    compose_cell = CachedComposer()
-    configs = prefetch.configs_of(expand_grid(config["sweep"], compose_cell, extra=frozen), compose_cell)
+    asked, compose_cell = sweep_request(request), CachedComposer()
+    sweep = asked.config["sweep"]  # not frozen: it may be planned on another machine
+    grid = asked.grid(compose_cell) if sweep is None else expand_grid(sweep, compose_cell, extra=asked.frozen)
+    configs = prefetch.configs_of(grid, compose_cell)
     if not prefetch.needs(configs):
         print(f"nothing of '{request.sweep}' comes from the hub")
         return 0
@@ -110,9 +110,9 @@ def submit_command(request: Namespace) -> int:
     from actshift.sweeps.submission import Submission
 
     own, request.overrides = split_options(request.overrides, ["profile"])
-    config, launch, frozen = sweep_request(request)
-    store, compose_cell = Store(Path(config["results"])), CachedComposer()
-    grid = freeze(store, expand_grid(config["sweep"], compose_cell, extra=frozen), replan=request.replan)
+    asked, compose_cell = sweep_request(request), CachedComposer()
+    config, store = asked.config, asked.store
+    grid = asked.grid(compose_cell, replan=request.replan)
     _refuse_impossible(grid, config)
     submission = Submission(
         store,
@@ -120,7 +120,7 @@ def submit_command(request: Namespace) -> int:
         compose=compose_cell,
         folder=Path(request.slurm) if request.slurm else slurm_dir(),
         profile=own.get("profile"),
-        overrides=launch,
+        overrides=asked.launch,
         dry=request.dry_run,
     )
     stages = stages_of(store, grid)

@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
-from actshift.config import schema
+from actshift.config import data_schema, schema
 from actshift.config.schema import EVALUATE, EXECUTIONS, OPTIMIZERS, SCORINGS, STAGES
 from actshift.data.chat import FORMS
 from actshift.data.splits import OVERLAPS
@@ -20,7 +20,7 @@ from actshift.tasks.templated import Templated
 SCHEMAS: dict[tuple[str | None, str], type] = {
     ("model", "model_schema"): schema.ModelConfig,
     **{("method", f"{name}_schema"): kind.config for name, kind in KINDS.items()},
-    ("dataset", "dataset_schema"): schema.DatasetConfig,
+    ("dataset", "dataset_schema"): data_schema.DatasetConfig,
     ("protocol", "protocol_schema"): schema.ProtocolConfig,
     ("hardware", "hardware_schema"): schema.HardwareConfig,
     ("logger", "logger_schema"): schema.LoggerConfig,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -74,10 +75,10 @@ def evaluate(config: Config, *, session: Session | None = None, progress: Progre
     if path.exists():
         return _read(path)
 
-    started = time.monotonic()
     set_threads(config["hardware"])
     scored = session.split(config, SPLIT)  # before the model: a missing file should cost seconds
     base = session.base(config)
+    started = time.monotonic()
     adaptation = load_adapter(folder, config=config).attach(base)
     try:
         (predictions,) = answer(
@@ -93,35 +94,39 @@ def evaluate(config: Config, *, session: Session | None = None, progress: Progre
     finally:
         adaptation.detach()
     write_predictions(store.run_folder(description.identity) / f"predictions-{evaluation}.jsonl", predictions)
-    correct = sum(prediction.correct for prediction in predictions)
     found = Evaluation(
         evaluation=evaluation,
         adapter=counts["adapter"] | _trained_on(description),
         dataset=config["dataset"]["name"],
         split=SPLIT,
         config=_counted(config),
-        metrics={
-            "accuracy": 100 * correct / len(scored.rows),
-            **per_token_metrics(predictions),
-            "rows": len(scored.rows),
-            "correct": correct,
-        },
-        provenance={
-            **code_provenance(),
-            "created": now(),
-            "host": host(),
-            "device": base.device.type,
-            "device_name": base.device_name,
-            "hardware": config["hardware"]["name"],
-            "threads": config["hardware"]["threads"],
-            "data": {SPLIT: scored.fingerprint},
-            "scoring": config["evaluation"]["scoring"],
-            "evaluation_seconds": round(time.monotonic() - started, 3),
-            "peak_memory_bytes": peak_memory(base.device.type),
-        },
+        metrics=_metrics(predictions, rows=len(scored.rows)),
+        provenance=_provenance(config, base, split=scored, seconds=time.monotonic() - started),
     )
     write_file(path, json.dumps(vars(found), sort_keys=True, indent=1, allow_nan=False) + "\n")
     return found
+
+
+def _metrics(predictions: Sequence[Prediction], *, rows: int) -> dict[str, Any]:
+    correct = sum(prediction.correct for prediction in predictions)
+    accuracy = 100 * correct / rows
+    return {"accuracy": accuracy, **per_token_metrics(predictions), "rows": rows, "correct": correct}
+
+
+def _provenance(config: Config, base: Base, *, split: Split, seconds: float) -> dict[str, Any]:
+    return {
+        **code_provenance(),
+        "created": now(),
+        "host": host(),
+        "device": base.device.type,
+        "device_name": base.device_name,
+        "hardware": config["hardware"]["name"],
+        "threads": config["hardware"]["threads"],
+        "data": {SPLIT: split.fingerprint},
+        "scoring": config["evaluation"]["scoring"],
+        "evaluation_seconds": round(seconds, 3),
+        "peak_memory_bytes": peak_memory(base.device.type),
+    }
 
 
 def answer(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,34 +85,22 @@ def train_runs(
 ) -> None:
     """Train runs, given by identity, at once and save the adapter of each in its folder.
 
-    They differ in learning rate and seed alone. A training that was interrupted goes on from its newest checkpoint,
-    if the same runs are trained at once again. Errors: `Interrupted`.
+    They differ in learning rate and seed alone. An interrupted training goes on from its newest checkpoint, if the same
+    runs are trained at once again. Errors: `Interrupted`.
     """
-    folders = [store.run_folder(identity) for identity in configs]
+    folders = list(map(store.run_folder, configs))
     config, *others = configs.values()
     if any(_shared(other) != _shared(config) for other in others):
         raise ValueError(f"runs that are trained at once differ in {' and '.join(VARIED)} alone: {', '.join(configs)}")
     started, training, stop = time.monotonic(), config["training"], session.stop
     reset_peak_memory(base.device.type)
     split = session.split(config, "train")
-    rows, watched = (
-        training_examples(each, config=config, tokenizer=base.tokenizer, cache=store.cache)
-        for each in (split, session.split(config, "validation"))
-    )
-    place = (
-        folders[0] if len(configs) == 1 else folders[0] / f"replicas-{identity_of({'runs': list(configs)}, ignore=())}"
-    )
-    checkpoints = Checkpoints(place, every=config["hardware"]["checkpoint_every"], stop=stop)
-
-    def report(step: int, steps: int, curves: Sequence[Curves]) -> None:
-        for tracker, own in zip(trackers, curves, strict=True):
-            if len(own.loss) == step:  # one that diverged has no more steps
-                tracker.step(step, loss=own.loss[-1], lr=own.lr[-1])
-        progress.update(step, steps, "loss " + " ".join(f"{own.loss[-1]:.3f}" for own in curves))
-        if stop.is_set() and step < steps:  # the last step is followed by the adapters themselves
-            raise Interrupted
-
-    adaptation = attach(base, config=config["method"], seeds=[own["seed"] for own in configs.values()])
+    examples = partial(training_examples, config=config, tokenizer=base.tokenizer, cache=store.cache)
+    rows, watched = examples(split), examples(session.split(config, "validation"))
+    checkpoint_folder = _checkpoint_folder(folders[0], identities=list(configs))
+    checkpoints = Checkpoints(checkpoint_folder, every=config["hardware"]["checkpoint_every"], stop=stop)
+    seeds = [own["seed"] for own in configs.values()]
+    adaptation = attach(base, config=config["method"], seeds=seeds)
     try:
         progress.start("train")
         all_curves = train(
@@ -120,34 +110,57 @@ def train_runs(
             validation_rows=[watched[row] for row in range(min(len(watched), training["validation_rows"]))],
             training=training,
             lrs=[own["lr"] for own in configs.values()],
-            seeds=[own["seed"] for own in configs.values()],
+            seeds=seeds,
             micro_batch=config["hardware"]["micro_batch"],
             checkpoints=checkpoints,
-            progress=report,
+            progress=partial(_report_step, trackers=trackers, progress=progress, stop=stop),
             gradient_checkpointing=config["hardware"]["gradient_checkpointing"],
         )
         progress.end()
         seconds = (time.monotonic() - started) / len(configs)
-        for replica, (identity, own) in enumerate(configs.items()):
-            facts = _trained(
-                base, adaptation, replica, rows=rows, split=split, curves=all_curves[replica], identity=identity
-            )
-            facts |= {"train_seconds": round(seconds, 3), "replicas": len(configs)}
+        for replica, ((identity, own), curves) in enumerate(zip(configs.items(), all_curves, strict=True)):
+            result = _trained(base, adaptation, replica, rows=rows, split=split, curves=curves, identity=identity)
+            result |= {"train_seconds": round(seconds, 3), "replicas": len(configs)}
             save_adapter(
                 folders[replica] / "adapter",
                 adaptation,
                 replica=replica,
                 base=base,
                 config=own,
-                facts={"trained": facts, "config": dict(own), "curves": vars(all_curves[replica])},
+                facts={"trained": result, "config": dict(own), "curves": vars(curves)},
                 identity=identity,
-                diverged=facts["diverged"],
+                diverged=result["diverged"],
             )
     finally:
         adaptation.detach()
     checkpoints.clear()
-    if place != folders[0] and place.exists():
-        place.rmdir()
+    if checkpoint_folder != folders[0] and checkpoint_folder.exists():
+        checkpoint_folder.rmdir()
+
+
+def _checkpoint_folder(folder: Path, *, identities: Sequence[str]) -> Path:
+    """Where the checkpoints of runs that are trained at once lie: with the first of them, under a name of their own."""
+    if len(identities) == 1:
+        return folder
+    return folder / f"replicas-{identity_of({'runs': list(identities)}, ignore=())}"
+
+
+def _report_step(
+    step: int,
+    steps: int,
+    curves: Sequence[Curves],
+    *,
+    trackers: Sequence[Tracker],
+    progress: Progress,
+    stop: threading.Event,
+) -> None:
+    """Tell trackers and the terminal of a step; end the training where the process was told to stop."""
+    for tracker, own in zip(trackers, curves, strict=True):
+        if len(own.loss) == step:  # a run that diverged has no more steps
+            tracker.step(step, loss=own.loss[-1], lr=own.lr[-1])
+    progress.update(step, steps, "loss " + " ".join(f"{own.loss[-1]:.3f}" for own in curves))
+    if stop.is_set() and step < steps:  # after the last step the adapters are saved in any case
+        raise Interrupted
 
 
 def _shared(config: Config) -> dict[str, Any]:

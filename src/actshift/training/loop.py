@@ -46,6 +46,13 @@ class Curves:
     """(steps done, mean loss per answer token of the watched validation rows)."""
     diverged_at: int | None = None
 
+    def add(self, step: int, *, loss: float, lr: float) -> None:
+        """Note a step; one whose loss is not finite is where training diverged."""
+        self.loss.append(loss)
+        self.lr.append(lr)
+        if not math.isfinite(loss):
+            self.diverged_at = step
+
 
 def train(
     base: Base,
@@ -74,52 +81,26 @@ def train(
     plan = {key: training[key] for key in ("batch_size", "epochs", "max_steps")}
     orders = [step_rows(len(rows), **plan, seed=seed) for seed in seeds]
     steps = len(orders[0])
-    optimizer = build_optimizer(
-        training["optimizer"],
-        adaptation.parameter_groups(lrs=tuple(lrs)),
-        weight_decay=training["weight_decay"],
-        seed=seeds[0],
-    )
-    schedule = training["schedule"]
-    scheduler = get_scheduler(
-        SCHEDULES[schedule["kind"]],
-        optimizer,
-        num_warmup_steps=warmup_steps(schedule["warmup"], steps=steps),
-        num_training_steps=steps,
-    )
+    optimizer = _optimizer(adaptation, training=training, lrs=lrs, seed=seeds[0])
+    scheduler = _scheduler(optimizer, schedule=training["schedule"], steps=steps)
     torch.manual_seed(seeds[0])
-    curves, done = [Curves() for _ in seeds], 0
-    found = checkpoints.restore(adaptation=adaptation, optimizer=optimizer)
-    if found is not None:
-        done, curves = found["step"], [_curves(state) for state in found["curves"]]
-        scheduler.load_state_dict(found["scheduler"])
-        # The scheduler sets the optimizer's rates when it steps, and not when it is loaded.
-        for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
-            group["lr"] = rate
-
+    done, curves = _restore(checkpoints, adaptation, optimizer, scheduler) or (0, [Curves() for _ in seeds])
     adaptation.begin(steps=steps, steps_per_epoch=math.ceil(len(rows) / training["batch_size"]))
     watched = _watch_points(steps, points=training["validations"]) if validation_rows else set()
     rate_groups = _rate_groups(adaptation, optimizer)
-    with (
-        _mode(base.model, training=True),
-        _recomputing(base.model, gradient_checkpointing),
-        packed_passes(base),  # a backward pass that recomputes is one again
-    ):
+    # A backward pass that recomputes is a packed pass again, so all steps are within `packed_passes`.
+    with _mode(base.model, training=True), _recomputing(base.model, gradient_checkpointing), packed_passes(base):
         for step in range(done + 1, steps + 1):
             profiling.step()
             with phase("data"):
                 blocks = [[rows[row] for row in order[step - 1]] for order in orders]
-            rates = [scheduler.get_last_lr()[group] for group in rate_groups]
+            rates = [float(scheduler.get_last_lr()[group]) for group in rate_groups]
             adaptation.before_step(step)
             alive = _alive(curves)
             losses = _losses(base, adaptation, blocks=blocks, alive=alive, micro_batch=micro_batch, step=step)
             for replica in alive:
-                curves[replica].loss.append(losses[replica])
-                curves[replica].lr.append(rates[replica])
-                if not math.isfinite(losses[replica]):
-                    curves[replica].diverged_at = step
-            alive = _alive(curves)
-            if not alive:
+                curves[replica].add(step, loss=losses[replica], lr=rates[replica])
+            if not (alive := _alive(curves)):
                 break
             with phase("optimizer"):
                 _update(adaptation, optimizer, alive=alive, clip=training["clip"])
@@ -130,10 +111,46 @@ def train(
                 for replica in alive:
                     curves[replica].validation.append((step, means[replica]))
             if checkpoints.due(step) and step < steps:
-                facts = {"curves": [vars(own) for own in curves], "scheduler": _plain(scheduler.state_dict())}
-                checkpoints.save(step, adaptation=adaptation, optimizer=optimizer, facts=facts)
+                state = {"curves": [vars(own) for own in curves], "scheduler": _plain(scheduler.state_dict())}
+                checkpoints.save(step, adaptation=adaptation, optimizer=optimizer, facts=state)
             progress(step, steps, curves)
     return curves
+
+
+def _optimizer(
+    adaptation: Adaptation, *, training: Mapping[str, Any], lrs: Sequence[float], seed: int
+) -> torch.optim.Optimizer:
+    groups = adaptation.parameter_groups(lrs=tuple(lrs))
+    return build_optimizer(training["optimizer"], groups, weight_decay=training["weight_decay"], seed=seed)
+
+
+def _scheduler(
+    optimizer: torch.optim.Optimizer, *, schedule: Mapping[str, Any], steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    scheduler: torch.optim.lr_scheduler.LRScheduler = get_scheduler(
+        SCHEDULES[schedule["kind"]],
+        optimizer,
+        num_warmup_steps=warmup_steps(schedule["warmup"], steps=steps),
+        num_training_steps=steps,
+    )
+    return scheduler
+
+
+def _restore(
+    checkpoints: Checkpoints,
+    adaptation: Adaptation,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+) -> tuple[int, list[Curves]] | None:
+    """Take the newest checkpoint over: the steps done and the curves so far; None where there is no checkpoint."""
+    found = checkpoints.restore(adaptation=adaptation, optimizer=optimizer)
+    if found is None:
+        return None
+    scheduler.load_state_dict(found["scheduler"])
+    # The scheduler sets the optimizer's rates when it steps, and not when it is loaded.
+    for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+        group["lr"] = rate
+    return found["step"], [_curves(state) for state in found["curves"]]
 
 
 def _losses(

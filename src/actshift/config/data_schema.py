@@ -1,0 +1,123 @@
+"""The structured configuration of data: what a data set is, and what a run takes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclass
+class HubConfig:
+    path: str = MISSING
+    config: str | None = None
+    revision: str | None = None
+    rows: dict[str, int] = field(default_factory=dict)  # asserted on every split that is read
+
+
+@dataclass
+class LocalConfig:
+    """A folder below ``data.dir`` that holds ``<split>.jsonl[.gz]`` files with the hub's columns.
+
+    `files` names the files of splits that a folder can only have in part, `rows` their asserted row counts.
+    """
+
+    folder: str = MISSING
+    files: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class ProceduralConfig:
+    """The procedural sibling: rows by hub split, the seed they are drawn from, and the task's difficulty."""
+
+    rows: dict[str, int] = field(default_factory=dict)  # empty: it has no generator
+    seed: int = 0
+    difficulty: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class SplitConfig:
+    """One split as a part of a hub split, by the calls of the datasets library with a seed.
+
+    ``keep: whole`` is the hub split itself; ``held_out`` and ``rest`` are the two parts of
+    ``train_test_split(test_size=hold_out, seed=seed)``, after ``shuffle(seed=seed)`` where `shuffle` is set.
+    """
+
+    source: str = MISSING
+    keep: str = "whole"
+    hold_out: float = 0.0
+    shuffle: bool = False
+    seed: int = 42
+
+
+@dataclass
+class SplitsConfig:
+    train: SplitConfig = field(default_factory=SplitConfig)
+    validation: SplitConfig = field(default_factory=SplitConfig)
+    test: SplitConfig | None = field(default_factory=SplitConfig)  # null: it is judged elsewhere
+
+
+@dataclass
+class TokensConfig:
+    """Lengths in tokens for the cost estimate: means of prompt and answer, and the longest row."""
+
+    prompt: int = 100
+    answer: int = 20
+    longest: int = 300
+
+
+@dataclass
+class TemplateConfig:
+    """A task as texts: what the model sees and is trained to answer, with the columns of a row as {column}."""
+
+    prompt: str | None = None
+    answer: str | None = None  # may name {label}
+    label: str | None = None  # the column with the gold label
+    labels: dict[str, str] | None = None  # by value of that column; null: the value itself
+    rule: str | None = None  # a key of actshift.tasks.templated.SCORING_RULES
+    question: str | None = None  # by which two rows are one question; null: the prompt
+
+
+@dataclass
+class ProtocolDefaults:
+    """What a run takes where its protocol has no entry for the data set."""
+
+    epochs: int = 1
+    max_tokens: int | None = None
+    max_new_tokens: int = 10
+
+
+@dataclass
+class DatasetConfig:
+    name: str = MISSING
+    version: int = MISSING  # raised whenever prompt or scoring changes
+    task: str = MISSING  # a key of actshift.tasks.TASKS, or templated
+    template: TemplateConfig = field(default_factory=TemplateConfig)  # of a templated task
+    default: ProtocolDefaults = field(default_factory=ProtocolDefaults)
+    hub: HubConfig = field(default_factory=HubConfig)
+    local: LocalConfig = field(default_factory=LocalConfig)
+    procedural: ProceduralConfig = field(default_factory=ProceduralConfig)
+    kind: str = "benchmark"  # benchmark | instruction: what a protocol prescribes by, where the two differ
+    splits: dict[str, SplitsConfig] = MISSING  # by protocol
+    tokens: TokensConfig = field(default_factory=TokensConfig)
+
+
+@dataclass
+class LimitConfig:
+    """At most so many rows of a split; null is all of them."""
+
+    train: int | None = None
+    validation: int | None = None
+    test: int | None = None
+
+
+@dataclass
+class DataConfig:
+    source: str = MISSING  # hub | local | procedural
+    origin: Any = MISSING  # the data set's settings for that source: these count, those of the others do not
+    dir: str | None = None
+    splits: SplitsConfig = MISSING
+    overlap: str = MISSING  # drop | count | ignore: rows whose question a later split asks too
+    limit: LimitConfig = field(default_factory=LimitConfig)
