@@ -7,7 +7,7 @@ from decimal import ROUND_HALF_UP, Decimal
 import pandas as pd
 import pytest
 
-from actshift.commands import terminal
+from actshift.commands import terminal_frames
 from actshift.paper import printed as paper
 from actshift.report import audit
 from actshift.report.paper_claims import claims
@@ -106,4 +106,4 @@ def test_outputs_hold_every_finding() -> None:
     assert len(frame) == len(FINDINGS) == sum(audit.counts(FINDINGS).values())
     for finding in FINDINGS:
         assert finding.where in text
-    assert terminal.audit_table(FINDINGS).row_count == len(FINDINGS)
+    assert terminal_frames.audit_table(FINDINGS).row_count == len(FINDINGS)

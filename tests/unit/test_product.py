@@ -37,7 +37,9 @@ def test_every_option_can_be_an_axis() -> None:
     first = {"model": "llama3.1-8b", "method": "sft", "dataset": "boolq"}  # has the layers that any method names
     for group in first:
         for name in groups()[group]:
-            config = composer([f"{axis}={option}" for axis, option in (first | {group: name}).items()])
+            overrides = [f"{axis}={option}" for axis, option in (first | {group: name}).items()]
+            overrides += [f"model.path={paths.embedded_model_dir('tiny_llama')}"] if name == "local" else []
+            config = composer([*overrides, "data.source=hub"])
             assert config[group]["name"] == name
 
 

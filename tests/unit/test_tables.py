@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 from synthetic_sweep import finished, planned
 
-from actshift.commands import terminal
+from actshift.commands import terminal_frames
 from actshift.errors import ActshiftError
 from actshift.report import frame, latex, markdown, names, tables, tidy_csv
 from actshift.report.html import table_page
@@ -106,7 +106,7 @@ def test_formats_hold_the_same_texts(variant: str) -> None:
     cells, manifest = papers()
     page = layout(cells, manifest, variant=variant)
     stream = io.StringIO()
-    Console(file=stream, width=200).print(terminal.sweep_table(cells, manifest, variant=variant))
+    Console(file=stream, width=200).print(terminal_frames.sweep_table(cells, manifest, variant=variant))
     plain = latex.sweep_table(cells, manifest, variant=variant)
     for mark, text in {"$-$": "-", r"$\pm$": "±", "--": "–"}.items():
         plain = plain.replace(mark, text)
@@ -162,7 +162,7 @@ def test_csv_reads_back_to_the_frame() -> None:
 def test_a_terminal_shows_brackets_instead_of_reading_them_as_markup() -> None:
     manifest, selection = planned(models=["llama3.2-1b"], overrides=["data.source=local"], title="[bold]T[/bold]")
     stream = io.StringIO()
-    Console(file=stream, width=200).print(terminal.sweep_table(frame.cells(manifest, [], selection), manifest))
+    Console(file=stream, width=200).print(terminal_frames.sweep_table(frame.cells(manifest, [], selection), manifest))
     assert "– (0/5) [paper 86.2]" in stream.getvalue()
     assert "[bold]T[/bold]" in stream.getvalue()
 

@@ -61,7 +61,7 @@ def report_command(request: Namespace) -> int:
 
 def audit_command(request: Namespace) -> int:
     """Print every place where the paper's numbers do not follow from one another; --out keeps them as files."""
-    from actshift.commands import terminal
+    from actshift.commands import terminal_frames
     from actshift.estimates.parameters import counts
     from actshift.paper import printed as paper
     from actshift.report import audit, params
@@ -74,7 +74,7 @@ def audit_command(request: Namespace) -> int:
         name: composer([f"dataset={name}", "data.source=hub"])["dataset"]["hub"]["rows"] for name in groups()["dataset"]
     }
     findings = audit.audit(shares=shares, rows=rows)
-    console(200).print(terminal.audit_table(findings))
+    console(200).print(terminal_frames.audit_table(findings))
     print(audit.summary(findings))
     if request.out:
         folder = Path(request.out)
@@ -86,7 +86,7 @@ def audit_command(request: Namespace) -> int:
 
 def params_command(request: Namespace) -> int:
     """Trainable parameters of every method on every model from the hub, with the paper's shares."""
-    from actshift.commands import terminal
+    from actshift.commands import terminal_frames
 
     chosen = _axes(request.overrides, ("model", "method"))
     from actshift.estimates.parameters import counts
@@ -95,7 +95,7 @@ def params_command(request: Namespace) -> int:
     composer = CachedComposer()
     models = chosen.get("model") or hub_models(groups()["model"], composer)
     rows = params.frame(list(counts(models, chosen.get("method") or groups()["method"], composer)))
-    console().print(terminal.params_table(rows))
+    console().print(terminal_frames.params_table(rows))
     write_copies(rows, (request.csv, params.csv), (request.markdown, params.markdown))
     return 0
 
@@ -113,13 +113,13 @@ def memory_command(request: Namespace) -> int:
 
 def print_tables(store: Store, manifest: Manifest, selection: Selection | None, *, variant: str = "ours") -> None:
     """Write every variant of a table, and print one."""
-    from actshift.commands import terminal
+    from actshift.commands import terminal_frames
     from actshift.report.frame import cells
     from actshift.report.tables import write
 
     frame = cells(manifest, store.records("test"), selection)
     paths = write(frame, manifest, store.tables)
-    console().print(terminal.sweep_table(frame, manifest, variant=variant))
+    console().print(terminal_frames.sweep_table(frame, manifest, variant=variant))
     for path in paths:
         print(path)
 

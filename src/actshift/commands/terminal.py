@@ -1,4 +1,4 @@
-"""Tables on a terminal, drawn by rich from what other rooms compute."""
+"""Tables on a terminal, drawn by rich from what other rooms compute; those of data frames are in `terminal_frames`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich import box
 from rich.console import Group
 from rich.table import Table
@@ -14,27 +13,10 @@ from rich.text import Text
 
 from actshift.data.overlaps import Overlap
 from actshift.estimates.sweep import Estimates
-from actshift.planning.manifests import Manifest
 from actshift.planning.status import CellStatus, Status
-from actshift.report import audit, memory, names, params
-from actshift.report.layout import Bold, layout
+from actshift.report import memory
 from actshift.store.adapter_card import TENSORS, AdapterCard
 from actshift.store.records import Cell
-
-
-def sweep_table(cells: pd.DataFrame, manifest: Manifest, *, variant: str = "ours") -> Group:
-    """A sweep's table, laid out as in every other format."""
-    page = layout(cells, manifest, variant=variant)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for place, column in enumerate(page.columns):
-        table.add_column(Text(column), no_wrap=place == 0)
-    for model, block in page.blocks:
-        table.add_row(Text(model, style="underline"))
-        for row in block:
-            # Text, not str: rich would read "[paper 86.2]" as markup.
-            table.add_row(*(Text(text, style="bold" if isinstance(text, Bold) else "") for text in row))
-        table.add_section()
-    return Group(Text(page.title), *map(Text, page.facts), table, *map(Text, page.notes))
 
 
 def plan_table(estimates: Estimates) -> Table:
@@ -109,20 +91,6 @@ def overlaps_table(pairs: Iterable[Overlap], keys: Mapping[str, Sequence[str]]) 
     return table
 
 
-def params_table(rows: pd.DataFrame) -> Group:
-    """Trainable parameters by model and method, from `report.params.frame`."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in params.COLUMNS:
-        table.add_column(name, justify="left" if name in ("Model", "Method", "Difference") else "right")
-    for model, block in rows.groupby("model", sort=False):
-        for place, row in enumerate(block.itertuples()):
-            texts = params.texts(row)
-            head = names.model(str(model)) if place == 0 else f"{row.total:,}" if place == 1 else ""
-            table.add_row(head, *texts, style="bold" if "≠" in texts[-1] else None)
-        table.add_section()
-    return Group(table, *map(Text, params.LEGEND), *map(Text, params.refusals(rows)))
-
-
 def memory_table(rows: Sequence[memory.Row]) -> Group:
     """Peak memory by model and method, from `report.memory.rows_of`."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -133,13 +101,3 @@ def memory_table(rows: Sequence[memory.Row]) -> Group:
         if row is rows[-1] or rows[place + 1].config["model"] != row.config["model"]:
             table.add_section()
     return Group(Text(memory.title(rows)), table, *map(Text, memory.LEGEND))
-
-
-def audit_table(findings: Sequence[audit.Finding]) -> Table:
-    """What does not follow from one another in the paper's numbers."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("check", *audit.COLUMNS):
-        table.add_column(column, overflow="fold")
-    for each in findings:
-        table.add_row(each.check, *audit.texts(each))
-    return table

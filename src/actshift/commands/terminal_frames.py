@@ -1,0 +1,54 @@
+"""Tables on a terminal that are drawn from data frames: apart from the others, because pandas takes time to import."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from actshift.planning.manifests import Manifest
+from actshift.report import audit, names, params
+from actshift.report.layout import Bold, layout
+
+
+def sweep_table(cells: pd.DataFrame, manifest: Manifest, *, variant: str = "ours") -> Group:
+    """A sweep's table, laid out as in every other format."""
+    page = layout(cells, manifest, variant=variant)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, column in enumerate(page.columns):
+        table.add_column(Text(column), no_wrap=place == 0)
+    for model, block in page.blocks:
+        table.add_row(Text(model, style="underline"))
+        for row in block:
+            # Text, not str: rich would read "[paper 86.2]" as markup.
+            table.add_row(*(Text(text, style="bold" if isinstance(text, Bold) else "") for text in row))
+        table.add_section()
+    return Group(Text(page.title), *map(Text, page.facts), table, *map(Text, page.notes))
+
+
+def params_table(rows: pd.DataFrame) -> Group:
+    """Trainable parameters by model and method, from `report.params.frame`."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in params.COLUMNS:
+        table.add_column(name, justify="left" if name in ("Model", "Method", "Difference") else "right")
+    for model, block in rows.groupby("model", sort=False):
+        for place, row in enumerate(block.itertuples()):
+            texts = params.texts(row)
+            head = names.model(str(model)) if place == 0 else f"{row.total:,}" if place == 1 else ""
+            table.add_row(head, *texts, style="bold" if "≠" in texts[-1] else None)
+        table.add_section()
+    return Group(table, *map(Text, params.LEGEND), *map(Text, params.refusals(rows)))
+
+
+def audit_table(findings: Sequence[audit.Finding]) -> Table:
+    """What does not follow from one another in the paper's numbers."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("check", *audit.COLUMNS):
+        table.add_column(column, overflow="fold")
+    for each in findings:
+        table.add_row(each.check, *audit.texts(each))
+    return table
