@@ -19,7 +19,7 @@ from actshift.errors import ActshiftError
 from actshift.report import frame, latex, markdown, names, tables, tidy_csv
 from actshift.report.html import table_page
 from actshift.report.layout import VARIANTS, layout
-from actshift.report.markdown import table
+from actshift.report.markdown_text import table
 
 COUNTS = {
     ("tiny", "sft", "boolq"): [710],

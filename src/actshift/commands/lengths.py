@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actshift.errors import ActshiftError
-from actshift.report.markdown import table as markdown_table
+from actshift.report.markdown_text import table as markdown_table
 
 if TYPE_CHECKING:
     from rich.console import Group

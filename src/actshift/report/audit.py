@@ -14,7 +14,7 @@ import pandas as pd
 
 from actshift.paper import printed as paper
 from actshift.report import names
-from actshift.report.markdown import table as markdown_table
+from actshift.report.markdown_text import table as markdown_table
 from actshift.report.paper_claims import claims
 
 STEP = 0.05 + 1e-9

@@ -1,24 +1,12 @@
-"""Markdown: tables of any kind, and a sweep's table as a page."""
+"""A sweep's table as a Markdown page."""
 
 from __future__ import annotations
-
-from collections.abc import Collection, Iterable, Sequence
 
 import pandas as pd
 
 from actshift.planning.manifests import Manifest
 from actshift.report.layout import Bold, layout
-
-
-def table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Collection[str] = (), padded: bool = False
-) -> str:
-    """A table, the columns in `right` aligned so; `padded`, it can be read as it stands."""
-    lines = [[text.replace("|", r"\|") for text in row] for row in (columns, *rows)]
-    widths = [max(map(len, column)) if padded else 0 for column in zip(*lines, strict=True)]
-    rule = ["-" * max(3, width) + ":" * (name in right) for name, width in zip(columns, widths, strict=True)]
-    head, *body = (map(str.ljust, line, widths) for line in lines)
-    return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *body))
+from actshift.report.markdown_text import table
 
 
 def sweep_table(cells: pd.DataFrame, manifest: Manifest, *, variant: str = "ours") -> str:

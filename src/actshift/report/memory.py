@@ -16,7 +16,7 @@ from actshift.errors import ActshiftError
 from actshift.estimates.memory import CARDS, Fit, Peak, estimate_peak, fit
 from actshift.estimates.sweep import DEFAULT_HARDWARE, HARDWARE
 from actshift.report import names
-from actshift.report.markdown import table as markdown_table
+from actshift.report.markdown_text import table as markdown_table
 from actshift.store.records import Record, read_records
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from actshift.paper import printed as paper
 from actshift.report import names
-from actshift.report.markdown import table as markdown_table
+from actshift.report.markdown_text import table as markdown_table
 
 if TYPE_CHECKING:
     from actshift.estimates.parameters import Count
