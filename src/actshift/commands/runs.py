@@ -214,7 +214,7 @@ def _refuse_impossible(manifest: Manifest, config: dict[str, Any]) -> None:
     for planned in manifest.cells:
         refuse_unscored({**planned.config, "stage": manifest.stage})
         validate_folder(config["data"]["dir"], source=planned.config["data"]["source"])
-        validate_installed(planned.config["training"].get("optimizer", "adamw"))
+        validate_installed({**planned.config, "logger": config["logger"]})
 
 
 def _hardware(request: Namespace, grid: Manifest) -> dict[str, str]:

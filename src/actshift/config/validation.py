@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def validate(config: Config, *, planned: bool = False) -> None:
     _validate_optimizer(config)
     if not planned:
         validate_folder(config["data"]["dir"], source=config["data"]["source"])
-        validate_installed(config["training"]["optimizer"])
+        validate_installed(config)
     _validate_data(config)
     check = KINDS[config["method"]["kind"]].check
     if check is not None:
@@ -107,14 +108,68 @@ def validate_folder(folder: str | None, *, source: str) -> None:
         raise _impossible("data.dir", folder, "an existing folder of data sets, since data.source=local")
 
 
-def validate_installed(optimizer: str) -> None:
-    """Refuse an optimizer whose package is not there."""
-    package = OPTIMIZERS[optimizer]
-    if package is not None and find_spec(package) is None:
-        raise ActshiftError(
-            f"training.optimizer = {optimizer} needs {package}, which is not installed here. "
-            "Install it (pip install 'actshift[optimizers]'), or set training.optimizer=adamw."
-        )
+@dataclass(frozen=True)
+class OptionalPackage:
+    """A package that some configurations need: which, where it comes from, and what to choose instead."""
+
+    module: str
+    needed_by: Callable[[Config], str | None]
+    """What of a configuration needs it, as the message names it; None where nothing does."""
+    install: str
+    instead: str
+
+
+OPTIONAL_PACKAGES = (
+    OptionalPackage(
+        "torchao",
+        lambda config: _if(
+            OPTIMIZERS[config["training"].get("optimizer", "adamw")],
+            f"training.optimizer = {config['training'].get('optimizer')}",
+        ),
+        "pip install 'actshift[optimizers]'",
+        "set training.optimizer=adamw",
+    ),
+    OptionalPackage(
+        "wandb",
+        lambda config: _if(config.get("logger", {}).get("name") == "wandb", "logger = wandb"),
+        "pip install 'actshift[wandb]'",
+        "set logger=none",
+    ),
+    OptionalPackage(
+        "pyreft",
+        lambda config: _if(_parameterization(config) == "loreft", f"method {config['method']['name']} (loreft)"),
+        "uv pip install -e '.[reft]' in a checkout, which corrects pyreft's requirements",
+        "choose another method",
+    ),
+    OptionalPackage(
+        "gguf",
+        lambda config: _if(str(config["model"]["path"]).endswith(".gguf"), f"model.path = {config['model']['path']}"),
+        "pip install gguf",
+        "take a folder of safetensors",
+    ),
+)
+
+
+def _if(condition: Any, text: str) -> str | None:
+    return text if condition else None
+
+
+def _parameterization(config: Config) -> str | None:
+    """The parameterization of a steering method, or of the steering part of joint training."""
+    method = config["method"]
+    found: str | None = method.get("steering", method).get("parameterization")
+    return found
+
+
+def validate_installed(config: Config) -> None:
+    """Refuse what needs an optional package that is not installed, before any model or data are loaded."""
+    for package in OPTIONAL_PACKAGES:
+        what = package.needed_by(config)
+        if what is not None and find_spec(package.module) is None:
+            raise ActshiftError(
+                f"{what} needs {package.module}, which is not installed here. Install it ({package.install}), or "
+                f"{package.instead}."
+            )
 
 
 def _validate_optimizer(config: Config) -> None:
