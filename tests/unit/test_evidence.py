@@ -42,6 +42,8 @@ def test_intervals_and_tests_of_a_finished_cell() -> None:
     assert lora.prediction_low < lora.ci_low < 51 < lora.ci_high < lora.prediction_high
     assert lora.difference_low < -19 < lora.difference_high < 0 and lora.p < 0.01 and lora.p_holm < 0.05
     assert lora.p_mcnemar < 0.01 and lora.evidence_gap == ""
+    # Holm over the four differences that are planned, of which two are finished.
+    assert lora.p_holm == pytest.approx(4 * lora.p, rel=1e-4)
 
 
 def test_a_difference_that_is_none_is_not_bold() -> None:
@@ -92,3 +94,18 @@ def test_answers_come_back_as_they_were_packed() -> None:
     assert answers(replace(one, metrics=one.metrics | {"answers": ""})) is None
     first, second = answers(one), answers(other)
     assert first is not None and second is not None and 0 <= mcnemar(first, second) <= 1
+
+
+def test_a_rounded_figure_of_the_paper_is_inside_where_its_rounding_is() -> None:
+    manifest, selection = planned(models=["llama3.2-1b"], overrides=["data.source=local"])
+    # All five runs at 86.16 would be printed as 86.2.
+    same = {("llama3.2-1b", "post_block", "boolq"): [862] * 5}
+    records = [replace(r, metrics=r.metrics | {"accuracy": 86.16}) for r in finished(manifest, same)]
+    cell = row(frame.cells(manifest, records, selection), "post_block", "boolq")
+    assert cell.prediction_low == cell.prediction_high == pytest.approx(86.16) and cell.paper_inside == "yes"
+
+
+def test_a_column_without_repeated_runs_has_no_test() -> None:
+    single = {("tiny", method, "boolq"): [700] for method in ("sft", "lora_r8", "post_block")}
+    cells, _ = small(single, seeds=[1])
+    assert row(cells, "lora_r8", "boolq").evidence_gap.startswith("no method of this column has two runs")

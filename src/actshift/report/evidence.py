@@ -14,13 +14,14 @@ import pandas as pd
 
 from actshift.report.statistics import (
     Bits,
-    Difference,
+    SeedVariance,
     detectable,
     holm,
     mcnemar,
     mean_interval,
-    paired_bootstraps,
+    paired_difference,
     prediction_interval,
+    seed_variance,
 )
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ TEXTS = ["paper_inside", "precision", "hardware", "scoring", "evidence_gap"]
 PAPER_RUNS = {"sft": 1}
 """How many runs stand behind a figure of the paper (Appendix F.3); five where a method is not listed."""
 SIGNIFICANT = 0.05
-DRAWS = 1000
-"""Of each bootstrap."""
+ROUNDING = 0.05
+"""Half a unit of the last digit that the paper prints, in percent points."""
 
 
 def answers(record: Record) -> Bits | None:
@@ -58,8 +59,9 @@ def answers(record: Record) -> Bits | None:
 def with_evidence(cells: pd.DataFrame, found: Mapping[str, Record], *, reference: str) -> pd.DataFrame:
     """The frame with a column for each of `NUMBERS` and `TEXTS`.
 
-    `p` is the paired bootstrap's against the reference method, `p_holm` the same adjusted over the table; `p_mcnemar`
-    the median over pairs of runs of the same seed (over all pairs where the reference has one run).
+    `p` is that of the paired difference to the reference method, with the seed variance pooled over the column (one
+    model and data set); `p_holm` is the same adjusted over all differences that the table plans; `p_mcnemar` is the
+    median over pairs of runs of the same seed (over all pairs where the reference has one run).
     """
     runs = {index: [found[name] for name in str(names).split()] for index, names in cells["identities"].items()}
     base = {
@@ -68,20 +70,30 @@ def with_evidence(cells: pd.DataFrame, found: Mapping[str, Record], *, reference
         if row.method == reference and row.status == "done"
     }
     rows = [_evidence(row, runs[row.Index]) for row in cells.itertuples()]
-    tested: dict[int, tuple[list[Bits], list[Bits]]] = {}
+    pooled = _seed_variances(cells, runs)
     for place, row in enumerate(cells.itertuples()):
-        pair = _pair(row, runs[row.Index], base.get((row.model, row.dataset, row.protocol)), reference=reference)
+        column = row.model, row.dataset, row.protocol
+        pair = _pair(row, runs[row.Index], base.get(column), reference=reference)
+        seeds = pooled.get(str(column))
+        if not isinstance(pair, str) and seeds is None:
+            pair = "no method of this column has two runs: the variance over seeds is unknown"
         if isinstance(pair, str):
             rows[place]["evidence_gap"] = rows[place]["evidence_gap"] or pair
-        else:
-            tested[place] = pair
-    for place, difference in zip(tested, paired_bootstraps(list(tested.values()), draws=DRAWS), strict=True):
-        rows[place] |= _tests(difference, *tested[place])
+        elif seeds is not None:
+            rows[place] |= _tests(*pair, seeds=seeds)
     table = pd.DataFrame(rows, index=cells.index, columns=[*NUMBERS, *TEXTS])
-    adjusted = holm({str(index): float(p) for index, p in table["p"].dropna().items()})
+    planned = int((cells["method"].ne(reference) & cells["status"].ne("excluded")).sum())
+    adjusted = holm({str(index): float(p) for index, p in table["p"].dropna().items()}, family=planned)
     table["p_holm"] = [adjusted.get(str(index), np.nan) for index in table.index]
     table = table.astype(dict.fromkeys(NUMBERS, "float64") | dict.fromkeys(TEXTS, "str"))
-    return cells.join(table.round(6))  # beyond that, machines may differ in the order of a sum
+    return cells.join(_rounded(table))
+
+
+def _rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """Six significant digits of p values and six decimals of the rest: beyond, machines may differ in a sum's order."""
+    p_values = ["p", "p_holm", "p_mcnemar"]
+    digits = table[p_values].map(lambda value: float(f"{value:.6g}"))
+    return table.round(6).assign(**{name: digits[name] for name in p_values})
 
 
 def _evidence(row: Any, runs: Sequence[Record]) -> dict[str, Any]:
@@ -99,7 +111,8 @@ def _evidence(row: Any, runs: Sequence[Record]) -> dict[str, Any]:
     if predicted is not None:
         facts |= {"prediction_low": predicted.low, "prediction_high": predicted.high}
         if not np.isnan(row.paper_accuracy):
-            facts["paper_inside"] = "yes" if row.paper_accuracy in predicted else "no"
+            low, high = predicted.low - ROUNDING, predicted.high + ROUNDING
+            facts["paper_inside"] = "yes" if low <= row.paper_accuracy <= high else "no"
     facts["detectable"] = detectable(runs[0].metrics["rows"], accuracy=statistics.fmean(values))
     return facts
 
@@ -122,8 +135,21 @@ def _pair(
     return [bits for bits in ours if bits is not None], [bits for bits in theirs if bits is not None]
 
 
-def _tests(found: Difference, ours: Sequence[Bits], theirs: Sequence[Bits]) -> dict[str, Any]:
+def _seed_variances(cells: pd.DataFrame, runs: Mapping[Any, Sequence[Record]]) -> dict[str, SeedVariance]:
+    """The seed variance of each column that has one: over its methods, those with runs over the same rows."""
+    columns: dict[str, list[list[Bits]]] = {}
+    for row in cells.itertuples():
+        bits = [answers(run) for run in runs[row.Index]]
+        found = [each for each in bits if each is not None]
+        if len(found) > 1 and len({len(each) for each in found}) == 1:
+            columns.setdefault(str((row.model, row.dataset, row.protocol)), []).append(found)
+    pooled = {column: seed_variance(groups) for column, groups in columns.items()}
+    return {column: variance for column, variance in pooled.items() if variance is not None}
+
+
+def _tests(ours: Sequence[Bits], theirs: Sequence[Bits], *, seeds: SeedVariance) -> dict[str, Any]:
     """The comparison with the reference."""
+    found = paired_difference(ours, theirs, seeds=seeds)
     same = len(ours) == len(theirs)
     pairs = list(zip(ours, theirs, strict=True)) if same else [(one, other) for one in ours for other in theirs]
     return {

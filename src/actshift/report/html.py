@@ -86,7 +86,9 @@ def evidence_text(row: Any) -> str:
         inside = f", inside our prediction interval: {row.paper_inside}" if row.paper_inside else ""
         lines.append(f"paper: {row.paper_accuracy:.1f}{inside}")
     if not math.isnan(row.p):
-        lines.append(f"p = {row.p:.3g} (bootstrap), {row.p_holm:.3g} (Holm), {row.p_mcnemar:.3g} (McNemar, median)")
+        lines.append(
+            f"p = {row.p:.3g} (rows and seeds), {row.p_holm:.3g} (Holm), {row.p_mcnemar:.3g} (McNemar, median)"
+        )
     if not math.isnan(row.detectable):
         lines.append(f"detectable with 80% power: {row.detectable:.1f} points")
     if not math.isnan(row.lr):

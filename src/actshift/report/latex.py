@@ -24,7 +24,7 @@ LATEX = {
 
 EVIDENCE = (
     "Behind each cell, in percent points: finished of planned runs; 95% t interval of the mean; 95% prediction "
-    "interval for the paper's figure; 95% bootstrap interval of the difference to the reference, and its p value after "
+    "interval for the paper's figure; 95% interval of the difference to the reference, and its p value after "
     "Holm; the difference that the test set shows with 80% power; the chosen learning rate."
 )
 

@@ -123,12 +123,24 @@ def _facts(cells: pd.DataFrame, manifest: Manifest, *, variant: str) -> list[str
     ]
     if cells["p_holm"].notna().any():
         facts.append(
-            f"Bold: the difference to {reference} survives a paired bootstrap over rows and seeds at 5%, adjusted for "
-            f"the {cells['p_holm'].notna().sum()} differences of the table (Holm)."
+            f"Bold: the difference to {reference} survives a paired test over rows and seeds at 5%, adjusted for all "
+            f"{_planned_differences(cells, manifest)} differences that the table plans (Holm). The variance over seeds "
+            "is pooled over the methods of a column" + _lone_methods(cells)
         )
     if cells["paper_accuracy"].notna().any():
         facts.append("[paper ...] is what the paper prints in the same cell.")
     return facts
+
+
+def _planned_differences(cells: pd.DataFrame, manifest: Manifest) -> int:
+    return int((cells["method"].ne(manifest.reference) & cells["status"].ne("excluded")).sum())
+
+
+def _lone_methods(cells: pd.DataFrame) -> str:
+    """The end of a sentence that names the methods of one run, whose variance is that of the others."""
+    planned = cells[cells["status"].ne("excluded")]
+    alone = list(dict.fromkeys(planned.loc[planned["n_planned"].eq(1), "method"]))
+    return f", which {', '.join(map(names.method, alone))} with one run borrow from." if alone else "."
 
 
 def _small_scale(cells: pd.DataFrame) -> list[str]:

@@ -9,7 +9,6 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,14 +30,14 @@ class Interval:
 
 
 def mean_interval(values: Sequence[float], *, level: float = LEVEL) -> Interval | None:
-    """The t interval of the mean: m -+ t_(N-1) s / sqrt(N); None below two runs."""
+    """The t interval of the mean, within 0 to 100: m -+ t_(N-1) s / sqrt(N); None below two runs."""
     return _t_interval(values, spread=1 / len(values) if values else 0.0, level=level)
 
 
 def prediction_interval(values: Sequence[float], *, others: int, level: float = LEVEL) -> Interval | None:
     """Where the mean of `others` further runs of the same experiment falls: m -+ t_(N-1) s sqrt(1/N + 1/M).
 
-    The paper's figure is such a mean. None below two runs of our own.
+    The paper's figure is such a mean. The interval stays within 0 to 100; None below two runs of our own.
     """
     return _t_interval(values, spread=1 / len(values) + 1 / others if values else 0.0, level=level)
 
@@ -50,7 +49,42 @@ def _t_interval(values: Sequence[float], *, spread: float, level: float) -> Inte
         return None
     half = float(stdtrit(len(values) - 1, (1 + level) / 2)) * statistics.stdev(values) * math.sqrt(spread)
     mean = statistics.fmean(values)
-    return Interval(mean - half, mean + half)
+    return Interval(max(mean - half, 0.0), min(mean + half, 100.0))
+
+
+@dataclass(frozen=True)
+class SeedVariance:
+    """The variance of a run's accuracy (as a share) that comes from its seed as a whole, and its degrees of freedom.
+
+    `between` is the variance between runs of one method, of which `answers` is explained by single answers that differ
+    from run to run; the rest, where there is any, moves a whole run up or down.
+    """
+
+    between: float
+    answers: float
+    degrees: int
+
+    @property
+    def of_run(self) -> float:
+        return max(self.between - self.answers, 0.0)
+
+
+def seed_variance(groups: Sequence[Sequence[Bits]]) -> SeedVariance | None:
+    """The seed variance pooled over groups of runs, one group a method, each of N runs over the same R rows.
+
+    between: sum of (N - 1) var(run accuracies) / sum of (N - 1); answers: the same of mean_r var_i(answer) / R. Methods
+    are taken to have one seed variance, so that a method with one run borrows that of the others. None where no group
+    has two runs.
+    """
+    degrees = between = answers = 0.0
+    for runs in groups:
+        if len(runs) > 1:
+            bits_NR = _stacked(runs)
+            weight = len(runs) - 1
+            degrees += weight
+            between += weight * float(bits_NR.mean(axis=1).var(ddof=1))
+            answers += weight * float(bits_NR.var(axis=0, ddof=1).mean()) / bits_NR.shape[1]
+    return SeedVariance(between / degrees, answers / degrees, int(degrees)) if degrees else None
 
 
 @dataclass(frozen=True)
@@ -62,70 +96,35 @@ class Difference:
     p: float
 
 
-def paired_bootstrap(
-    ours: Sequence[Bits], reference: Sequence[Bits], *, draws: int = 2000, seed: int = 0, level: float = LEVEL
+def paired_difference(
+    ours: Sequence[Bits], reference: Sequence[Bits], *, seeds: SeedVariance, level: float = LEVEL
 ) -> Difference:
-    """The difference of two methods over rows and seeds: its percentile interval and a two-sided p value.
+    """The difference of two methods over rows and seeds: t interval and two-sided p value, neither counted in draws.
 
-    A draw takes R rows with replacement, the same for both methods, each row's share of right answers being over the
-    runs; to that it adds what the seeds move a whole run by, t_(N-1) sqrt(s^2 / N), s^2 the variance between runs
-    beyond what their single answers explain (drawing runs anew as well would count those twice; one run has none).
-    p is twice the smaller share of draws on either side of zero, (k + 1) / (draws + 1). Errors: runs over different
-    numbers of rows.
+    D = mean_r g_r, where g_r is the difference of the row's shares of right answers over the runs of each method.
+    V = (sum_r (g_r - D)^2 + 1) / R^2 + (1 / N_ours + 1 / N_reference) s^2, with s^2 the variance of whole runs in
+    `seeds`. The 1 is half a discordant row on each side (Agresti and Min, 2005): without it, rows that all agree would
+    leave no doubt. t = D / sqrt(V) with Satterthwaite's degrees of freedom, V^2 / (rows^2 / (R - 1) + seeds^2 / nu), in
+    which the part of the seeds is taken at twice its estimate (at most V), answers included: an estimate that is low by
+    chance would otherwise narrow the test and claim many degrees of freedom at once, and 2 against 2 runs would reject
+    8% of true null hypotheses (docs/evidence.md). Errors: runs over different numbers of rows.
     """
-    (found,) = paired_bootstraps([(ours, reference)], draws=draws, seed=seed, level=level)
-    return found
+    from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to import
 
-
-def paired_bootstraps(
-    pairs: Sequence[tuple[Sequence[Bits], Sequence[Bits]]],
-    *,
-    draws: int = 2000,
-    seed: int = 0,
-    level: float = LEVEL,
-) -> list[Difference]:
-    """`paired_bootstrap` of many pairs: those over equally many rows are drawn in one product of matrices."""
-    stacked = [(_stacked(ours), _stacked(reference)) for ours, reference in pairs]
-    by_rows: dict[int, list[int]] = {}
-    for place, (a_NR, b_NR) in enumerate(stacked):
-        if a_NR.shape[1] != b_NR.shape[1]:
-            raise ValueError(f"paired runs must answer the same rows, got {a_NR.shape[1]} and {b_NR.shape[1]}")
-        by_rows.setdefault(a_NR.shape[1], []).append(place)
-    found: dict[int, Difference] = {}
-    for rows, places in by_rows.items():
-        # Whole numbers, so that the sums are exact in whatever order a machine takes them.
-        gaps_PR = np.stack([_gaps(*stacked[place]) for place in places])
-        for place, drawn_D in zip(places, gaps_PR @ _row_counts(rows, draws, seed).T, strict=True):
-            a_NR, b_NR = stacked[place]
-            found[place] = _difference(a_NR, b_NR, drawn_D / (rows * len(a_NR) * len(b_NR)), seed=seed, level=level)
-    return [found[place] for place in range(len(pairs))]
-
-
-def _difference(
-    a_NR: NDArray[np.float64], b_NR: NDArray[np.float64], drawn_D: NDArray[np.float64], *, seed: int, level: float
-) -> Difference:
-    """What the draws over rows say once the seeds are added."""
-    rng, draws = np.random.default_rng(seed), len(drawn_D)
-    for bits_NR in (a_NR, b_NR):
-        if len(bits_NR) > 1:
-            drawn_D = drawn_D + _between_runs(bits_NR) * rng.standard_t(len(bits_NR) - 1, size=draws)
-    low, high = 100 * np.quantile(drawn_D, [(1 - level) / 2, (1 + level) / 2])
-    below, above = int((drawn_D <= 0).sum()), int((drawn_D >= 0).sum())
-    p = min(1.0, 2 * (min(below, above) + 1) / (draws + 1))
-    return Difference(100 * float(a_NR.mean() - b_NR.mean()), Interval(float(low), float(high)), p)
-
-
-def _gaps(a_NR: NDArray[np.float64], b_NR: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The difference of each row's shares of right answers, times both numbers of runs."""
-    gaps_R: NDArray[np.float64] = a_NR.sum(axis=0) * len(b_NR) - b_NR.sum(axis=0) * len(a_NR)
-    return gaps_R
-
-
-@lru_cache(maxsize=4)
-def _row_counts(rows: int, draws: int, seed: int) -> NDArray[np.float64]:
-    """How often each draw takes each row (D x R); the cells of a column of a table use the same draws."""
-    rng = np.random.default_rng([seed, rows])
-    return rng.multinomial(rows, np.full(rows, 1 / rows), size=draws).astype(np.float64)
+    a_NR, b_NR = _stacked(ours), _stacked(reference)
+    rows = a_NR.shape[1]
+    if rows != b_NR.shape[1]:
+        raise ValueError(f"paired runs must answer the same rows, got {rows} and {b_NR.shape[1]}")
+    gaps_R = a_NR.mean(axis=0) - b_NR.mean(axis=0)
+    gap = float(gaps_R.mean())
+    of_rows = (float(np.square(gaps_R - gap).sum()) + 1) / rows**2
+    of_seeds = (1 / len(a_NR) + 1 / len(b_NR)) * seeds.of_run
+    variance = of_rows + of_seeds
+    doubtful = min(2 * (1 / len(a_NR) + 1 / len(b_NR)) * seeds.between, variance)
+    degrees = variance**2 / (of_rows**2 / max(rows - 1, 1) + doubtful**2 / seeds.degrees)
+    half = float(stdtrit(degrees, (1 + level) / 2)) * math.sqrt(variance)
+    p = min(1.0, 2 * float(stdtr(degrees, -abs(gap) / math.sqrt(variance))))
+    return Difference(100 * gap, Interval(100 * max(gap - half, -1.0), 100 * min(gap + half, 1.0)), p)
 
 
 def _stacked(runs: Sequence[Bits]) -> NDArray[np.float64]:
@@ -133,14 +132,6 @@ def _stacked(runs: Sequence[Bits]) -> NDArray[np.float64]:
     if len(lengths) != 1:
         raise ValueError(f"the runs of a cell must answer the same rows, got {sorted(lengths)} rows")
     return np.stack(list(runs)).astype(np.float64)
-
-
-def _between_runs(bits_NR: NDArray[np.float64]) -> float:
-    """The standard error of a mean over runs that comes from whole runs differing, not from single answers."""
-    runs, rows = bits_NR.shape
-    between = bits_NR.mean(axis=1).var(ddof=1)
-    answers = bits_NR.var(axis=0, ddof=1).mean() / rows
-    return math.sqrt(max(between - answers, 0.0) / runs)
 
 
 def mcnemar(ours: Bits, reference: Bits) -> float:
@@ -155,13 +146,19 @@ def mcnemar(ours: Bits, reference: Bits) -> float:
     return min(1.0, 2 * float(tail))
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """p values adjusted for how many there are, by Holm's step-down: max over the smaller ones of (k - i) p_i."""
+def holm(p_values: Mapping[str, float], *, family: int | None = None) -> dict[str, float]:
+    """p values adjusted by Holm's step-down: max over the smaller ones of (family - i) p_i.
+
+    `family` is how many comparisons were planned, all of those given where it is None. With the planned number an
+    adjusted value never grows because another comparison is finished. Errors: more p values than planned.
+    """
+    family = len(p_values) if family is None else family
+    if len(p_values) > family:
+        raise ValueError(f"{len(p_values)} comparisons, but only {family} were planned")
     adjusted: dict[str, float] = {}
     largest = 0.0
-    ordered = sorted(p_values.items(), key=lambda pair: pair[1])
-    for place, (name, p) in enumerate(ordered):
-        largest = max(largest, min(1.0, (len(ordered) - place) * p))
+    for place, (name, p) in enumerate(sorted(p_values.items(), key=lambda pair: pair[1])):
+        largest = max(largest, min(1.0, (family - place) * p))
         adjusted[name] = largest
     return adjusted
 
@@ -173,7 +170,8 @@ def detectable(
 
     By McNemar's normal approximation on rows that two runs answer differently, a share `discordant` of them:
     (z_(1 - alpha/2) sqrt(d) + z_power sqrt(d - delta^2)) / sqrt(R) = delta. `accuracy` (percent) bounds the share: two
-    runs of that accuracy cannot differ on more than 2 min(a, 1 - a) of the rows.
+    runs of that accuracy cannot differ on more than 2 min(a, 1 - a) of the rows. A difference of delta needs at least
+    that share of discordant rows, so d is never below delta.
     """
     from scipy.special import ndtri
 
@@ -181,5 +179,6 @@ def detectable(
     first, second = float(ndtri(1 - alpha / 2)), float(ndtri(power))
     delta = 0.0
     for _ in range(100):  # a contraction: delta on the right changes it little
+        share = max(share, delta)
         delta = (first * math.sqrt(share) + second * math.sqrt(max(share - delta**2, 0.0))) / math.sqrt(rows)
     return 100 * min(delta, 1.0)
