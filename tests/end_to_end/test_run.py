@@ -21,7 +21,6 @@ from actshift.config.identity import identity_of, ignored_keys
 from actshift.data.splits import Split
 from actshift.errors import ActshiftError
 from actshift.models.loading import Base
-from actshift.observe import provenance
 from actshift.observe.progress import Progress
 from actshift.runtime.run import Busy, run
 from actshift.runtime.session import Session
@@ -392,56 +391,3 @@ def test_a_tracker_that_fails_does_not_stop_the_run(
     record = run(request(tmp_path / "results", *overrides), session=session)
     assert record.metrics == done[1].metrics
     assert [warning.split(":")[0] for warning in warnings_of(caplog)] == ["the tracker failed and is off for this run"]
-
-
-# --- provenance -------------------------------------------------------------------------------------------------
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-    done = subprocess.run(["git", "-C", str(folder), *identity, *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-@pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with a package and its configuration in it, as provenance sees them."""
-    package = tmp_path / "src" / "actshift"
-    package.mkdir(parents=True)
-    (package / "schema.py").write_text("")
-    (tmp_path / "conf").mkdir()
-    (tmp_path / "conf" / "config.yaml").write_text("")
-    (tmp_path / ".gitignore").write_text("installed\n")
-    git(tmp_path, "init", "--quiet")
-    git(tmp_path, "add", ".")
-    git(tmp_path, "commit", "--quiet", "--message", "first")
-    monkeypatch.setattr(provenance, "PACKAGE", package)
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("changed", "dirty"),
-    [
-        (None, False),
-        ("src/actshift/schema.py", True),
-        ("src/new.py", True),
-        ("conf/config.yaml", True),
-        ("notes", False),
-    ],
-)
-def test_a_changed_checkout_is_dirty(checkout: Path, changed: str | None, dirty: bool) -> None:
-    if changed is not None:
-        (checkout / changed).write_text("changed\n")
-    facts = provenance.code_provenance.__wrapped__()
-    assert (facts["commit"], facts["dirty"]) == (git(checkout, "rev-parse", "HEAD"), dirty)
-
-
-def test_an_installed_package_has_no_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # As a virtual environment lies in the checkout of the project that uses it.
-    installed = checkout / "installed" / "actshift"
-    installed.mkdir(parents=True)
-    (installed / "schema.py").write_text("")
-    monkeypatch.setattr(provenance, "PACKAGE", installed)
-    facts = provenance.code_provenance.__wrapped__()
-    assert (facts["commit"], facts["dirty"]) == (None, None)
-    assert facts["actshift"]

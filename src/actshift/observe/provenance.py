@@ -10,6 +10,7 @@ import sys
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from actshift.paths import PACKAGE
@@ -21,7 +22,7 @@ LIBRARIES = ("torch", "transformers", "peft", "datasets", "tokenizers")
 def code_provenance() -> dict[str, Any]:
     """The versions at work, and the commit of the checkout where there is one (`dirty`: it was changed since)."""
     # An installed package can lie inside somebody else's checkout, whose commit says nothing about it.
-    ours = _git("ls-files", "--error-unmatch", "schema.py") is not None
+    ours = _git("ls-files", "--error-unmatch", str(Path(__file__).relative_to(PACKAGE))) is not None
     commit = _git("rev-parse", "HEAD") if ours else None
     status = None if commit is None else _git("status", "--porcelain", "--", ":/src", ":/conf")
     return {
