@@ -14,8 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_sweep import finished, planned
 
+from actshift.config.cached import CachedComposer
+from actshift.config.composition import compose
 from actshift.errors import ActshiftError
 from actshift.paper import printed as paper
+from actshift.planning.expand import expand_grid
 from actshift.report import frame
 
 REAL = {"models": ["llama3.2-1b"], "overrides": ["data.source=local"]}
@@ -201,3 +204,12 @@ def test_reports_are_made_without_the_libraries_that_train() -> None:
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_model_that_is_known_by_its_checksum_is_not_the_papers() -> None:
+    """Its source and path are in no identity, so a plan does not hold them."""
+    sweep = compose(["sweep=real1"])["sweep"]
+    manifest = expand_grid(sweep, CachedComposer())
+    assert all("source" not in cell.config["model"] for cell in manifest.cells)
+    cells = frame.cells(manifest, [], None)
+    assert len(cells) == len(manifest.cells) and cells["paper_accuracy"].isna().all()

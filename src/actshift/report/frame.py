@@ -259,7 +259,7 @@ def _is_the_papers(plan: PlannedCell) -> bool:
         plan.cell.protocol == "paper"
         and config["data"]["source"] != "procedural"
         and not (config["data"].get("origin") or {}).get("files")  # a split that is there in part
-        and config["model"]["source"] == "hub"
+        and config["model"].get("source") == "hub"  # of weights with a checksum no source is kept
         and all(limit is None for limit in limits)
         and not any(key.startswith(CHANGES) and not key.startswith(WATCHES) for key in keys)
     )

@@ -11,6 +11,7 @@ MODELS = {
     "qwen3-4b": "Qwen3-4B",
     "qwen3-8b": "Qwen3-8B",
     "tiny": "Tiny Llama",
+    "smollm2-135m": "SmolLM2-135M",
 }
 
 METHODS = {
@@ -44,6 +45,8 @@ DATASETS = {
     "gsm8k": "GSM8K",
     "aqua": "AQuA",
     "listops": "ListOps",
+    "sst2": "SST-2",
+    "trec": "TREC",
     "winogrande_xl": "WinoG xl",
     "alpaca_cleaned": "Alpaca",
 }
