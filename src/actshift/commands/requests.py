@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 T = TypeVar("T")
+CELL_KEYS = ("model.", "method.", "dataset.")
 FEEDING_GROUPS = ("dataset.", "protocol.", "method.", "model.")
 """Below these are keys that do not count themselves, but what counts is made from them (`data.origin`)."""
 
@@ -81,7 +82,9 @@ class SweepRequest:
 def sweep_request(request: Namespace) -> SweepRequest:
     """What a command was asked about a sweep. Errors: neither a file of conf/sweep nor a planned sweep of that name."""
     known = request.sweep in groups()["sweep"]
-    config = compose([f"sweep={request.sweep}", *request.overrides] if known else list(request.overrides))
+    # What concerns a model, a method or a data set is checked with the cells of the sweep: here the default ones stand.
+    shared = [override for override in request.overrides if not override.lstrip("+").startswith(CELL_KEYS)]
+    config = compose([f"sweep={request.sweep}", *shared] if known else shared)
     store = Store(Path(config["results"]))
     launch, frozen = _launch_and_frozen(request.overrides)
     name = config["sweep"]["name"] if known else request.sweep

@@ -143,7 +143,7 @@ OPTIONAL_PACKAGES = (
     ),
     OptionalPackage(
         "gguf",
-        lambda config: _if(str(config["model"]["path"]).endswith(".gguf"), f"model.path = {config['model']['path']}"),
+        lambda config: _if(str(config["model"].get("path")).endswith(".gguf"), f"model {config['model']['name']}"),
         "pip install gguf",
         "take a folder of safetensors",
     ),
