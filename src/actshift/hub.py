@@ -173,10 +173,10 @@ def _explained(error: BaseException, repository: Repository) -> ActshiftError:
     from huggingface_hub import constants, errors
 
     page = f"{constants.ENDPOINT}/{'datasets/' if repository.kind == 'dataset' else ''}{repository.path}"
-    said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
     match error:
         case errors.HFValidationError():
-            text = f"{repository.key}.path = {repository.path} is no name on the hub: {said}."
+            text = f"{repository.key}.path = {repository.path} is no name on the hub: {reason}."
         case errors.GatedRepoError():
             whose = " and your account has no access to it" if error.response.status_code == 403 else ""
             text = (
@@ -200,7 +200,7 @@ def _explained(error: BaseException, repository: Repository) -> ActshiftError:
             )
         case _:
             text = (
-                f"{repository} could not be downloaded: {said}. What is complete is kept: the same command goes on "
+                f"{repository} could not be downloaded: {reason}. What is complete is kept: the same command goes on "
                 "from there."
             )
     return ActshiftError(text)

@@ -213,7 +213,7 @@ def without_a_tensor(folder: Path) -> None:
         (change(identity="x"), "identity = 'x' is not a run's identity"),
         (lambda folder: (folder / ADAPTER_CARD).write_text("{"), "torn or not JSON"),
         (lambda folder: (folder / ADAPTER_CARD).unlink(), f"holds no adapter: it has no {ADAPTER_CARD}"),
-        (lambda folder: (folder / TENSORS).unlink(), f"{TENSORS} is gone"),
+        (lambda folder: (folder / TENSORS).unlink(), f"{TENSORS} is missing"),
         (flip, "torn or altered: its checksum"),
         (without_a_tensor, "torn or altered: its checksum"),
         (lambda folder: (folder / TENSORS).write_bytes(b""), "torn or altered: its checksum"),
@@ -371,7 +371,7 @@ def test_a_pass_that_hides_the_end_of_its_prompt_is_refused(scoped: Path) -> Non
         if read_adapter_card(scoped).method["scope"]["kind"] == "all":
             assert generated(base, base.model, prompts, use_cache=False) == generated(base, base.model, prompts)
             return
-        with pytest.raises(ActshiftError, match="prompt and generated tokens alike"):
+        with pytest.raises(ActshiftError, match="both prompt and generated tokens"):
             generated(base, base.model, prompts, use_cache=False)
         with pytest.raises(ActshiftError, match="an attention mask of rows x tokens"):
             base.model(torch.tensor(prompts), attention_mask=torch.ones(2, 1, 4, 4))

@@ -63,8 +63,8 @@ def test_what_a_limit_does_is_said() -> None:
 def test_a_row_that_is_only_asked_is_whole_and_not_trained() -> None:
     found = row_of("dataset=gsm8k", "training.max_tokens=20", "training.overlong=cut", split="test")
     assert (found.mark, found.note) == ("gold", f"{len(found.tokens)} tokens") and len(found.tokens) > 20
-    assert f"asked by the {found.prompt_length} tokens of the prompt; at most 100 new ones" in found.asked
-    assert "ended by '<|end|>'" in found.asked
+    assert f"prompted with the {found.prompt_length} tokens of the prompt; at most 100 new ones" in found.prompting
+    assert "ended by '<|end|>'" in found.prompting
     assert row_of("dataset=gsm8k").mark == "trained"
     assert row_of("dataset=gsm8k", "training.max_tokens=20", "training.overlong=drop").mark == "left out"
 

@@ -49,7 +49,7 @@ def console(width: int = 160) -> Console:
 
 
 def write_copies(rows: T, *copies: tuple[str | None, Callable[[T], str]]) -> None:
-    """What was printed, in the files that were asked for: each a path, or None, and what writes its text."""
+    """Write what was printed to files too: a copy is a path (None for none) and a function that makes its text."""
     from actshift.files import write_file
 
     for file, text in copies:
@@ -60,7 +60,7 @@ def write_copies(rows: T, *copies: tuple[str | None, Callable[[T], str]]) -> Non
 
 @dataclass(frozen=True)
 class SweepRequest:
-    """A sweep that was asked for: its config, and its overrides apart.
+    """A sweep as a command names it: its config, and its overrides in two groups.
 
     `launch` are the overrides of this launch alone (hardware, data.dir, ...: they change no identity), `frozen` those
     that the plan holds. A sweep planned under a name of its own (``sweep.name=mine``) is known by its manifest.
@@ -80,7 +80,7 @@ class SweepRequest:
 
 
 def sweep_request(request: Namespace) -> SweepRequest:
-    """What a command was asked about a sweep. Errors: neither a file of conf/sweep nor a planned sweep of that name."""
+    """The sweep that a command names. Errors: neither a file of conf/sweep nor a planned sweep of that name."""
     known = request.sweep in groups()["sweep"]
     # What concerns a model, a method or a data set is checked with the cells of the sweep: here the default ones stand.
     shared = [override for override in request.overrides if not override.lstrip("+").startswith(CELL_KEYS)]
@@ -120,14 +120,14 @@ def _launch_and_frozen(overrides: Iterable[str]) -> tuple[list[str], list[str]]:
 
 def planned_grid(request: Namespace) -> tuple[Store, Manifest]:
     """The store and the frozen grid of a sweep. Errors: a sweep that was never planned there."""
-    asked = sweep_request(request)
-    path = asked.store.manifest_path(asked.name, "grid")
+    wanted = sweep_request(request)
+    path = wanted.store.manifest_path(wanted.name, "grid")
     if not path.exists():
         raise ActshiftError(
-            f"'{request.sweep}' has not been planned in {asked.store.root.resolve()}: run `actshift sweep "
+            f"'{request.sweep}' has not been planned in {wanted.store.root.resolve()}: run `actshift sweep "
             f"{request.sweep}` or `actshift plan {request.sweep}`, or name another results folder with results=..."
         )
-    return asked.store, read_manifest(path)
+    return wanted.store, read_manifest(path)
 
 
 def stages_of(store: Store, grid: Manifest) -> list[Manifest]:

@@ -43,14 +43,14 @@ def sweep_command(request: Namespace) -> int:
     from actshift.planning import prefetch
     from actshift.sweeps.local import LocalEngine
 
-    asked, compose_cell = sweep_request(request), CachedComposer()
-    config, store = asked.config, asked.store
-    grid = asked.grid(compose_cell, replan=request.replan)
+    wanted, compose_cell = sweep_request(request), CachedComposer()
+    config, store = wanted.config, wanted.store
+    grid = wanted.grid(compose_cell, replan=request.replan)
     _refuse_impossible(grid, config)
     if request.retry:
         _clear_failures(store, grid)
     prefetch.require(grid, store=store, compose=compose_cell)
-    with LocalEngine(store, workers=config["hardware"]["workers"], overrides=asked.launch) as engine:
+    with LocalEngine(store, workers=config["hardware"]["workers"], overrides=wanted.launch) as engine:
         states = engine.do(grid)
         if states["failed"]:
             return _report_failures(store, grid)
@@ -70,8 +70,8 @@ def plan_command(request: Namespace) -> int:
     from actshift.commands.terminal import plan_table
     from actshift.estimates.sweep import Estimates
 
-    asked, compose_cell = sweep_request(request), CachedComposer()
-    store, grid = asked.store, asked.grid(compose_cell, replan=request.replan)
+    wanted, compose_cell = sweep_request(request), CachedComposer()
+    store, grid = wanted.store, wanted.grid(compose_cell, replan=request.replan)
     estimates = Estimates(store, grid, compose=compose_cell, hardware=_hardware(request, grid))
     print(f"{grid.title}: {len(grid.cells)} cells, {len(grid.exclusions)} excluded")
     console().print(plan_table(estimates))
@@ -85,9 +85,9 @@ def prefetch_command(request: Namespace) -> int:
 
     from actshift.planning import prefetch
 
-    asked, compose_cell = sweep_request(request), CachedComposer()
-    sweep = asked.config["sweep"]  # not frozen: it may be planned on another machine
-    grid = asked.grid(compose_cell) if sweep is None else expand_grid(sweep, compose_cell, extra=asked.frozen)
+    wanted, compose_cell = sweep_request(request), CachedComposer()
+    sweep = wanted.config["sweep"]  # not frozen: it may be planned on another machine
+    grid = wanted.grid(compose_cell) if sweep is None else expand_grid(sweep, compose_cell, extra=wanted.frozen)
     configs = prefetch.configs_of(grid, compose_cell)
     if not prefetch.needs(configs):
         print(f"nothing of '{request.sweep}' comes from the hub")
@@ -109,18 +109,18 @@ def submit_command(request: Namespace) -> int:
     from actshift.sweeps import slurm
     from actshift.sweeps.submission import Submission
 
-    own, request.overrides = split_options(request.overrides, ["profile"])
-    asked, compose_cell = sweep_request(request), CachedComposer()
-    config, store = asked.config, asked.store
-    grid = asked.grid(compose_cell, replan=request.replan)
+    options, request.overrides = split_options(request.overrides, ["profile"])
+    wanted, compose_cell = sweep_request(request), CachedComposer()
+    config, store = wanted.config, wanted.store
+    grid = wanted.grid(compose_cell, replan=request.replan)
     _refuse_impossible(grid, config)
     submission = Submission(
         store,
         grid,
         compose=compose_cell,
         folder=Path(request.slurm) if request.slurm else slurm_dir(),
-        profile=own.get("profile"),
-        overrides=asked.launch,
+        profile=options.get("profile"),
+        overrides=wanted.launch,
         dry=request.dry_run,
     )
     stages = stages_of(store, grid)

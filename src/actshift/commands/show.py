@@ -23,7 +23,8 @@ class Shown:
     """A row of a split. `scopes` holds, by the name of a scope, the places at which it acts in training.
 
     `mark` is what the answer's tokens are: trained, left out with a row that is too long, or the gold of a row that is
-    only asked. `acts` says where the method does, `note` what a limit does to the row, `asked` how it is evaluated.
+    only prompted. `acts` says where the method does, `note` what a limit does to the row, `prompting` how it is
+    evaluated.
     """
 
     title: str
@@ -37,7 +38,7 @@ class Shown:
     scopes: dict[str, set[int]]
     acts: str
     note: str
-    asked: str
+    prompting: str
 
 
 def shown(config: Mapping[str, Any], *, split: str, row: int) -> Shown:
@@ -57,7 +58,7 @@ def shown(config: Mapping[str, Any], *, split: str, row: int) -> Shown:
     tokenizer, fields = load_tokenizer(config["model"]), loaded.rows[row]
     chat = chat_of(config, tokenizer)
     limit, drops = most_tokens(config, chat=chat is not None), config["training"]["overlong"] == "drop"
-    limit = limit if split == "train" else None  # a prompt that is asked may be of any length
+    limit = limit if split == "train" else None  # a prompt that is prompting may be of any length
     (example,) = training_examples(Split([fields], ""), config=config, tokenizer=tokenizer, cache=None, limited=False)
     over = limit is not None and len(example.ids) > limit
     ids = example.ids if drops else example.ids[:limit]
@@ -76,7 +77,9 @@ def shown(config: Mapping[str, Any], *, split: str, row: int) -> Shown:
         scopes=_scopes(len(ids), prompt=min(example.prompt_length, len(ids)), config=config),
         acts=_acts(config["method"]),
         note=_note(len(example.ids), limit, drops=drops) if split == "train" else f"{len(example.ids)} tokens",
-        asked=_asked(config, example.prompt_length, tokenizer, chat) if task.scored else "outputs are judged elsewhere",
+        prompting=_prompting(config, example.prompt_length, tokenizer, chat)
+        if task.scored
+        else "outputs are judged elsewhere",
     )
 
 
@@ -133,13 +136,13 @@ def _note(tokens: int, limit: int | None, *, drops: bool) -> str:
     return f"{tokens} tokens, {tokens - limit} over the limit of {limit}: {done}"
 
 
-def _asked(config: Mapping[str, Any], prompt: int, tokenizer: PreTrainedTokenizerBase, chat: Chat | None) -> str:
+def _prompting(config: Mapping[str, Any], prompt: int, tokenizer: PreTrainedTokenizerBase, chat: Chat | None) -> str:
     if config["evaluation"]["scoring"] == "likelihood":
-        return f"asked by the {prompt} tokens of the prompt; the answer of the largest likelihood is taken"
+        return f"prompted with the {prompt} tokens of the prompt; the answer of the largest likelihood is taken"
     ends = {tokenizer.eos_token_id} if chat is None else chat.ends
     names = " or ".join(_text(tokenizer, token) for token in sorted(ends - {None})) or "no token"
     most = config["evaluation"]["max_new_tokens"]
-    return f"asked by the {prompt} tokens of the prompt; at most {most} new ones are generated, ended by {names}"
+    return f"prompted with the {prompt} tokens of the prompt; at most {most} new ones are generated, ended by {names}"
 
 
 def terminal(row: Shown, *, method: Mapping[str, Any]) -> Group:
@@ -156,10 +159,10 @@ def terminal(row: Shown, *, method: Mapping[str, Any]) -> Group:
     for kind, head in SCOPES.items():
         table.add_column(f"{head}*" if kind == own else head)
     for place, (token, text) in enumerate(row.tokens):
-        behind = place >= row.prompt_length
+        is_answer = place >= row.prompt_length
         marks = ("x" if place in row.scopes[kind] else "" for kind in SCOPES)
-        line = (str(place), str(token), text, row.mark if behind else "", *marks)
-        table.add_row(*map(Text, line), style="bold" if behind else None)
+        line = (str(place), str(token), text, row.mark if is_answer else "", *marks)
+        table.add_row(*map(Text, line), style="bold" if is_answer else None)
     return Group(*_lines(row, own), table)
 
 
@@ -171,5 +174,5 @@ def _lines(row: Shown, own: str | None) -> Iterator[Any]:
         yield Text(f"{name}:", style="underline")
         yield Text(text)
     yield Text(f"\n{row.note}; {row.prompt_length} of prompt, {len(row.tokens) - row.prompt_length} {row.mark}")
-    yield Text(row.asked)
+    yield Text(row.prompting)
     yield Text(f"{row.acts} (x: where a scope acts in training{'; * the scope of the method' if own else ''})")

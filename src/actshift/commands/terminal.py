@@ -83,7 +83,7 @@ def _order(entry: tuple[Path, AdapterCard]) -> tuple[Any, ...]:
 
 def overlaps_table(pairs: Iterable[Overlap], keys: Mapping[str, Sequence[str]]) -> Table:
     """Pairs of splits that share questions; `keys` has the question keys of each split."""
-    table = Table("split", "rows", "of them asked in", "rows", "of them asked in the first")
+    table = Table("split", "rows", "of them repeated in", "rows", "of them repeated in the first")
     for pair in pairs:
         counts = [f"{number:,}" for number in (pair.in_first, pair.in_second)]
         rows = [f"{len(keys[name]):,}" for name in (pair.first, pair.second)]

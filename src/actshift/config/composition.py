@@ -47,7 +47,7 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
-    """What Hydra composes of some overrides: interpolations as they are written, values not looked at yet."""
+    """What Hydra composes of some overrides: interpolations as they are written, values not checked yet."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -120,7 +120,7 @@ def check_names(overrides: Sequence[str]) -> None:
         elif name in CHOICES:
             allowed = sorted("null" if choice is None else choice for choice in CHOICES[name])
             for value in _values(override.value(), allowed):
-                if value not in allowed and "${" not in value:  # an interpolation is looked at once it is resolved
+                if value not in allowed and "${" not in value:  # an interpolation is checked once it is resolved
                     raise unknown(name, value, allowed, where=f"the override {name}=...")
 
 
@@ -161,8 +161,8 @@ def _explained(error: Exception) -> ActshiftError:
             where = f" in conf/{file[1]}.yaml" if file else ""
             parent = cause.full_key.rpartition(".")[0]
             return _unknown_key(cause.full_key, parent, map(str, cause.parent_node), where=where)
-    said, why = _lines(error), _lines(causes[min(1, len(causes) - 1)])
-    return ActshiftError(f"this configuration does not compose: {said if why in said else f'{said}: {why}'}")
+    message, why = _lines(error), _lines(causes[min(1, len(causes) - 1)])
+    return ActshiftError(f"this configuration does not compose: {message if why in message else f'{message}: {why}'}")
 
 
 def _unknown_key(

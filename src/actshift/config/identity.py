@@ -107,7 +107,7 @@ def _mapping(config: Mapping[str, Any], ignore: frozenset[str], path: tuple[str,
 
 
 def _written(value: Any) -> str:
-    """A canonical value as it stands behind ``key=``: text bare, anything else as JSON."""
+    """A canonical value as it is written after ``key=``: text bare, anything else as JSON."""
     return value if isinstance(value, str) else canonical_json(value)
 
 

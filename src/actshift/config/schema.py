@@ -102,7 +102,7 @@ class ProtocolConfig:
     clip: float = MISSING
     precision: dict[str, str] = MISSING  # by kind of data set
     chat: str | None = MISSING  # template | released | null: how prompts stand in a model's chat template
-    chat_max_tokens: dict[str, int] = MISSING  # by data set, behind a chat template
+    chat_max_tokens: dict[str, int] = MISSING  # by data set, for prompts in a chat template
     max_new_tokens: dict[str, int] = MISSING  # by data set
     rule: str = MISSING
 

@@ -60,7 +60,7 @@ AT_LEAST = {
 def validate(config: Config, *, planned: bool = False) -> None:
     """Refuse a resolved configuration that cannot be run, naming the key, the value and what is allowed.
 
-    One that is only planned needs no folder of data and no optional package yet: that is said by each launch.
+    One that is only planned needs no folder of data and no optional package yet: each launch checks that.
     """
     for key, allowed in CHOICES.items():
         if _get(config, key) not in allowed:

@@ -25,7 +25,7 @@ class Chat:
     """A tokenizer's template around prompts and answers.
 
     Under `released`, as in the authors' code, text that begins with the begin token gets another one, and all that the
-    template puts behind an answer is trained; else the prompt begins once, and the end of the turn is trained.
+    template puts after an answer is trained; else the prompt begins once, and the end of the turn is trained.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -42,7 +42,7 @@ class Chat:
 
     @cached_property
     def closing(self) -> tuple[int, ...]:
-        """What is trained behind an answer: the end of the turn, and under `released` what follows it."""
+        """What is trained after an answer: the end of the turn, and under `released` what follows it."""
         ids = self._ids(self._behind)
         return ids if self.released else ids[:1]
 

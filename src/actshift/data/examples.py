@@ -172,7 +172,7 @@ def _encode(prompts: list[str], answers: list[str], tokenizer: PreTrainedTokeniz
     prompt_ids = _ids(tokenizer, prompts, add_special_tokens=special)
     answer_ids = _ids(tokenizer, answers, add_special_tokens=False)
     if any(ids and ids[-1] == tokenizer.eos_token_id for ids in prompt_ids):
-        # An answer after the end token would be trained as if nothing had been asked.
+        # An answer after the end token would be trained as if it had no prompt.
         raise ActshiftError("the tokenizer closes every prompt with its end token; load it with add_eos_token=False.")
     rows = [prompt + answer for prompt, answer in zip(prompt_ids, answer_ids, strict=True)]
     return Tokens(

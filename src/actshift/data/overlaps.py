@@ -1,4 +1,4 @@
-"""Questions that are asked twice: whether a row of one split is a question of another, by its words alone."""
+"""Repeated questions: whether a row of one split has the question of a row of another, by its words alone."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def question_keys(rows: Iterable[Row], *, task: Task) -> list[str]:
 
 def overlaps(keys: Mapping[str, Sequence[str]]) -> list[Overlap]:
     """The pairs of splits that share questions, given the keys of each split's rows, in the order of the mapping."""
-    asked = {name: set(of_split) for name, of_split in keys.items()}
+    questions = {name: set(of_split) for name, of_split in keys.items()}
     found = [
         Overlap(
             first,
             second,
-            in_first=sum(key in asked[second] for key in keys[first]),
-            in_second=sum(key in asked[first] for key in keys[second]),
+            in_first=sum(key in questions[second] for key in keys[first]),
+            in_second=sum(key in questions[first] for key in keys[second]),
         )
         for first, second in combinations(keys, 2)
     ]

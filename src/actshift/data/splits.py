@@ -77,12 +77,12 @@ def _without_overlap(
         return rows, 0
     task = task_of(config["dataset"])
     try:
-        asked = {key for name in later for key in question_keys(_part(config, name), task=task)}
+        later_questions = {key for name in later for key in question_keys(_part(config, name), task=task)}
     except ActshiftError as error:
         raise ActshiftError(
             f"{error} It is read to see which rows of {split} ask its questions; data.overlap=ignore does without."
         ) from error
-    repeated = [key in asked for key in question_keys(rows, task=task)]
+    repeated = [key in later_questions for key in question_keys(rows, task=task)]
     if data["overlap"] == "drop":
         rows = [row for row, repeats in zip(rows, repeated, strict=True) if not repeats]
     return rows, sum(repeated)

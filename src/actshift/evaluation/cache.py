@@ -85,7 +85,7 @@ def rows_cache(parts: Sequence[Part], *, config: PreTrainedConfig, new_tokens: i
 
 
 def _rows(parts: Sequence[Part], number: int, name: str, *, room: int) -> torch.Tensor:
-    """Keys or values of a layer by rows, [B, H, T, K], with `room` positions behind."""
+    """Keys or values of a layer by rows, [B, H, T, K], followed by `room` free positions."""
     rows, width = sum(len(part.places) for part in parts), max(part.packing.packed_index_BT.shape[1] for part in parts)
     store_BHTK = None
     for part in parts:
@@ -93,10 +93,10 @@ def _rows(parts: Sequence[Part], number: int, name: str, *, room: int) -> torch.
         setattr(part.cache.layers[number], name, None)
         if store_BHTK is None:
             store_BHTK = packed_AHNK.new_empty(rows, packed_AHNK.shape[1], width + room, packed_AHNK.shape[3])
-        own_BTHK = packed_AHNK.transpose(1, 2).flatten(0, 1)[part.left_BT]
+        rows_BTHK = packed_AHNK.transpose(1, 2).flatten(0, 1)[part.left_BT]
         places_B = torch.tensor(part.places, device=packed_AHNK.device)
-        start = width - own_BTHK.shape[1]
+        start = width - rows_BTHK.shape[1]
         store_BHTK[places_B, :, :start] = 0  # its weight is 0, which makes 0 of numbers alone
-        store_BHTK[places_B, :, start:width] = own_BTHK.transpose(1, 2)
+        store_BHTK[places_B, :, start:width] = rows_BTHK.transpose(1, 2)
     assert store_BHTK is not None
     return store_BHTK

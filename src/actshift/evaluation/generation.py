@@ -24,7 +24,7 @@ from actshift.training.batches import collate, head, pack_batch
 Decided = Callable[[list[int]], bool]
 
 CHECK_EVERY_TOKEN_UNTIL, CHECK_INTERVAL_TOKENS = 8, 8
-"""Rows are asked whether they are decided at each of the first tokens, then at every eighth: asking decodes text."""
+"""Whether a row is decided is checked at each of the first tokens, then at every eighth: a check decodes text."""
 COMPACT_BELOW_SHARE = 0.75
 """A batch drops its ended rows once at most this share is going on: dropping copies the cache."""
 
@@ -124,7 +124,7 @@ class _State:
 
 
 def _read(base: Base, adaptation: Adaptation, prompts: Sequence[Sequence[int]], *, new_tokens: int) -> _State:
-    """The batch behind its prompts, which are read end to end, as many at a time as suit the device."""
+    """The state of a batch after its prompts, which are computed end to end, as many at a time as suit the device."""
     replicas, device = adaptation.replicas, base.device
     size = len(prompts) // replicas
     lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)

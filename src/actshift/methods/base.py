@@ -46,7 +46,7 @@ class Adaptation(ABC):
         """
 
     def shared_prefix_length(self, prompt_BT: torch.Tensor) -> int:
-        """How many first positions are changed in all rows alike, so that equal first tokens can be computed once."""
+        """How many first positions the method changes equally in all rows: equal tokens there are computed once."""
         return prompt_BT.shape[1]
 
     def begin(self, *, steps: int, steps_per_epoch: int) -> None:  # noqa: B027

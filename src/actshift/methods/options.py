@@ -21,7 +21,7 @@ PARAMETERIZATION_OPTIONS: dict[str, tuple[str, ...]] = {
 """Each parameterization and the method keys that it takes."""
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The linear maps of a decoder layer, which every architecture that we know calls alike."""
+"""The linear maps of a decoder layer, whose names are the same in every architecture that we know."""
 
 GATE_SCHEDULES = ("exponential", "linear", "cyclic", "performance")
 PROJECTED = ("output", "input")

@@ -46,7 +46,7 @@ def first_last(prompt_BT: torch.Tensor, *, first: int, last: int) -> torch.Tenso
 def get_scopes(*, kind: str, first: int, last: int, separate: bool) -> dict[str, Scope | None]:
     """The scopes of a config by the name of their weights: one, or the two ends where they have separate weights.
 
-    None stands for `all`, prompt and generated tokens alike, which needs no mask.
+    None stands for `all`, both prompt and generated tokens, which needs no mask.
     """
     if separate:
         return {"first": partial(first_last, first=first, last=0), "last": partial(first_last, first=0, last=last)}

@@ -178,7 +178,7 @@ def _shape_config(model: Mapping[str, Any]) -> transformers.PretrainedConfig:
 def _assert_precision(network: PreTrainedModel, *, model: Mapping[str, Any], dtype: torch.dtype) -> None:
     wrong = {str(p.dtype) for p in network.parameters() if p.dtype != dtype}
     if wrong:
-        raise ActshiftError(f"model '{model['name']}' holds {', '.join(sorted(wrong))} where {dtype} was asked for")
+        raise ActshiftError(f"model '{model['name']}' holds {', '.join(sorted(wrong))} where {dtype} was requested")
 
 
 def _assert_sizes(config: transformers.PretrainedConfig, *, model: Mapping[str, Any]) -> None:

@@ -31,7 +31,7 @@ def expand_grid(
         if method not in sweep["methods"]:
             raise unknown("method with variants", method, sweep["methods"], where=_file(sweep))
     exclusions = tuple(_exclusions(sweep))
-    left_out = {(gone.model, gone.method, gone.dataset) for gone in exclusions}
+    left_out = {(exclusion.model, exclusion.method, exclusion.dataset) for exclusion in exclusions}
     ignore = ignored_keys()
     cells = [
         _planned(sweep, names, overrides, compose=compose, ignore=ignore)

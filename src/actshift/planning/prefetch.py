@@ -47,7 +47,7 @@ def configs_of(manifest: Manifest, compose: Callable[[list[str]], Config]) -> li
 def missing(*configs: Config) -> list[str]:
     """What runs of these configs would not find without a network, each with what to do.
 
-    Looks at the cache alone. Weights are looked for, not opened; data are opened and counted.
+    Only the cache is searched. Weights are found, not opened; data are opened and counted.
     """
     return _missing(needs(configs))
 

@@ -102,8 +102,8 @@ def select(manifest: Manifest, records: Iterable[Record], *, allow_missing: bool
     if missing and not allow_missing:
         raise _incomplete(manifest, missing)
     choices = tuple(_choose(planned, manifest.runs_of(planned.cell), found) for planned in manifest.cells)
-    gone = tuple(Missing(run.identity, run.cell, run.lr, run.seed) for run in missing)
-    return Selection(manifest.sweep, choices, bool(missing), gone)
+    absent = tuple(Missing(run.identity, run.cell, run.lr, run.seed) for run in missing)
+    return Selection(manifest.sweep, choices, bool(missing), absent)
 
 
 def write_selection(store: Store, selection: Selection) -> None:

@@ -22,7 +22,7 @@ class CellStatus:
     cell: Cell
     states: Mapping[str, int]
     stale: int
-    """How many of the missing ones were begun by a process that is gone."""
+    """How many of the missing runs were begun by a process that no longer runs."""
     seconds_left: float
 
 

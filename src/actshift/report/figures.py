@@ -38,9 +38,9 @@ def accuracy_by_parameters(cells: pd.DataFrame) -> Figure | None:
     if not points:
         return None
     curves = []
-    for model, own in points.items():
-        curves += [Curve("", model, method, [share], [mean]) for share, mean, method in own]
-        shares, means = zip(*_front(own), strict=True)
+    for model, group in points.items():
+        curves += [Curve("", model, method, [share], [mean]) for share, mean, method in group]
+        shares, means = zip(*_front(group), strict=True)
         curves.append(Curve("", model, "", shares, means))
     label = "accuracy, mean over data sets (%)"
     return small_multiples(curves, x_label="parameters that train (%)", y_label=label, width=3.4, log=True)
@@ -62,7 +62,7 @@ def learning_rates(selection: Selection) -> Figure | None:
     curves = []
     for choice in selection.choices:
         for variant in dict.fromkeys(rate.variant for rate in choice.rates):
-            own = [
+            group = [
                 (rate.lr, rate.accuracy)
                 for rate in choice.rates
                 if rate.variant == variant and rate.accuracy is not None
@@ -72,9 +72,11 @@ def learning_rates(selection: Selection) -> Figure | None:
                     names.model(choice.cell.model),
                     names.dataset(choice.cell.dataset),
                     f"{names.method(choice.cell.method)} {variant}".strip(),
-                    [lr for lr, _ in own],
-                    [accuracy for _, accuracy in own],
-                    ringed=[place for place, (lr, _) in enumerate(own) if (lr, variant) == (choice.lr, choice.variant)],
+                    [lr for lr, _ in group],
+                    [accuracy for _, accuracy in group],
+                    ringed=[
+                        place for place, (lr, _) in enumerate(group) if (lr, variant) == (choice.lr, choice.variant)
+                    ],
                 )
             )
     if not curves:
@@ -94,8 +96,8 @@ def loss_curves(curves: pd.DataFrame) -> Figure | None:
     for (model, dataset, method, step), mean, low, high in by_step.itertuples():
         points.setdefault((model, dataset, method), []).append((step, mean, low, high))
     lines = []
-    for (model, dataset, method), own in points.items():
-        steps, means, lows, highs = zip(*sorted(own), strict=True)
+    for (model, dataset, method), group in points.items():
+        steps, means, lows, highs = zip(*sorted(group), strict=True)
         panel = names.model(model), names.dataset(dataset)
         lines.append(Curve(*panel, names.method(method), steps, means, band=(lows, highs)))
     return small_multiples(lines, x_label="step", y_label="loss (nats a token)", width=2.5, markers=False)
@@ -110,9 +112,9 @@ def gap_to_paper(cells: pd.DataFrame) -> Figure | None:
     limit = max(1.0, float(known["gap"].abs().max()))
     with _axes(1, len(models), width=4.0, left=1.2, bottom=0.9) as (figure, axes):
         for ax, model in zip(axes, models, strict=True):
-            own = known[known["model"].eq(model)]
-            wide = own.pivot(index="method", columns="dataset", values="gap")
-            wide = wide.loc[own["method"].unique(), own["dataset"].unique()]  # in the order of the table
+            group = known[known["model"].eq(model)]
+            wide = group.pivot(index="method", columns="dataset", values="gap")
+            wide = wide.loc[group["method"].unique(), group["dataset"].unique()]  # in the order of the table
             ax.imshow(wide.to_numpy(), cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto")
             ax.set_xticks(range(len(wide.columns)), [names.dataset(str(name)) for name in wide.columns], rotation=45)
             ax.set_yticks(range(len(wide.index)), [names.method(str(name)) for name in wide.index])
@@ -150,10 +152,10 @@ def accuracy_by_rank(cells: pd.DataFrame) -> Figure | None:
     with _axes(1, len(models), width=2.6) as (figure, axes):
         for ax, model in zip(axes, models, strict=True):
             for line in ("linear", "nonlinear"):
-                own = known[known["model"].eq(model) & known["method"].map(lambda name: RANKS[name][0]).eq(line)]
-                own = own.assign(rank=own["method"].map(lambda name: RANKS[name][1])).sort_values("rank")
-                if not own.empty:
-                    ax.errorbar(own["rank"], own["mean"], yerr=own["std"].fillna(0), label=line, capsize=2)
+                group = known[known["model"].eq(model) & known["method"].map(lambda name: RANKS[name][0]).eq(line)]
+                group = group.assign(rank=group["method"].map(lambda name: RANKS[name][1])).sort_values("rank")
+                if not group.empty:
+                    ax.errorbar(group["rank"], group["mean"], yerr=group["std"].fillna(0), label=line, capsize=2)
             ax.set(xscale="log", xlabel="rank", title=names.model(model))
             ax.set_xticks(sorted(ranks), [str(rank) for rank in sorted(ranks)])
         axes[0].set_ylabel("accuracy (%)")

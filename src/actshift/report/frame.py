@@ -197,7 +197,11 @@ def _parameters(record: Record) -> tuple[float, float]:
 
 def _excluded(names: tuple[str, str, str], manifest: Manifest) -> dict[str, Any]:
     protocols = {plan.cell.protocol for plan in manifest.cells}
-    reasons = [gone.reason for gone in manifest.exclusions if (gone.model, gone.method, gone.dataset) == names]
+    reasons = [
+        exclusion.reason
+        for exclusion in manifest.exclusions
+        if (exclusion.model, exclusion.method, exclusion.dataset) == names
+    ]
     return dict(zip(KEYS, names, strict=False)) | {
         "protocol": protocols.pop() if len(protocols) == 1 else "",
         "status": "excluded",

@@ -56,8 +56,13 @@ def _blocks(
     for model, (shown, block) in zip(manifest.models, layout.blocks, strict=True):
         lines = []
         for method, texts in zip(manifest.methods, block, strict=True):
-            behind: list[Any] = [None, None, *(rows[model, method, dataset] for dataset in manifest.datasets), None]
-            pairs = zip(texts, behind[: len(texts)], strict=True)
+            cells_of_row: list[Any] = [
+                None,
+                None,
+                *(rows[model, method, dataset] for dataset in manifest.datasets),
+                None,
+            ]
+            pairs = zip(texts, cells_of_row[: len(texts)], strict=True)
             lines.append([_cell(text, row, manifest, links=links) for text, row in pairs])
         blocks.append((shown, lines))
     return blocks

@@ -65,7 +65,7 @@ def sweep_table(cells: pd.DataFrame, manifest: Manifest, *, variant: str = "ours
 
 
 def _evidence(cells: pd.DataFrame) -> list[str]:
-    """What is known behind each cell that has a run, as the lines of a longtable."""
+    """The evidence of each cell that has a run, as the lines of a longtable."""
     head = (
         "Cell",
         "Runs",

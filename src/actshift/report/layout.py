@@ -68,9 +68,9 @@ def layout(cells: pd.DataFrame, manifest: Manifest, *, variant: str = "ours") ->
             inner = [texts[model, method, dataset] for dataset in manifest.datasets]
             block.append((names.method(method), *_share_and_average(rows[model, method], inner, variant)))
         blocks.append((names.model(model), tuple(block)))
-    said = VARIANTS[variant]
+    parts = VARIANTS[variant]
     return Layout(
-        title=f"{manifest.title} ({said})" if said else manifest.title,
+        title=f"{manifest.title} ({parts})" if parts else manifest.title,
         facts=tuple(_facts(cells, manifest, variant=variant)),
         columns=(
             "Method",
@@ -89,7 +89,7 @@ def filled_variants(cells: pd.DataFrame) -> list[str]:
 
 
 def _share_and_average(row: Any, inner: Sequence[str], variant: str) -> tuple[str, ...]:
-    """The cells of a row with the share of parameters before them, and the average difference behind."""
+    """The cells of a row with the share of parameters before them, and the average difference after them."""
     ours, printed = (ABSENT if math.isnan(value) else _signed(value) for value in (row.delta, row.paper_delta))
     share = _share(row.paper_params_pct if variant == "paper" else row.params_pct)
     if variant == "std":
@@ -158,9 +158,9 @@ def _rates(cells: pd.DataFrame) -> list[str]:
         "tied with another rate": cells["lr_tied"].ne("").sum(),
         "chosen with grid runs missing": cells["lr_incomplete"].ne("").sum(),
     }
-    said = [f"{count} {what}" for what, count in found.items() if count]
+    parts = [f"{count} {what}" for what, count in found.items() if count]
     total = cells["status"].ne("excluded").sum()
-    return [f"Learning rates of the {total} cells, chosen on validation: {', '.join(said)}."] if said else []
+    return [f"Learning rates of the {total} cells, chosen on validation: {', '.join(parts)}."] if parts else []
 
 
 def _own(row: Any, reference: str) -> str:

@@ -81,7 +81,7 @@ def rows_of(axes: Mapping[str, str], overrides: Sequence[str]) -> list[Row]:
 
 
 def _composed(composer: CachedComposer, overrides: list[str]) -> dict[str, Any]:
-    """The config of a row: the card that its model is planned on, the longest rows, where nothing else is said."""
+    """The config of a row: the card that its model is planned on, the longest rows, where the overrides name none."""
     given = {override.partition("=")[0] for override in overrides}
     if "hardware" not in given:
         scale = composer(overrides[:1])["model"]["scale"]
@@ -165,11 +165,11 @@ def title(rows: Sequence[Row]) -> str:
     """What all rows are computed with, and what only some are."""
     keys = {"data set": ("dataset", "name"), "hardware": ("hardware", "name"), "precision": ("training", "precision")}
     keys |= {"optimizer": ("training", "optimizer"), "micro-batch": ("hardware", "micro_batch")}
-    said = []
+    parts = []
     for name, (group, key) in keys.items():
         values = dict.fromkeys(str(row.config[group][key]) for row in rows)
-        said.append(f"{name} {' or '.join(values)}")
-    return ", ".join(said)
+        parts.append(f"{name} {' or '.join(values)}")
+    return ", ".join(parts)
 
 
 def _said(found: Fit, card: float) -> str:

@@ -52,7 +52,7 @@ DATASETS = {
 }
 
 DEVIATIONS = {1: 11, 2: 12, 4: 13}
-"""The paper's table of standard deviations behind each of its tables of accuracies."""
+"""The paper's table of standard deviations of each of its tables of accuracies."""
 
 
 def model(name: str) -> str:

@@ -84,8 +84,8 @@ def _part(part: Table, found: Mapping[str, Record], *, folder: Path | None) -> d
     cells = frame_of(manifest, found.values(), part.selection)
     if folder is not None:
         tables.write(cells, manifest, folder)
-    own = [found[run.identity] for run in manifest.runs if run.identity in found]
-    drawn = figures.all_figures(cells, part.selection, loss_curves(manifest, own))
+    finished = [found[run.identity] for run in manifest.runs if run.identity in found]
+    drawn = figures.all_figures(cells, part.selection, loss_curves(manifest, finished))
     variants = [variant for variant in filled_variants(cells) if variant != "ours"]
     return {
         **template_values(layout(cells, manifest), cells, manifest, links=True),
@@ -94,9 +94,9 @@ def _part(part: Table, found: Mapping[str, Record], *, folder: Path | None) -> d
             for variant in variants
         ],
         "figures": [(name, figures.svg(figure)) for name, figure in drawn.items()],
-        "warnings": warnings(part.selection, own),
+        "warnings": warnings(part.selection, finished),
         "selection": selection_rows(part.selection),
-        "runs": [_run(manifest, record) for record in own],
+        "runs": [_run(manifest, record) for record in finished],
     }
 
 
@@ -114,14 +114,14 @@ def selection_rows(selection: Selection | None) -> list[tuple[str, ...]]:
 
 def warnings(selection: Selection | None, records: Iterable[Record]) -> list[str]:
     """What a reader must know: rates at an edge, ties, missing and diverged runs."""
-    said = []
+    notes = []
     for choice in selection.choices if selection else ():
-        said += [f"{choice.cell}: the chosen rate is the {choice.edge} of its grid"] if choice.edge else []
-        said += [f"{choice.cell}: tied candidates {', '.join(choice.tie)}"] if choice.tie else []
-        said += [f"{choice.cell}: diverged on validation at {', '.join(choice.diverged)}"] if choice.diverged else []
-        said += [f"{choice.cell}: chosen with runs missing"] if choice.incomplete else []
-    said += [f"{r.cell}, seed {r.seed}: the final run diverged" for r in records if r.metrics["diverged"]]
-    return said
+        notes += [f"{choice.cell}: the chosen rate is the {choice.edge} of its grid"] if choice.edge else []
+        notes += [f"{choice.cell}: tied candidates {', '.join(choice.tie)}"] if choice.tie else []
+        notes += [f"{choice.cell}: diverged on validation at {', '.join(choice.diverged)}"] if choice.diverged else []
+        notes += [f"{choice.cell}: chosen with runs missing"] if choice.incomplete else []
+    notes += [f"{r.cell}, seed {r.seed}: the final run diverged" for r in records if r.metrics["diverged"]]
+    return notes
 
 
 def _run(manifest: Manifest, record: Record) -> dict[str, str]:

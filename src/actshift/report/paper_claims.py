@@ -70,14 +70,14 @@ def _lora_1b() -> Claim:
     """On 1B models, ours matches or outperforms LoRA: no data set on which it is worse by more than rounding."""
     table = _table(1).query("model in ('llama3.2-1b', 'gemma3-1b')")
     wide = table.pivot(index=["model", "dataset"], columns="method", values="accuracy")
-    behind = (wide["lora_r8"] - wide["post_block"])[lambda gap: gap > SLACK].sort_values(ascending=False)
+    gaps = (wide["lora_r8"] - wide["post_block"])[lambda gap: gap > SLACK].sort_values(ascending=False)
     averages = _averages(1)[["lora_r8", "post_block"]].loc[["llama3.2-1b", "gemma3-1b"]]
-    shown = ", ".join(f"{names.model(m)} {names.dataset(d)} {-gap:+.1f}" for (m, d), gap in behind.items())
+    shown = ", ".join(f"{names.model(m)} {names.dataset(d)} {-gap:+.1f}" for (m, d), gap in gaps.items())
     on_average = bool((averages["post_block"] >= averages["lora_r8"]).all())
     note = "on average it holds" if on_average else "not on average either"
-    computed = f"{len(behind)} of {len(wide)} cells are below LoRA ({shown}); {note}"
+    computed = f"{len(gaps)} of {len(wide)} cells are below LoRA ({shown}); {note}"
     text = "on 1B-scale models, we match or outperform LoRA"
-    return Claim("Section 6.1", text, computed, behind.empty, round(float(behind.max() if len(behind) else 0), 1))
+    return Claim("Section 6.1", text, computed, gaps.empty, round(float(gaps.max() if len(gaps) else 0), 1))
 
 
 def _reft_drop() -> Claim:
@@ -107,12 +107,12 @@ def _best_at_tiny_budgets() -> Claim:
     averages = _averages(2)
     ours = averages[["post_block_vector", "post_block_r1"]].max(axis=1)
     others = averages[["lofit", "jola"]].max(axis=1)
-    behind = (others - ours)[lambda gap: gap > 0]
+    gaps = (others - ours)[lambda gap: gap > 0]
     pairs = [(names.model(str(model)), ours[model], others[model]) for model in averages.index]
     shown = ", ".join(f"{model}: ours {own:+.1f}, best other {other:+.1f}" for model, own, other in pairs)
-    size = round(float(behind.max()) if len(behind) else 0.0, 2)
+    size = round(float(gaps.max()) if len(gaps) else 0.0, 2)
     return Claim(
-        "Section 6.1", "Table 2: we yield the best average performance across all models", shown, behind.empty, size
+        "Section 6.1", "Table 2: we yield the best average performance across all models", shown, gaps.empty, size
     )
 
 

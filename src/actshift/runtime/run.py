@@ -43,7 +43,7 @@ from actshift.tasks import refuse_unscored
 
 
 class Busy(ActshiftError):
-    """Another process is at the run that was asked for."""
+    """Another process is doing the requested run."""
 
 
 def run(config: Config, *, session: Session | None = None, progress: Progress | None = None) -> Record:

@@ -52,7 +52,7 @@ class Session:
 
 
 def pick_device(hardware: Config) -> torch.device:
-    """The device of a hardware config; `auto` takes CUDA where there is some. Errors: CUDA asked for and not there."""
+    """The device of a hardware config; `auto` takes CUDA where there is some. Errors: CUDA where there is none."""
     if hardware["device"] == "cuda" and not torch.cuda.is_available():
         raise ActshiftError(
             f"hardware '{hardware['name']}' asks for CUDA, but torch {torch.__version__} sees no CUDA device here. "

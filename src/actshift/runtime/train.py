@@ -185,7 +185,7 @@ def training_examples(
 
 
 def most_tokens(config: Config, *, chat: bool) -> int | None:
-    """The tokens that a row may have: behind a chat template a protocol may set a limit of its own."""
+    """The tokens that a row may have: for prompts in a chat template a protocol may set another limit."""
     limits = [config["training"]["max_tokens"]]
     limits += [config["protocol"]["chat_max_tokens"].get(config["dataset"]["name"])] if chat else []
     return min((limit for limit in limits if limit is not None), default=None)
@@ -208,7 +208,7 @@ def _trained(
         "identity": identity,
         "steps": len(curves.loss),
         "final_loss": round(sum(last) / len(last), 6),
-        # A loss is seen before its step: what the last one left behind shows in the parameters alone.
+        # A loss is computed before its step, so that what the last step did shows in the parameters alone.
         "diverged": curves.diverged_at is not None or not finite,
         "trainable_parameters": adaptation.trainable_parameters(),
         "total_parameters": base.parameters,

@@ -76,12 +76,12 @@ class AdapterCard:
         `where` is the adapter's folder, for the message. Keys that count towards no identity may differ.
         """
         for group, what in (("model", "over another base model"), ("method", "by another method")):
-            own, asked = (
+            of_adapter, of_request = (
                 hashed_part({group: each}, ignore=ignored_keys()) for each in (getattr(self, group), config[group])
             )
-            if changed := changed_keys(own, asked):
+            if changed := changed_keys(of_adapter, of_request):
                 raise ActshiftError(
-                    f"the adapter in {where} was trained {what} than the one asked for (the adapter's -> the "
+                    f"the adapter in {where} was trained {what} than the requested one (the adapter's -> the "
                     f"request's): {'; '.join(changed)}. Leave out the overrides of {group}, which the adapter "
                     "brings along, or name the adapter that belongs to them."
                 )

@@ -88,7 +88,7 @@ def save_adapter(
     config: Mapping[str, Any],
     facts: Mapping[str, Any],
     replica: int = 0,
-    **said: Any,
+    **card_fields: Any,
 ) -> None:
     """Save what a run trained as one complete folder; `facts` go to facts.json, `said` to the description."""
     state = adaptation.state_dict(replica)
@@ -104,7 +104,7 @@ def save_adapter(
             commit=commit_of(base.model.config),
             trainable_parameters=adaptation.trainable_parameters(),
             sha256=_sha256(partial / TENSORS),
-            **said,
+            **card_fields,
         )
         write_file(partial / ADAPTER_CARD, description.to_json())
         write_file(partial / FACTS, json.dumps(facts))
@@ -113,7 +113,7 @@ def save_adapter(
 def load_adapter(folder: str | Path, *, config: Mapping[str, Any] | None = None) -> Adapter:
     """The adapter in a folder, refused where it is not the one of a resolved config's base model and method.
 
-    Errors: what `read_adapter_card` refuses; the keys in which `config` differs; tensors that are gone or altered.
+    Errors: what `read_adapter_card` refuses; the keys in which `config` differs; tensors that are missing or altered.
     """
     folder = Path(folder)
     description = read_adapter_card(folder)
@@ -121,7 +121,7 @@ def load_adapter(folder: str | Path, *, config: Mapping[str, Any] | None = None)
         description.check(config, where=folder)
     path = folder / TENSORS
     if not path.is_file():
-        raise ActshiftError(f"{path} is gone. Restore the file, or delete the folder and train again.")
+        raise ActshiftError(f"{path} is missing. Restore the file, or delete the folder and train again.")
     if _sha256(path) != description.sha256:
         raise ActshiftError(
             f"{path} is torn or altered: its checksum is not the one in {ADAPTER_CARD}. "
@@ -188,7 +188,7 @@ def _prompt(arguments: Mapping[str, Any]) -> torch.Tensor | None:
         return None
     if arguments.get("use_cache") is False:
         raise ActshiftError(
-            "without a key/value cache a pass holds prompt and generated tokens alike, and this adapter acts on the "
+            "without a key/value cache a pass holds both prompt and generated tokens, and this adapter acts on the "
             "prompt alone. Leave use_cache=False out."
         )
     if mask_BT is None:

@@ -144,7 +144,7 @@ class RunLock:
 class RunLocks:
     """The claims of all runs under one folder, as this process sees them.
 
-    A lock is stale when its owner was on this machine and that process is gone, at once; an owner that runs here
+    A lock is stale when its owner was on this machine and that process no longer runs, at once; an owner that runs here
     is never stale, however long the machine slept. Any other owner is stale when the heartbeat is older than
     `expiry` seconds by the file system's own stamps and then stays still while it is watched for a third of that.
     The watching makes the rule safe where stamps come from each client's clock instead of the server's.
@@ -162,7 +162,7 @@ class RunLocks:
         return path is not None and not _exists(path.with_suffix(".released")) and not self._looks_stale(path)
 
     def abandoned(self, identity: str) -> bool:
-        """Whether the last owner seems to be gone without having let go: an estimate, as `held` is."""
+        """Whether the last owner seems to have ended without releasing the lock: an estimate, as `held` is."""
         path = self._current(identity)
         return path is not None and not _exists(path.with_suffix(".released")) and self._looks_stale(path)
 
@@ -210,7 +210,7 @@ class RunLocks:
         return True
 
     def _stays_still(self, path: Path) -> bool:
-        """Whether the heartbeat last seen does not move while it is watched; at once for a process known to be gone."""
+        """Whether the heartbeat does not move while it is watched; at once for a process known to have ended."""
         if path not in self._sightings:
             return True
         beat, since = self._sightings[path]

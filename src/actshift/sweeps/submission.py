@@ -51,7 +51,7 @@ class Submission:
             work = [self._work(run) for run in self._missing(self._grid)]
             jobs += self._arrays("grid", [each for each in work if each.key not in queued], size=size)
             if slurm.waiting(self._store, self._grid.sweep, "actshift.cli"):
-                return jobs  # the selection that waits already, and the final stage behind it, follow these as well
+                return jobs  # the selection that waits already, and the final stage after it, follow these as well
             jobs.append(self._selection(after=len(jobs)))
             ahead = [self._ahead(planned, seed) for planned in self._grid.cells for seed in planned.seeds]
             after = (len(jobs) - 1,)

@@ -26,7 +26,7 @@ from actshift.sweeps.worker import Event, Worker
 
 
 class Signals:
-    """What SLURM has said so far: `stop` is set by either signal, `requeue` by the warning alone."""
+    """The signals that SLURM has sent so far: `stop` is set by either signal, `requeue` by the warning alone."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()

@@ -31,7 +31,7 @@ class Event:
 
 
 def serve(commands: Connection, results: str, overrides: Sequence[str]) -> None:
-    """Work on each manifest whose path comes in, tell what happens, end on None or when the launcher is gone.
+    """Work on each manifest whose path comes in, tell what happens, end on None or when the launcher no longer runs.
 
     Ctrl-C reaches the whole group of processes: the launcher answers it, and stops its workers by SIGTERM, upon which
     the run at hand checkpoints.

@@ -98,9 +98,9 @@ def answer_losses(base: Base, adaptation: Adaptation, batch: Batch) -> torch.Ten
 
 
 def pack_batch(adaptation: Adaptation, batch: Batch) -> PackedLayout:
-    """The packing of a batch for the pass to come, which the method is told of; blocks of rows go by replica.
+    """Lay out the rows of a batch, in blocks by replica, and begin the pass with the method.
 
-    What all rows of a replica begin with is computed once, as far as the method changes it alike in all of them.
+    What all rows of a replica begin with is computed once, as far as the method changes it equally in all of them.
     """
     replicas = adaptation.replicas
     prefix = common_prefix([example.ids for example in batch.examples], replicas=replicas)

@@ -59,7 +59,7 @@ class Checkpoints:
         self._stop = stop
 
     def due(self, step: int) -> bool:
-        """Whether a checkpoint is asked for after `step` steps."""
+        """Whether a checkpoint is due after `step` steps."""
         if self._stop is not None and self._stop.is_set():
             return True
         return self._every > 0 and step % self._every == 0

@@ -250,7 +250,7 @@ def _recomputing(model: PreTrainedModel, wanted: bool) -> Iterator[None]:
 
 
 def _watch_points(steps: int, *, points: int) -> set[int]:
-    """The steps after which the validation loss is looked at: evenly spread, the last one among them."""
+    """The steps after which the validation loss is computed: evenly spread, the last step among them."""
     return {round(steps * point / points) for point in range(1, points + 1)} - {0}
 
 

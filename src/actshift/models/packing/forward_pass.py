@@ -1,4 +1,4 @@
-"""What a forward pass is about: the one thing that a method is told before it.
+"""What a forward pass is about: the one thing that a method knows of it.
 
 Shapes: A replicas, B rows of all replicas, T tokens, S chosen positions of a replica.
 """

@@ -26,7 +26,7 @@ from actshift.models.packing.layout import PackedLayout
 def packed_hidden(
     base: Base, ids_BT: torch.Tensor, packing: PackedLayout, *, cache: Cache | None = None, **options: Any
 ) -> torch.Tensor:
-    """The decoder's last hidden state at the packed tokens of rows, hidden_AND: right where the packing has it read.
+    """The decoder's last hidden state at the packed tokens of rows, hidden_AND: valid where the layout needs it.
 
     Keys and values are added to a `cache` where one is given.
     """

@@ -97,10 +97,10 @@ def pack(
     rest_AS = begin_AS + rests_AS.cumsum(1) - rests_AS
     packed_index_BT = packed_index_BT + torch.where(packed_index_BT < shared, begin_AS.view(-1, 1), rest_AS.view(-1, 1))
     # Only the first row of a replica brings the common tokens into the sequence.
-    own_BT = token_BT.clone()
-    own_BT.unflatten(0, rests_AS.shape)[:, 1:, :shared] = False
+    placed_BT = token_BT.clone()
+    placed_BT.unflatten(0, rests_AS.shape)[:, 1:, :shared] = False
 
-    order, cuts = _frames(lengths, starting=FRAME_OVERHEAD_PAIRS[device.type])
+    order, cuts = _frames(lengths, overhead=FRAME_OVERHEAD_PAIRS[device.type])
     framed = [order[start:end] for start, end in pairwise(cuts)]
     frames = [Frame(len(rows), lengths[rows[-1]], min(firsts[row] for row in rows)) for rows in framed]
     token_L = torch.cat(  # which of the B T it is
@@ -111,10 +111,10 @@ def pack(
 
     def packed(values_BT: torch.Tensor) -> torch.Tensor:
         values_AN = values_BT.unflatten(0, (replicas, -1))[:, 0, :1].repeat(1, width)
-        values_AN.view(-1)[packed_index_BT[own_BT]] = values_BT[own_BT]
+        values_AN.view(-1)[packed_index_BT[placed_BT]] = values_BT[placed_BT]
         return values_AN
 
-    token_of_slot_L, own_L = packed_index_BT.flatten()[token_L], own_BT.flatten()[token_L]
+    token_of_slot_L, placed_L = packed_index_BT.flatten()[token_L], placed_BT.flatten()[token_L]
     is_token_AN = torch.arange(width) < used_A1
     packing = PackedLayout(
         packed_index_BT=packed_index_BT,
@@ -122,7 +122,7 @@ def pack(
         position_AN=packed(torch.arange(max(lengths)).expand_as(packed_index_BT)),
         token_of_slot_L=token_of_slot_L,
         slot_of_token_AN=packed(position_BT),
-        owner_of_slot_L=torch.where(own_L, token_of_slot_L, replicas * width),
+        owner_of_slot_L=torch.where(placed_L, token_of_slot_L, replicas * width),
         slots_of_shared_ASP=position_BT[:, :shared].unflatten(0, (replicas, -1)),
         is_token_AN=None if bool(is_token_AN.all()) else is_token_AN,
         needed_AM=_needed(
@@ -162,13 +162,13 @@ def _to(value: Any, device: torch.device) -> Any:
     return value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
 
 
-def _frames(lengths: Sequence[int], *, starting: int) -> tuple[list[int], list[int]]:
+def _frames(lengths: Sequence[int], *, overhead: int) -> tuple[list[int], list[int]]:
     """Row numbers from short to long, and where to cut them: a frame costs its pairs of positions and `starting`."""
     order = sorted(range(len(lengths)), key=lambda row: lengths[row])
     cheapest = [(0, 0)]  # the cost of what lies before a place, and the last cut before it
     for end, row in enumerate(order, start=1):
         pairs = lengths[row] ** 2
-        cheapest.append(min((cheapest[start][0] + (end - start) * pairs + starting, start) for start in range(end)))
+        cheapest.append(min((cheapest[start][0] + (end - start) * pairs + overhead, start) for start in range(end)))
     cuts = [len(order)]
     while cuts[-1] > 0:
         cuts.append(cheapest[cuts[-1]][1])
