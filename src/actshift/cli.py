@@ -37,6 +37,7 @@ CSV = {"--csv": {"metavar": "FILE", "help": "write the table as CSV too"}}
 MARKDOWN = {"--markdown": {"metavar": "FILE", "help": "write the table as Markdown too"}}
 REPLAN = {"--replan": {**FLAG, "help": "replace a manifest that differs from the request"}}
 RESULTS = {"--results": {"default": "results", "metavar": "FOLDER", "help": "the results folder"}}
+EXTEND = {"--extend": {**FLAG, "help": "add a learning rate beyond every edge of a grid at which the best one lies"}}
 EVERY_RUN = "Hydra overrides for every run"
 
 COMMANDS = {
@@ -60,7 +61,7 @@ COMMANDS = {
         "actshift plan table1 hardware=a100-80gb",
         sweep=True,
         overrides=EVERY_RUN,
-        arguments=REPLAN,
+        arguments={**REPLAN, **EXTEND},
     ),
     "select": Command(
         "choose learning rates by validation",

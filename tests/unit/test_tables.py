@@ -79,10 +79,14 @@ def test_the_small_scale_is_called_so_and_only_it() -> None:
 def test_facts_count_runs_and_name_protocol_data_and_doubtful_rates() -> None:
     facts = "\n".join(layout(*small()).facts)
     assert "Runs finished: 15 of 22. Protocol: paper. Data: procedural." in facts
-    assert "Learning rates of the 6 cells, chosen on validation: 3 at an edge of the grid, 1 tied" in facts
+    assert "Learning rates, chosen on validation: 3 of 6 choices interior, 3 at an edge of the grid, 1 tied" in facts
     cells, manifest = small()
     rushed = layout(cells.assign(lr_incomplete="yes"), manifest)
     assert "6 chosen with grid runs missing" in "\n".join(rushed.facts)
+    unknown = frame.cells(manifest, [], None)
+    assert "interior" not in "\n".join(layout(unknown, manifest).facts)
+    larger = replace(manifest, cells=(replace(manifest.cells[0], added=(0.5,)), *manifest.cells[1:]))
+    assert "1 in a grid that was extended beyond its edge" in "\n".join(layout(cells, larger).facts)
 
 
 @pytest.mark.parametrize(

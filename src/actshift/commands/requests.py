@@ -15,6 +15,7 @@ from actshift.config.composition import compose, groups
 from actshift.config.identity import ignored_keys
 from actshift.errors import ActshiftError, unknown
 from actshift.planning.expand import expand_grid
+from actshift.planning.extend import keep_extended
 from actshift.planning.manifests import Manifest, freeze, read_manifest
 from actshift.planning.selection import Selection, read_selection
 from actshift.store.store import Store
@@ -73,10 +74,17 @@ class SweepRequest:
     store: Store
 
     def grid(self, compose_cell: CachedComposer, *, replan: bool = False) -> Manifest:
-        """The frozen grid: planned now or before. Errors: a plan that differs from this request."""
+        """The frozen grid: planned now or before. Errors: a plan that differs from this request.
+
+        Rates that were added beyond its edges stay, unless `replan` goes back to those of the sweep's file.
+        """
+        path = self.store.manifest_path(self.name, "grid")
         if self.config["sweep"] is None:
-            return read_manifest(self.store.manifest_path(self.name, "grid"))
-        return freeze(self.store, expand_grid(self.config["sweep"], compose_cell, extra=self.frozen), replan=replan)
+            return read_manifest(path)
+        grid = expand_grid(self.config["sweep"], compose_cell, extra=self.frozen)
+        if path.exists() and not replan:
+            grid = keep_extended(grid, read_manifest(path))
+        return freeze(self.store, grid, replan=replan)
 
 
 def sweep_request(request: Namespace) -> SweepRequest:

@@ -13,6 +13,7 @@ from actshift.commands.requests import console, planned_grid, split_options, sta
 from actshift.config.cached import CachedComposer
 from actshift.errors import unknown
 from actshift.planning.expand import expand_final, expand_grid
+from actshift.planning.extend import extend
 from actshift.planning.manifests import Manifest, freeze
 from actshift.planning.selection import select, write_selection
 from actshift.store.store import Store
@@ -56,7 +57,7 @@ def sweep_command(request: Namespace) -> int:
             return _report_failures(store, grid)
         selection = select(grid, store.records("validation"))
         write_selection(store, selection)
-        final = freeze(store, expand_final(grid, selection), replan=request.replan)
+        final = freeze(store, expand_final(grid, selection), replan=request.replan or bool(grid.extended))
         if request.retry:
             _clear_failures(store, final)
         prefetch.require(final, store=store, compose=compose_cell)
@@ -72,6 +73,8 @@ def plan_command(request: Namespace) -> int:
 
     wanted, compose_cell = sweep_request(request), CachedComposer()
     store, grid = wanted.store, wanted.grid(compose_cell, replan=request.replan)
+    if request.extend:
+        grid = _extended(store, grid)
     estimates = Estimates(store, grid, compose=compose_cell, hardware=_hardware(request, grid))
     print(f"{grid.title}: {len(grid.cells)} cells, {len(grid.exclusions)} excluded")
     console().print(plan_table(estimates))
@@ -154,7 +157,7 @@ def select_command(request: Namespace) -> int:
     store, grid = planned_grid(request)
     selection = select(grid, store.records("validation"), allow_missing=request.allow_missing)
     write_selection(store, selection)
-    freeze(store, expand_final(grid, selection), replan=request.allow_missing)
+    freeze(store, expand_final(grid, selection), replan=request.allow_missing or bool(grid.extended))
     for choice in selection.choices:
         notes = [f"edge of the grid: {choice.edge}"] if choice.edge else []
         notes += [f"tied: {', '.join(choice.tie)}"] if choice.tie else []
@@ -215,6 +218,15 @@ def _refuse_impossible(manifest: Manifest, config: dict[str, Any]) -> None:
         refuse_unscored({**planned.config, "stage": manifest.stage})
         validate_folder(config["data"]["dir"], source=planned.config["data"]["source"])
         validate_installed({**planned.config, "logger": config["logger"]})
+
+
+def _extended(store: Store, grid: Manifest) -> Manifest:
+    """The grid with a rate more beyond every edge that was chosen, frozen; the next sweep does the runs it adds."""
+    larger = extend(grid, select(grid, store.records("validation")))
+    edges = sum(old.rates != new.rates for old, new in zip(grid.cells, larger.cells, strict=True))
+    added = len(larger.runs) - len(grid.runs)
+    print(f"{edges} of {len(grid.cells)} cells chose an edge of their grid: {added} runs are added")
+    return freeze(store, larger, replan=True)
 
 
 def _hardware(request: Namespace, grid: Manifest) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from actshift.config.identity import hashed_part, ignored_keys
 from actshift.errors import ActshiftError, unknown
-from actshift.planning.manifests import Exclusion, Manifest, PlannedCell, Variant
+from actshift.planning.manifests import Exclusion, Manifest, PlannedCell, Run, Variant
 from actshift.planning.selection import Selection
 from actshift.store.records import Cell
 
@@ -40,12 +40,6 @@ def expand_grid(
     ]
     if not cells:
         raise ActshiftError(f"the sweep '{sweep['name']}' excludes every cell. Change {_file(sweep)}.")
-    runs = [
-        planned.run(stage="grid", lr=lr, seed=planned.seeds[0], variant=variant)
-        for planned in cells
-        if len(planned.candidates) > 1
-        for lr, variant in planned.candidates
-    ]
     return Manifest(
         sweep=sweep["name"],
         stage="grid",
@@ -57,7 +51,17 @@ def expand_grid(
         reference=sweep.get("reference") or "sft",
         exclusions=exclusions,
         cells=tuple(cells),
-        runs=tuple(runs),
+        runs=grid_runs(cells),
+    )
+
+
+def grid_runs(cells: Iterable[PlannedCell]) -> tuple[Run, ...]:
+    """The runs of the grid stage: every candidate of every cell that has several, with its first seed."""
+    return tuple(
+        planned.run(stage="grid", lr=lr, seed=planned.seeds[0], variant=variant)
+        for planned in cells
+        if len(planned.candidates) > 1
+        for lr, variant in planned.candidates
     )
 
 

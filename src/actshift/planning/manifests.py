@@ -49,12 +49,16 @@ class Variant:
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """What is planned of one cell: variants and learning rates (ascending) to choose from, seeds of the final stage."""
+    """What is planned of one cell: variants and learning rates (ascending) to choose from, seeds of the final stage.
+
+    `added` are those of the rates that came later, beyond an edge of the grid that the sweep's file names.
+    """
 
     cell: Cell
     rates: tuple[float, ...]
     seeds: tuple[int, ...]
     variants: tuple[Variant, ...]
+    added: tuple[float, ...] = ()
 
     @property
     def config(self) -> dict[str, Any]:
@@ -85,7 +89,8 @@ class PlannedCell:
     def to_json(self) -> dict[str, Any]:
         variants = [asdict(variant) | {"overrides": list(variant.overrides)} for variant in self.variants]
         lists = {"rates": list(self.rates), "seeds": list(self.seeds), "variants": variants}
-        return {"kind": "cell", "cell": self.cell.to_json()} | lists
+        added = {"added": list(self.added)} if self.added else {}
+        return {"kind": "cell", "cell": self.cell.to_json()} | lists | added
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,11 @@ class Manifest:
     cells: tuple[PlannedCell, ...]
     runs: tuple[Run, ...]
     schema: int = SCHEMA
+
+    @property
+    def extended(self) -> tuple[Cell, ...]:
+        """The cells that have rates beyond the grid of the sweep's file."""
+        return tuple(planned.cell for planned in self.cells if planned.added)
 
     @property
     def untuned(self) -> tuple[Cell, ...]:

@@ -90,7 +90,9 @@ def cells(manifest: Manifest, records: Iterable[Record], selection: Selection | 
             finished = [found[run.identity] for run in own if run.identity in found]
             rows.append(_row(plan, own, finished) | _choice(plan, selection) | _printed(plan, manifest))
     frame = _completed(_typed(rows), reference=manifest.reference)
-    return with_evidence(frame, found, reference=manifest.reference)
+    frame = with_evidence(frame, found, reference=manifest.reference)
+    frame.attrs["selected"] = selection is not None  # without a selection nothing is known of where a rate lies
+    return frame
 
 
 def loss_curves(manifest: Manifest, records: Iterable[Record]) -> pd.DataFrame:

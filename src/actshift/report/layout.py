@@ -119,7 +119,7 @@ def _facts(cells: pd.DataFrame, manifest: Manifest, *, variant: str) -> list[str
     facts += [
         f"A cell is accuracy in percent ± standard deviation over seeds (difference to {reference}); one planned run "
         "has no deviation. An unfinished cell is the mean so far (finished/planned runs), without a difference.",
-        *_rates(cells),
+        *_rates(cells, manifest),
     ]
     if cells["p_holm"].notna().any():
         facts.append(
@@ -151,16 +151,23 @@ def _small_scale(cells: pd.DataFrame) -> list[str]:
     return [f"This is the small scale ({', '.join(parts)}): its numbers are not comparable with the paper's."]
 
 
-def _rates(cells: pd.DataFrame) -> list[str]:
-    """What a reader must know about the chosen learning rates, where there is something."""
+def _rates(cells: pd.DataFrame, manifest: Manifest) -> list[str]:
+    """What a reader must know about the chosen learning rates: how many are interior to their grid, and what is not."""
+    untuned = {(cell.model, cell.method, cell.dataset) for cell in manifest.untuned}
+    tuned = [row.lr_edge == "" for row in cells[cells["lr"].notna()].itertuples() if row[1:4] not in untuned]
+    if not tuned or not cells.attrs.get("selected"):
+        return []
     found = {
         "at an edge of the grid": cells["lr_edge"].ne("").sum(),
         "tied with another rate": cells["lr_tied"].ne("").sum(),
         "chosen with grid runs missing": cells["lr_incomplete"].ne("").sum(),
     }
-    parts = [f"{count} {what}" for what, count in found.items() if count]
-    total = cells["status"].ne("excluded").sum()
-    return [f"Learning rates of the {total} cells, chosen on validation: {', '.join(parts)}."] if parts else []
+    found["in a grid that was extended beyond its edge"] = len(manifest.extended)
+    notes = [
+        f"{sum(tuned)} of {len(tuned)} choices interior",
+        *(f"{count} {what}" for what, count in found.items() if count),
+    ]
+    return [f"Learning rates, chosen on validation: {', '.join(notes)}."]
 
 
 def _own(row: Any, reference: str) -> str:
