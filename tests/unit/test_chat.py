@@ -248,7 +248,7 @@ def test_show_shows_the_template_and_what_closes_it(
     assert [text for _, text in found.tokens][-len(closing) :] == closing
     assert [text for _, text in found.tokens].count("'<bos>'") == (1 if protocol == "paper" else 2)
     assert found.scopes["last_prompt"] == {found.prompt_length - 1}
-    assert "'<end_turn>'" in found.asked and "'<eos>'" in found.asked
+    assert "'<end_turn>'" in found.prompting and "'<eos>'" in found.prompting
 
 
 def test_behind_a_template_the_released_code_cuts_earlier(folder: Path, tmp_path: Path) -> None:
