@@ -230,9 +230,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ActshiftError as error:
         print(f"actshift: {error}", file=sys.stderr)
         return 2
+    except (OSError, UnicodeEncodeError) as error:
+        print(f"actshift: {_sentence(error)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("actshift: interrupted; what is done is kept, the same command goes on from here", file=sys.stderr)
         return 130
+
+
+def _sentence(error: OSError | UnicodeEncodeError) -> str:
+    """What a file system or a terminal refused, and what to do, where no other message was better."""
+    if isinstance(error, UnicodeEncodeError):
+        return f"this terminal cannot print {error.object[error.start : error.end]!r}: set PYTHONIOENCODING=utf-8"
+    where = f"{error.filename}: " if error.filename else ""
+    return (
+        f"{where}{error.strerror or error}. Make room or give yourself the right to it, or name another folder with "
+        "results=...; the same command then goes on."
+    )
 
 
 def _with_rest(

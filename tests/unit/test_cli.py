@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -187,3 +188,30 @@ def test_every_command_shows_an_example_of_itself() -> None:
         [sys.executable, "-m", "actshift", "--version"], capture_output=True, text=True, check=True
     )
     assert version.stdout.startswith("actshift ")
+
+
+def test_a_results_folder_that_cannot_be_made_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    assert main(["plan", "smoke", "results=file/below"]) == 2
+    refused = capsys.readouterr().err
+    assert refused.startswith("actshift: ") and "file/below" in refused and "Not a directory" in refused
+    assert "Traceback" not in refused and sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("actshift.files.os.fsync", full)
+        assert main(["plan", "smoke"]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert main(["plan", "smoke"]) == 0
