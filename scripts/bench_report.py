@@ -60,7 +60,7 @@ def report(folder: Path) -> tuple[float, float]:
     """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
-    command = [sys.executable, "-m", "actshift.cli", "report", "--tables", "--results", str(folder)]
+    command = [sys.executable, "-m", "actshift.cli", "report", "--tables", f"results={folder}"]
     started, before = time.monotonic(), os.times()
     subprocess.run(command, check=True, capture_output=True, env=environment)
     after = os.times()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from actshift.errors import ActshiftError
+from actshift.files import UNFINISHED
 
 EPILOG = "Overrides are Hydra's: `method=sft lr=1e-3 training.epochs=2`. `actshift list` shows what exists."
 
@@ -36,7 +39,7 @@ FLAG = {"action": "store_true"}
 CSV = {"--csv": {"metavar": "FILE", "help": "write the table as CSV too"}}
 MARKDOWN = {"--markdown": {"metavar": "FILE", "help": "write the table as Markdown too"}}
 REPLAN = {"--replan": {**FLAG, "help": "replace a manifest that differs from the request"}}
-RESULTS = {"--results": {"default": "results", "metavar": "FOLDER", "help": "the results folder"}}
+RESULTS = "results=FOLDER, where it is not ./results"
 EXTEND = {"--extend": {**FLAG, "help": "add a learning rate beyond every edge of a grid at which the best one lies"}}
 EVERY_RUN = "Hydra overrides for every run"
 
@@ -134,8 +137,8 @@ COMMANDS = {
         "one HTML page with every planned table, its evidence and the audit",
         "reports.report_command",
         "actshift report --tables",
+        overrides=RESULTS,
         arguments={
-            **RESULTS,
             "--out": {"metavar": "FILE", "help": "the page (FOLDER/report.html by default)"},
             "--tables": {**FLAG, "help": "write the files of every table too (FOLDER/tables)"},
         },
@@ -167,7 +170,7 @@ COMMANDS = {
         "the trained adapters of a results folder",
         "inspection.adapters_command",
         "actshift adapters results=FOLDER",
-        overrides="results=FOLDER, where it is not ./results",
+        overrides=RESULTS,
     ),
     "score": Command(
         "score a predictions file again, without a model",
@@ -203,7 +206,7 @@ COMMANDS = {
         "send what runs mirrored offline (logger=wandb) to Weights & Biases",
         "runs.sync_command",
         "actshift sync",
-        arguments=RESULTS,
+        overrides=RESULTS,
     ),
     "list": Command(
         "what exists: models, methods, data sets, protocols, sweeps",
@@ -242,11 +245,27 @@ def _sentence(error: OSError | UnicodeEncodeError) -> str:
     """What a file system or a terminal refused, and what to do, where no other message was better."""
     if isinstance(error, UnicodeEncodeError):
         return f"this terminal cannot print {error.object[error.start : error.end]!r}: set PYTHONIOENCODING=utf-8"
-    where = f"{error.filename}: " if error.filename else ""
-    return (
-        f"{where}{error.strerror or error}. Make room or give yourself the right to it, or name another folder with "
-        "results=...; the same command then goes on."
-    )
+    path = Path(error.filename) if error.filename else None
+    if path is not None and path.name.endswith(UNFINISHED):  # a hidden file that a reader never meets
+        path = path.parent
+    where = f"{path}: " if path else ""
+    remedy = REMEDIES.get(error.errno or 0, "Check that path")
+    return f"{where}{error.strerror or error}. {remedy}; the same command then goes on."
+
+
+_NO_ROOM, _NO_RIGHT = "Make room", "Give yourself the right to it, or name another folder with results=..."
+REMEDIES = {
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EACCES: _NO_RIGHT,
+    errno.EPERM: _NO_RIGHT,
+    errno.EROFS: _NO_RIGHT,
+    errno.ENAMETOOLONG: "Choose a shorter name",
+    errno.ENOTDIR: "A part of that path is a file: move it away, or name another folder",
+    errno.EISDIR: "It is a folder, and a file is needed: name a file",
+    errno.ENOENT: "There is no such file or folder: name one that exists",
+}
+"""What to do about an error of the file system, by its number."""
 
 
 def _with_rest(

@@ -15,6 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+UNFINISHED = ".tmp"
+"""The end of the name of a file or folder that is being written."""
+
 
 def write_file(path: Path, content: str | bytes) -> None:
     """Replace `path` by `content` in one step that a kill or a power cut cannot halve; text is UTF-8.
@@ -92,7 +95,7 @@ def new_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
 
 def _beside(path: Path) -> Path:
     """A hidden name in the same folder, hence on the same file system, that no other writer has."""
-    return path.with_name(f".{path.name[:200]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    return path.with_name(f".{path.name[:200]}.{os.getpid()}-{secrets.token_hex(4)}{UNFINISHED}")
 
 
 def _write_new(path: Path, content: str | bytes) -> None:

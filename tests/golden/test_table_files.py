@@ -54,7 +54,7 @@ def test_committed_tables_follow_from_their_records(tmp_path: Path) -> None:
     committed = Path(__file__).parents[2] / "results"
     for folder in ("manifests", "records", "selected"):
         shutil.copytree(committed / folder, tmp_path / folder)
-    assert main(["report", "--tables", "--results", str(tmp_path)]) == 0
+    assert main(["report", "--tables", f"results='{tmp_path}'"]) == 0
     assert (tmp_path / "report.html").is_file()
     made = {path.name: path.read_bytes() for path in (tmp_path / "tables").iterdir() if path.suffix != ".html"}
     sweeps = len(list((committed / "manifests").glob("*.grid.jsonl")))

@@ -252,8 +252,8 @@ def test_a_sweep_that_cannot_be_is_refused(override: str, message: str) -> None:
         (["method=null"], "null", "lora_r8, post_block", None),
         (["hydrax=1"], "hydrax", "adapter, data, dataset", None),
         (["model=tiny", "method=sft", "method.rank=4"], "method.rank", "family, kind, lr, name, rates", None),
-        (["lr=abc"], "'abc' of type 'str'", "Float", None),
-        (["seed=1.5"], "'1.5' of type 'float'", "Integer", None),
+        (["lr=abc"], "lr = abc", "a number", None),
+        (["seed=1.5"], "seed = 1.5", "a whole number", None),
         (["lr=null"], "lr=null", "not Optional", None),
         (["training={batch_sise: 3}"], "training.batch_sise", "batch_size, clip", "training.batch_size"),
         (["dataset.procedural.difficulty.max_dept=3"], "max_dept", "max_args, max_depth", "max_depth"),
@@ -340,3 +340,31 @@ def test_composing_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     assert compose([]) == compose([])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_set_file_says_what_it_lacks_and_what_it_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mistakes of a first YAML: no name, another name than the file's, bare yes and no as keys, no place on the hub."""
+    conf = tmp_path / "conf"
+    shutil.copytree(conf_dir(), conf)
+    monkeypatch.setattr("actshift.config.composition.conf_dir", lambda: conf)
+    whole = (conf / "dataset" / "sst2.yaml").read_text()
+
+    def refusal(text: str, *overrides: str) -> str:
+        (conf / "dataset" / "mine.yaml").write_text(text)
+        with pytest.raises(ActshiftError) as refused:
+            compose(["dataset=mine", "data.source=local", f"data.dir='{tmp_path}'", *overrides])
+        return str(refused.value)
+
+    assert "dataset.name has no value" in refusal(whole.replace("name: sst2\n", ""))
+    assert "write 'name: mine'" in refusal(whole)
+    named = whole.replace("name: sst2", "name: mine")
+    bare = refusal(named.replace('{"0": negative, "1": positive}', "{yes: negative, no: positive}"))
+    assert "dataset.template.labels" in bare
+    assert "quotation marks" in bare
+    nowhere = named.replace("  path: stanfordnlp/sst2\n", "")
+    assert "mine has no dataset.hub.path" in refusal(nowhere, "data.source=hub")
+    (conf / "dataset" / "mine.yaml").write_text(nowhere.replace("local: {folder: sst2}\n", ""))
+    config = compose(["dataset=mine", "data.source=local", f"data.dir='{tmp_path}'"])
+    assert config["dataset"]["local"]["folder"] == "mine"

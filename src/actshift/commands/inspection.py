@@ -6,7 +6,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from actshift.commands.requests import console, split_options, write_copies
+from actshift.commands.requests import console, results_folder, split_options, write_copies
 from actshift.config.composition import compose, groups
 from actshift.errors import ActshiftError, unknown
 from actshift.paths import conf_dir
@@ -73,7 +73,7 @@ def adapters_command(request: Namespace) -> int:
     from actshift.commands.terminal import adapters_table
     from actshift.store.adapter_card import AdapterCard, adapters_in
 
-    root = Path(compose(request.overrides)["results"])
+    root = results_folder(request)
     found = list(adapters_in(root))
     if not found:
         print(f"no adapters in {root.resolve() / 'runs'}")

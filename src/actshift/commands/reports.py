@@ -6,7 +6,15 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from actshift.commands.requests import console, planned_grid, selection_of, split_options, stages_of, write_copies
+from actshift.commands.requests import (
+    console,
+    planned_grid,
+    results_folder,
+    selection_of,
+    split_options,
+    stages_of,
+    write_copies,
+)
 from actshift.config.cached import CachedComposer, hub_models
 from actshift.config.composition import groups
 from actshift.errors import ActshiftError, unknown
@@ -48,10 +56,10 @@ def report_command(request: Namespace) -> int:
     """Write one page with every sweep that is planned in a results folder; with --tables, their tables' files too."""
     from actshift.report.page import Table, page
 
-    store = Store(Path(request.results))
+    store = Store(results_folder(request))
     grids = [read_manifest(path) for path in sorted((store.root / "manifests").glob("*.grid.jsonl"))]
     if not grids:
-        raise ActshiftError(f"nothing is planned in {store.root.resolve()}: name another folder with --results")
+        raise ActshiftError(f"nothing is planned in {store.root.resolve()}: name another folder with results=...")
     parts = [Table(stages_of(store, grid)[-1], selection_of(store, grid.sweep)) for grid in grids]
     out = Path(request.out) if request.out else store.root / "report.html"
     write_file(out, page(parts, store.records("test"), folder=store.tables if request.tables else None))

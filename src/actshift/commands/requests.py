@@ -42,6 +42,15 @@ def split_options(overrides: Iterable[str], keys: Collection[str]) -> tuple[dict
     return words, others
 
 
+def results_folder(request: Namespace) -> Path:
+    """The results folder of a command that takes no other override. Errors: any other."""
+    named, others = split_options(request.overrides, ["results"])
+    if others:
+        raise ActshiftError(f"{' '.join(others)}: this command takes results=FOLDER and no other override")
+    folder: str = compose([f"results={named['results']}"] if named else [])["results"]
+    return Path(folder)
+
+
 def console(width: int = 160) -> Console:
     """Where tables are printed: as wide as the terminal, or so wide where there is none."""
     from rich.console import Console

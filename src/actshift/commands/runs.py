@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from actshift.commands.reports import print_tables
-from actshift.commands.requests import console, planned_grid, split_options, stages_of, sweep_request
+from actshift.commands.requests import console, planned_grid, results_folder, split_options, stages_of, sweep_request
 from actshift.config.cached import CachedComposer
 from actshift.errors import unknown
 from actshift.planning.expand import expand_final, expand_grid
@@ -42,12 +42,14 @@ def run_command(arguments: Sequence[str]) -> int:
 def sweep_command(request: Namespace) -> int:
     """Plan, grid, select, final, tables; whatever is done already is not done again."""
     from actshift.planning import prefetch
+    from actshift.runtime.reuse import refuse_changed_plan
     from actshift.sweeps.local import LocalEngine
 
     wanted, compose_cell = sweep_request(request), CachedComposer()
     config, store = wanted.config, wanted.store
     grid = wanted.grid(compose_cell, replan=request.replan)
     _refuse_impossible(grid, config)
+    refuse_changed_plan(grid, store, compose=compose_cell, overrides=wanted.launch)
     if request.retry:
         _clear_failures(store, grid)
     prefetch.require(grid, store=store, compose=compose_cell)
@@ -58,6 +60,7 @@ def sweep_command(request: Namespace) -> int:
         selection = select(grid, store.records("validation"))
         write_selection(store, selection)
         final = freeze(store, expand_final(grid, selection), replan=request.replan or bool(grid.extended))
+        refuse_changed_plan(final, store, compose=compose_cell, overrides=wanted.launch)
         if request.retry:
             _clear_failures(store, final)
         prefetch.require(final, store=store, compose=compose_cell)
@@ -109,6 +112,7 @@ def submit_command(request: Namespace) -> int:
     """Submit what a table still needs as SLURM jobs: grid arrays, the selection, final arrays."""
     from actshift.paths import slurm_dir
     from actshift.planning import prefetch
+    from actshift.runtime.reuse import refuse_changed_plan
     from actshift.sweeps import slurm
     from actshift.sweeps.submission import Submission
 
@@ -128,6 +132,7 @@ def submit_command(request: Namespace) -> int:
     )
     stages = stages_of(store, grid)
     if not request.dry_run:
+        refuse_changed_plan(stages[-1], store, compose=compose_cell, overrides=wanted.launch)
         prefetch.require(stages[-1], store=store, compose=compose_cell)
     selected = len(stages) > 1 and all(store.state(run.identity, run.split) == "done" for run in grid.runs)
     size = 1000 if request.dry_run else slurm.array_size()
@@ -201,7 +206,7 @@ def sync_command(request: Namespace) -> int:
     """Send the offline mirrors of runs to Weights & Biases, from where there is a network."""
     from actshift.observe.trackers import sync
 
-    root = Path(request.results)
+    root = results_folder(request)
     count = sync(root)
     print(
         f"{count} runs of {root.resolve()} were handed to wandb" if count else f"no offline mirrors in {root.resolve()}"

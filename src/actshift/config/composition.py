@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from actshift.config.keys import CHOICES, SCHEMAS, known_keys
 from actshift.config.validation import validate
-from actshift.errors import ActshiftError, unknown
+from actshift.errors import ActshiftError, impossible, unknown
 from actshift.models.weights import describe_weights, weights_path
 from actshift.paths import conf_dir
 
@@ -59,6 +59,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             config = hydra_compose("config", overrides=list(overrides))
         _check_keys(config)
+        _check_names_of_files(config, overrides)
     return config
 
 
@@ -124,6 +125,24 @@ def check_names(overrides: Sequence[str]) -> None:
                     raise unknown(name, value, allowed, where=f"the override {name}=...")
 
 
+def _check_names_of_files(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Refuse a file whose `name` is not the file's own, unless the request itself gives another name.
+
+    Tables and records know a thing by that name, and one file would pose as another.
+    """
+    from omegaconf import OmegaConf
+
+    given = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
+    for group in ("model", "method", "dataset", "protocol"):
+        option, node = given.get(group), config[group]
+        named = option is None or OmegaConf.is_missing(node, "name") or f"{group}.name" in given
+        if not named and option in groups()[group] and node.name != option:
+            raise ActshiftError(
+                f"conf/{group}/{option}.yaml has the name '{node.name}', and a file's name is the name of what it "
+                f"describes: write 'name: {option}' there, or rename the file."
+            )
+
+
 def _check_keys(node: Any, path: str = "") -> None:
     """Refuse a key that the schema does not declare: Hydra lets `+key=value` add one to a structured config."""
     from omegaconf import DictConfig, OmegaConf
@@ -147,20 +166,42 @@ def _check_axes(sweep: Mapping[str, Any]) -> None:
                 raise unknown(group, name, options[group], where=f"sweep.{group}s (conf/sweep/{sweep['name']}.yaml)")
 
 
+_KINDS = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
+"""OmegaConf's names of kinds of values."""
+
+
 def _explained(error: Exception) -> ActshiftError:
-    """What Hydra or OmegaConf refuse, in our words where it is a key that the chosen options do not have."""
-    from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+    """What Hydra or OmegaConf refuse, in our words where it is a common mistake about a key or its value."""
+    from omegaconf.errors import (
+        ConfigAttributeError,
+        ConfigKeyError,
+        KeyValidationError,
+        MissingMandatoryValue,
+        ValidationError,
+    )
 
     absent = (ConfigAttributeError, ConfigKeyError)
     causes = [error]
     while isinstance(cause := causes[-1].__cause__ or causes[-1].__context__, Exception):
         causes.append(cause)
+    file = re.match(r"In '([\w./-]+)'", str(error))
+    where = f" in conf/{file[1]}.yaml" if file else ""
     for cause in causes:
-        if isinstance(cause, absent) and cause.full_key and cause.parent_node is not None:
-            file = re.match(r"In '([\w./-]+)'", str(error))
-            where = f" in conf/{file[1]}.yaml" if file else ""
-            parent = cause.full_key.rpartition(".")[0]
-            return _unknown_key(cause.full_key, parent, map(str, cause.parent_node), where=where)
+        key = getattr(cause, "full_key", None)
+        if not key:
+            continue
+        if isinstance(cause, absent) and cause.parent_node is not None:
+            return _unknown_key(key, key.rpartition(".")[0], map(str, cause.parent_node), where=where)
+        if isinstance(cause, MissingMandatoryValue):
+            return ActshiftError(f"{key} has no value, and a run needs one: set it with {key}=... or in conf/.")
+        if isinstance(cause, KeyValidationError):
+            return ActshiftError(
+                f"{key.rpartition('.')[0]}{where} has a key that YAML does not read as text ({_lines(cause)}). Put it "
+                'in quotation marks: "yes", "no", "on", "off", "true" and numbers are other values without them.'
+            )
+        converted = re.match(r"Value '(.*)' of type .* could not be converted to (\w+)", str(cause))
+        if isinstance(cause, ValidationError) and converted and converted[2] in _KINDS:
+            return impossible(key, converted[1] or "''", _KINDS[converted[2]])
     message, why = _lines(error), _lines(causes[min(1, len(causes) - 1)])
     return ActshiftError(f"this configuration does not compose: {message if why in message else f'{message}: {why}'}")
 

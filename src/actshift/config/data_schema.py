@@ -10,7 +10,7 @@ from omegaconf import MISSING
 
 @dataclass
 class HubConfig:
-    path: str = MISSING
+    path: str | None = None  # null: it is not on the hub
     config: str | None = None
     revision: str | None = None
     rows: dict[str, int] = field(default_factory=dict)  # asserted on every split that is read
@@ -20,10 +20,11 @@ class HubConfig:
 class LocalConfig:
     """A folder below ``data.dir`` that holds ``<split>.jsonl[.gz]`` files with the hub's columns.
 
-    `files` names the files of splits that a folder can only have in part, `rows` their asserted row counts.
+    It is named as the data set is, unless `folder` says otherwise. `files` names the files of splits that a folder can
+    only have in part, `rows` their asserted row counts.
     """
 
-    folder: str = MISSING
+    folder: str = "${dataset.name}"
     files: dict[str, str] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
 

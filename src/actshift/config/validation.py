@@ -203,6 +203,8 @@ def _validate_data(config: Config) -> None:
         )
     if data["source"] == "procedural":
         _validate_procedural(dataset)
+    if data["source"] == "hub" and not dataset["hub"]["path"]:
+        raise _impossible("data.source", "hub", f"local: {dataset['name']} has no dataset.hub.path")
     if data["origin"] != dataset[data["source"]]:
         # The run reads the data set's settings and its identity counts these: they must be the same.
         raise ActshiftError(

@@ -122,7 +122,8 @@ def _rates(sweep: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[float, 
     place = f"rates.{scale}.{grid} in {_file(sweep)}"
     if not rates:
         there = [f"{size}.{name}" for size, grids in sweep["rates"].items() for name, values in grids.items() if values]
-        raise unknown("grid of learning rates", f"{scale}.{grid}", there, where=place)
+        where = f"{place}, or take the grid of another size of models with model.scale=..."
+        raise unknown("grid of learning rates", f"{scale}.{grid}", there, where=where)
     _once(rates, what=place)
     return tuple(sorted(rates))
 

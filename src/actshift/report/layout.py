@@ -145,7 +145,9 @@ def _lone_methods(cells: pd.DataFrame) -> str:
 
 def _small_scale(cells: pd.DataFrame) -> list[str]:
     parts = ["procedural data"] if cells["source"].eq("procedural").any() else []
-    parts += ["embedded tiny model"] if cells["scale"].str.split().map(lambda scales: "tiny" in scales).any() else []
+    tiny = cells["scale"].str.split().map(lambda scales: "tiny" in scales)
+    parts += ["embedded tiny model"] if (tiny & cells["model"].eq("tiny")).any() else []
+    parts += ["model of the size tiny"] if (tiny & cells["model"].ne("tiny")).any() else []
     if not parts:
         return []
     return [f"This is the small scale ({', '.join(parts)}): its numbers are not comparable with the paper's."]

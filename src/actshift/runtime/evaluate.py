@@ -25,6 +25,7 @@ from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
 from actshift.observe.progress import Progress
 from actshift.observe.provenance import code_provenance, host, now, peak_memory
+from actshift.runtime.reuse import refuse_changed_rows
 from actshift.runtime.session import Config, Interrupted, Session, set_threads
 from actshift.store.adapter_card import AdapterCard, read_adapter_card
 from actshift.store.adapters import load_adapter
@@ -73,7 +74,10 @@ def evaluate(config: Config, *, session: Session | None = None, progress: Progre
     evaluation = identity_of(counts, ignore=())
     path = store.root / "evaluations" / _file_name(description.identity, config["dataset"]["name"], evaluation)
     if path.exists():
-        return _read(path)
+        found = _read(path)
+        kept = found.provenance.get("data", {}).get(SPLIT)
+        refuse_changed_rows(config, SPLIT, kept=kept, what=f"the evaluation {path.name}", session=session)
+        return found
 
     set_threads(config["hardware"])
     scored = session.split(config, SPLIT)  # before the model: a missing file should cost seconds

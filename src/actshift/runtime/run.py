@@ -33,6 +33,7 @@ from actshift.observe.progress import Progress
 from actshift.observe.provenance import code_provenance, host, now, peak_memory
 from actshift.observe.trackers import Tracker, start_tracker
 from actshift.runtime.evaluate import answer
+from actshift.runtime.reuse import refuse_changed_record, refuse_changed_rows
 from actshift.runtime.session import Config, Session, set_threads
 from actshift.runtime.train import Trained, train_runs, trained
 from actshift.store.adapters import load_adapter
@@ -68,7 +69,7 @@ def run_together(
     if first["adapter"] is not None:
         raise ActshiftError("an adapter that exists is no run: actshift.runtime.evaluate.evaluate scores it")
     refuse_unscored(first)
-    store, split = Store(Path(first["results"])), STAGES[first["stage"]]
+    store, split, session = Store(Path(first["results"])), STAGES[first["stage"]], session or Session()
     named = {identity_of(config, ignore=ignored_keys()): config for config in configs}
     with ExitStack() as stack:
         locks: dict[str, RunLock] = {}
@@ -81,10 +82,12 @@ def run_together(
             locks[identity] = stack.enter_context(lock)
         # One may have been finished between the look and the lock.
         records = {name: record for name in named if (record := store.record(name, split)) is not None}
+        for name, record in records.items():
+            refuse_changed_record(named[name], record, session=session)
         missing = {name: config for name, config in named.items() if name not in records}
         try:
             if missing:
-                runs = _Runs(missing, split, store, session or Session(), progress or Progress())
+                runs = _Runs(missing, split, store, session, progress or Progress())
                 made = _profiled(runs, store.run_folder(next(iter(missing)))) if first["profile"] else runs.records()
                 for record in made:
                     store.publish(record, lock=locks[record.identity])
@@ -170,8 +173,13 @@ class _Runs:
 
     def _trained(self, identity: str) -> Trained | None:
         facts = trained(self._store.run_folder(identity))
-        if facts is not None and facts.identity != identity:
-            raise ActshiftError(f"{self._store.run_folder(identity)} belongs to run {facts.identity}, not {identity}")
+        if facts is None:
+            return None
+        folder = self._store.run_folder(identity)
+        if facts.identity != identity:
+            raise ActshiftError(f"{folder} belongs to run {facts.identity}, not {identity}")
+        kept, what = facts.train_fingerprint, f"the adapter in {folder}"
+        refuse_changed_rows(self._configs[identity], "train", kept=kept, what=what, session=self._session)
         return facts
 
     def _evaluate(self, base: Base, facts: Mapping[str, Trained], *, split: Split) -> dict[str, list[Prediction]]:

@@ -98,7 +98,8 @@ def train_runs(
     examples = partial(training_examples, config=config, tokenizer=base.tokenizer, cache=store.cache)
     rows, watched = examples(split), examples(session.split(config, "validation"))
     checkpoint_folder = _checkpoint_folder(folders[0], identities=list(configs))
-    checkpoints = Checkpoints(checkpoint_folder, every=config["hardware"]["checkpoint_every"], stop=stop)
+    every = config["hardware"]["checkpoint_every"]
+    checkpoints = Checkpoints(checkpoint_folder, every=every, data=split.fingerprint, stop=stop)
     seeds = [own["seed"] for own in configs.values()]
     adaptation = attach(base, config=config["method"], seeds=seeds)
     try:

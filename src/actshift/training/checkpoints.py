@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from actshift.errors import ActshiftError
 from actshift.files import new_folder, write_file
 from actshift.methods.base import Adaptation
 
@@ -50,11 +51,15 @@ _GROUPS = ("adapter", "optimizer", "random")
 class Checkpoints:
     """The mid-run checkpoints of one run: ``checkpoint-<step>`` folders, of which the newest complete one counts.
 
-    They are due every so many steps (0: never), and after the step at which the process was told to `stop`.
+    They are due every so many steps (0: never), and after the step at which the process was told to `stop`. `data` is
+    the fingerprint of the rows that are trained on: a checkpoint of other rows is refused.
     """
 
-    def __init__(self, folder: Path, *, every: int, stop: threading.Event | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, every: int, data: str | None = None, stop: threading.Event | None = None
+    ) -> None:
         self._folder = folder
+        self._data = data
         self._every = every
         self._stop = stop
 
@@ -77,7 +82,7 @@ class Checkpoints:
         write_folder(
             folder,
             tensors={"adapter": _state(adaptation), "optimizer": moments, "random": random},
-            facts={"step": step, **facts},
+            facts={"step": step, "data": self._data, **facts},
         )
         self._remove(keep=folder)
 
@@ -87,6 +92,7 @@ class Checkpoints:
             facts = read_facts(folder)
             if facts is None or not all(_readable(folder / f"{name}.safetensors") for name in _GROUPS):
                 continue
+            self._refuse_other_rows(facts, folder)
             _load_state(adaptation, read_tensors(folder, "adapter"))
             state = optimizer.state_dict()
             state["state"] = {}
@@ -100,6 +106,16 @@ class Checkpoints:
                 torch.cuda.set_rng_state(random["cuda"])
             return facts
         return None
+
+    def _refuse_other_rows(self, facts: Mapping[str, Any], folder: Path) -> None:
+        """Refuse to go on, over the rows of today, from what was trained on other rows."""
+        kept = facts.get("data")  # checkpoints of older versions have none
+        if kept is not None and kept != self._data:
+            raise ActshiftError(
+                f"{folder} was trained on rows with the fingerprint {kept}, and the training rows now have "
+                f"{self._data}. Restore the data to continue this run, or delete the checkpoint to train it anew on "
+                "the rows of today."
+            )
 
     def clear(self) -> None:
         """Remove them all: the run is done."""
