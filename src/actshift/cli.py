@@ -15,7 +15,10 @@ from typing import Any
 from actshift.errors import ActshiftError
 from actshift.files import UNFINISHED
 
-EPILOG = "Overrides are Hydra's: `method=sft lr=1e-3 training.epochs=2`. `actshift list` shows what exists."
+EPILOG = (
+    "Overrides are Hydra's: `method=sft lr=1e-3 training.epochs=2`. `actshift list` shows what exists. Every command takes "
+    "`--config-dir FOLDER`, a folder with config groups of your own."
+)
 
 
 @dataclass(frozen=True)
@@ -221,6 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 where runs failed, 2 where the request was wrong."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        arguments = _without_config_dir(arguments)
         if arguments[:1] == ["run"]:
             # Everything after `run` is Hydra's, its flags included.
             from actshift.commands.runs import run_command
@@ -239,6 +243,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("actshift: interrupted; what is done is kept, the same command goes on from here", file=sys.stderr)
         return 130
+
+
+def _without_config_dir(arguments: list[str]) -> list[str]:
+    """The arguments after ``--config-dir FOLDER`` was obeyed, which every command takes, wherever it stands."""
+    from actshift.paths import use_config_dir
+
+    left, words = [], iter(arguments)
+    for word in words:
+        flag, sign, folder = word.partition("=")
+        if flag not in ("--config-dir", "-cd"):
+            left.append(word)
+            continue
+        folder = folder if sign else next(words, "")
+        if not Path(folder).expanduser().is_dir() or not folder:
+            raise ActshiftError(
+                f"--config-dir {folder or '(nothing)'}: there is no such folder. It holds config groups of your own, as "
+                "in FOLDER/method/mine.yaml, and Python files that they name."
+            )
+        use_config_dir(folder)
+    return left
 
 
 def _sentence(error: OSError | UnicodeEncodeError) -> str:

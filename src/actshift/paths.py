@@ -1,8 +1,9 @@
-"""Where the package's own files lie, in a checkout and in an installed wheel alike."""
+"""Where files lie: the package's, in a checkout and in an installed wheel alike, and the user's configurations."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -12,6 +13,24 @@ def conf_dir() -> Path:
     """The folder of the Hydra groups: inside the package in a wheel, at the top of the checkout otherwise."""
     installed = PACKAGE / "conf"
     return installed if installed.is_dir() else PACKAGE.parents[1] / "conf"
+
+
+CONFIG_DIR = "ACTSHIFT_CONFIG_DIR"
+"""The environment variable that holds the folder of ``--config-dir``: processes that this one starts have it too."""
+
+
+def use_config_dir(folder: Path | str) -> None:
+    """Let config groups be looked for in a folder of the user's as well, and Python modules that its files name."""
+    whole = str(Path(folder).expanduser().resolve())
+    os.environ[CONFIG_DIR] = whole
+    if whole not in sys.path:
+        sys.path.append(whole)
+
+
+def user_conf_dir() -> Path | None:
+    """The folder of ``--config-dir``, or None where none was given."""
+    named = os.environ.get(CONFIG_DIR)
+    return Path(named) if named else None
 
 
 def slurm_dir() -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from actshift.config.composition import check_names, register_schemas
+from actshift.config.composition import check_names, register_schemas, search_path
 from actshift.config.schema import EVALUATE
 from actshift.errors import ActshiftError
 from actshift.libraries.private import multirun_jobs
@@ -84,7 +84,7 @@ def _hand_over(arguments: Sequence[str]) -> int:
     from omegaconf import DictConfig
 
     register_schemas()
-    sys.argv = ["actshift run", *arguments]
+    sys.argv = ["actshift run", *arguments, *search_path()]
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def job(_: DictConfig) -> float:

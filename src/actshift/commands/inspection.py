@@ -7,9 +7,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from actshift.commands.requests import console, results_folder, split_options, write_copies
-from actshift.config.composition import compose, groups
+from actshift.config.composition import compose, groups, option_file
 from actshift.errors import ActshiftError, unknown
-from actshift.paths import conf_dir
 
 
 def show_command(request: Namespace) -> int:
@@ -103,7 +102,7 @@ def list_command(request: Namespace) -> int:
     for group in [request.group] if request.group else there:
         print(group)
         for option in there[group]:
-            first = (conf_dir() / group / f"{option}.yaml").read_text(encoding="utf-8").splitlines()
+            first = option_file(group, option).read_text(encoding="utf-8").splitlines()
             about = next((line[2:] for line in first if line.startswith("# ") and "@package" not in line), "")
             print(f"  {option:<22} {about}")
     return 0

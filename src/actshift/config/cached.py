@@ -6,8 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from actshift.config.composition import composed, groups, resolved
-from actshift.paths import conf_dir
+from actshift.config.composition import composed, groups, option_file, resolved
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -87,6 +86,6 @@ def _beside(config: DictConfig, group: str) -> dict[str, Any]:
 def hub_models(names: Sequence[str], compose: CachedComposer) -> list[str]:
     """Those of some models that come from the hub. A model of the user's own has no configuration before its path."""
     own = "\nsource: local\n"
-    files = {name: (conf_dir() / "model" / f"{name}.yaml").read_text(encoding="utf-8") for name in names}
+    files = {name: option_file("model", name).read_text(encoding="utf-8") for name in names}
     there = [name for name in names if own not in files[name]]
     return [name for name in there if compose([f"model={name}"])["model"]["source"] == "hub"]

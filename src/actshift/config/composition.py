@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from actshift.config.keys import CHOICES, SCHEMAS, known_keys
 from actshift.config.validation import validate
 from actshift.errors import ActshiftError, impossible, unknown
 from actshift.models.weights import describe_weights, weights_path
-from actshift.paths import conf_dir
+from actshift.paths import conf_dir, user_conf_dir
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,12 +31,41 @@ def register_schemas() -> None:
 
 
 def groups() -> dict[str, list[str]]:
-    """The config groups and the options that each has, from the files alone."""
-    return {
-        folder.name: sorted(file.stem for file in folder.glob("*.yaml"))
+    """The config groups and the options that each has, from the files alone, those of ``--config-dir`` among them.
+
+    Errors: a file of the user's that has the name of one of the package's, which Hydra would leave out silently.
+    """
+    options = {
+        folder.name: [file.stem for file in folder.glob("*.yaml")]
         for folder in sorted(conf_dir().iterdir())
         if folder.is_dir()
     }
+    own = user_conf_dir()
+    for group, names in options.items():
+        files = sorted((own / group).glob("*.yaml")) if own else []
+        for file in files:
+            if file.stem in names:
+                raise ActshiftError(
+                    f"{file} has the name of {group}={file.stem} of the package, which would be taken instead: give "
+                    "the file another name."
+                )
+        names += [file.stem for file in files]
+    return {group: sorted(names) for group, names in options.items()}
+
+
+def option_file(group: str, option: str) -> Path:
+    """The YAML file of an option, in the package or in the folder of ``--config-dir``."""
+    own, file = user_conf_dir(), Path(group) / f"{option}.yaml"
+    return own / file if own is not None and (own / file).is_file() else conf_dir() / file
+
+
+def search_path() -> list[str]:
+    """The Hydra override that adds the folder of ``--config-dir`` to the search path; none where none was given."""
+    own = user_conf_dir()
+    if own is None:
+        return []
+    url = f"file://{own}".replace("\\", "\\\\").replace("'", "\\'")
+    return [f"hydra.searchpath=['{url}']"]
 
 
 def compose(overrides: Sequence[str]) -> dict[str, Any]:
@@ -57,7 +87,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with _explaining():
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            config = hydra_compose("config", overrides=list(overrides))
+            config = hydra_compose("config", overrides=[*search_path(), *overrides])
         _check_keys(config)
         _check_names_of_files(config, overrides)
     return config
@@ -107,6 +137,7 @@ def check_names(overrides: Sequence[str]) -> None:
     for override in parsed:
         name = override.key_or_group
         if re.match(r"hydra([./]|$)", name):
+            _refuse_hydra_key(name)
             continue
         if override.is_delete():
             raise ActshiftError(
@@ -123,6 +154,18 @@ def check_names(overrides: Sequence[str]) -> None:
             for value in _values(override.value(), allowed):
                 if value not in allowed and "${" not in value:  # an interpolation is checked once it is resolved
                     raise unknown(name, value, allowed, where=f"the override {name}=...")
+
+
+def _refuse_hydra_key(name: str) -> None:
+    """Refuse settings of Hydra's that have no effect here, with what does instead."""
+    instead = {
+        "hydra.searchpath": "give the folder of your own configurations with --config-dir FOLDER",
+        "hydra.run.dir": "name the folder of results with results=FOLDER: Hydra writes no folder of its own",
+        "hydra.sweep.dir": "name the folder of results with results=FOLDER: Hydra writes no folder of its own",
+    }
+    raise ActshiftError(
+        f"{name} has no effect here: {instead.get(name, 'runs are not configured through the group hydra')}."
+    )
 
 
 def _check_names_of_files(config: DictConfig, overrides: Sequence[str]) -> None:

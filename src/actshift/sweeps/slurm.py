@@ -17,6 +17,7 @@ from typing import Any
 
 from actshift.errors import ActshiftError
 from actshift.files import append_line, write_new_file
+from actshift.paths import user_conf_dir
 from actshift.planning.manifests import Manifest
 from actshift.store.store import Store
 from actshift.sweeps.profiles import ClusterProfile
@@ -116,7 +117,9 @@ def write_tasks(
     overrides: Sequence[str],
 ) -> Path:
     """Write a submission's tasks as JSON Lines under a number of its own: a header, then a line a task."""
-    head = {"sweep": manifest.sweep, "stage": stage, "results": str(store.root.resolve()), "overrides": list(overrides)}
+    head: dict[str, Any] = {"sweep": manifest.sweep, "stage": stage, "results": str(store.root.resolve()), "overrides": list(overrides)}
+    own = user_conf_dir()
+    head |= {"config_dir": str(own)} if own else {}
     lines = [head] + [
         {"hardware": profile.hardware, "runs": [each.to_json() for each in runs]} for profile, runs in tasks
     ]

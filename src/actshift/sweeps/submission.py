@@ -10,6 +10,7 @@ from typing import Any
 from actshift.config.schema import STAGES
 from actshift.errors import ActshiftError
 from actshift.estimates.sweep import Compose, Estimates
+from actshift.paths import user_conf_dir
 from actshift.planning.manifests import Manifest, PlannedCell, Run
 from actshift.store.store import Store
 from actshift.sweeps import slurm
@@ -89,7 +90,9 @@ class Submission:
 
     def _selection(self, *, after: int) -> Job:
         results = f"results='{self._store.root.resolve()}'"
-        arguments = ("actshift.cli", "select", self._grid.sweep, results)
+        own = user_conf_dir()
+        folder = ("--config-dir", str(own)) if own else ()
+        arguments = ("actshift.cli", "select", self._grid.sweep, results, *folder)
         profile = next(iter(self._profiles.values()))
         return Job(f"{slurm.NAME}-{self._grid.sweep}-select", profile, arguments, after=tuple(range(after)))
 

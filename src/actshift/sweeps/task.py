@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from actshift.errors import ActshiftError
+from actshift.paths import use_config_dir
 from actshift.planning.manifests import Manifest, Run, read_manifest
 from actshift.store.store import Store
 from actshift.sweeps.slurm import Work, read_tasks
@@ -44,6 +45,8 @@ def main(arguments: list[str]) -> int:
     file, first = arguments
     signals = Signals()
     head, tasks = read_tasks(Path(file))
+    if "config_dir" in head:
+        use_config_dir(head["config_dir"])
     task = tasks[int(first) + int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))]
     store = Store(Path(head["results"]))
     manifest = read_manifest(store.manifest_path(head["sweep"], head["stage"]))
