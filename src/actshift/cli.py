@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +17,8 @@ from actshift.errors import ActshiftError
 from actshift.files import UNFINISHED
 
 EPILOG = (
-    "Overrides are Hydra's: `method=sft lr=1e-3 training.epochs=2`. `actshift list` shows what exists. Every command takes "
-    "`--config-dir FOLDER`, a folder with config groups of your own."
+    "Overrides are Hydra's: `method=sft lr=1e-3 training.epochs=2`. `actshift list` shows what exists. Every command "
+    "takes `--config-dir FOLDER`, a folder with config groups of your own."
 )
 
 
@@ -237,6 +238,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ActshiftError as error:
         print(f"actshift: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (OSError, UnicodeEncodeError) as error:
         print(f"actshift: {_sentence(error)}", file=sys.stderr)
         return 2
@@ -258,8 +262,8 @@ def _without_config_dir(arguments: list[str]) -> list[str]:
         folder = folder if sign else next(words, "")
         if not Path(folder).expanduser().is_dir() or not folder:
             raise ActshiftError(
-                f"--config-dir {folder or '(nothing)'}: there is no such folder. It holds config groups of your own, as "
-                "in FOLDER/method/mine.yaml, and Python files that they name."
+                f"--config-dir {folder or '(nothing)'}: there is no such folder. It holds config groups of your own, "
+                "as in FOLDER/method/mine.yaml, and Python files that they name."
             )
         use_config_dir(folder)
     return left

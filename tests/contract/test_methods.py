@@ -32,14 +32,15 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from actshift.errors import ActshiftError
-from actshift.methods import REPLICATED, attach
+from actshift.methods import KINDS, REPLICATED, attach
 from actshift.methods.base import Adaptation
+from actshift.methods.registry import PARAMETERIZATIONS
 from actshift.models.loading import Base
 from actshift.training.batches import answer_losses, collate
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import train
 
-STARTS_AWAY = ("loreft", "lofit", "lofit_two_stage", "jola")
+STARTS_AWAY = [name for name, entry in PARAMETERIZATIONS.items() if not entry.starts_as_base]
 """The parameterizations whose initial value is no no-op; every other method changes nothing before it is trained."""
 
 
@@ -49,7 +50,7 @@ class Case:
 
     base: Base
     method: dict[str, Any]
-    shape: dict[str, Any]
+    model: dict[str, Any]
 
     @property
     def kind(self) -> str:
@@ -66,8 +67,7 @@ class Case:
 
 def _case(request: pytest.FixtureRequest, precision: str) -> Case:
     model, method = request.param
-    shape = composed(f"model={model}")["model"]["shape"]
-    return Case(base_of(model, precision), method_config(method, model=model), shape)
+    return Case(base_of(model, precision), method_config(method, model=model), composed(f"model={model}")["model"])
 
 
 PAIRS = [pytest.param((model, method), id=f"{method}-{model}") for method in METHODS for model in LOCAL_MODELS]
@@ -117,32 +117,11 @@ def hooks_of(base: Base) -> Iterator[Any]:
 
 
 def formula(case: Case) -> int | None:
-    """The number of trainable parameters by the published formulas, from the model's sizes alone."""
-    d, layers, m = case.shape["width"], case.shape["layers"], case.shape["mlp_width"]
-    H, k, keys = case.shape["heads"], case.shape["head_size"], case.shape["kv_heads"] * case.shape["head_size"]
-
-    def lora(part: dict[str, Any]) -> int:
-        sides = {"q_proj": d + H * k, "k_proj": d + keys, "v_proj": d + keys, "o_proj": H * k + d}
-        sides |= dict.fromkeys(("gate_proj", "up_proj", "down_proj"), d + m)
-        return int(layers * part["rank"] * sum(sides[target] for target in part["targets"]))
-
-    def steering(part: dict[str, Any]) -> int:
-        D, heads = (H * k, H) if part["site"] == "heads" else (d, 1)
-        counts = {"vector": D, "lofit": D, "lofit_two_stage": 2 * D, "jola": 2 * D + 2 * heads}
-        if (r := part["rank"]) is not None:
-            counts |= {"linear": 2 * D * r, "nonlinear": 2 * D * r, "loreft": 2 * D * r + r}
-        chosen, ends = part["layers"], 2 if part["scope"]["separate"] else 1
-        return int(counts[part["parameterization"]] * (layers if chosen == "all" else len(chosen)) * ends)
-
-    if case.kind == "sft":
+    """The number of trainable parameters by the method's own entry, from the sizes of the model alone."""
+    if KINDS[case.kind].trains_base:
         return case.base.parameters
-    if case.kind == "lora":
-        return lora(case.method)
-    if case.kind == "steering":
-        return steering(case.method)
-    if case.kind == "joint":
-        return lora(case.method["lora"]) + steering(case.method["steering"])
-    return None
+    numbers = KINDS[case.kind].numbers
+    return None if numbers is None else numbers(case.method, case.model)
 
 
 @pytest.mark.filterwarnings("error")
@@ -165,7 +144,7 @@ def test_only_its_own_parameters_train_and_each_gets_a_gradient(case: Case) -> N
             adaptation.before_step(step)
             loss_of(case, adaptation).backward()
         # What the last layer does at a prompt's first positions reaches no answer.
-        deaf = f"{case.shape['layers'] - 1}.{case.method.get('site')}.first."
+        deaf = f"{case.model['shape']['layers'] - 1}.{case.method.get('site')}.first."
         heard = {name: parameter for name, parameter in own.items() if not name.startswith(deaf)}
         without = [name for name, parameter in heard.items() if parameter.grad is None or not parameter.grad.any()]
         assert own and not without
@@ -325,7 +304,7 @@ def published_shift(case: Case, tensors: dict[str, torch.Tensor], h_BTD: torch.T
     if case.parameterization == "nonlinear":
         phi = {"silu": functional.silu, "relu": functional.relu, "gelu": functional.gelu, "tanh": torch.tanh}
         code_BTR = phi[case.method["activation"]](code_BTR)
-    return code_BTR @ part["up"].T
+    return code_BTR @ part["up"].T + part.get("bias", 0)
 
 
 def test_the_sum_with_the_shift_rounds_once(rounded_case: Case) -> None:

@@ -13,7 +13,7 @@ import torch
 from adapted import METHODS, attached, base_of, method_config, perturb, some_rows, training_config
 
 from actshift.methods import REPLICATED
-from actshift.methods.options import PARAMETERIZATION_OPTIONS
+from actshift.methods.registry import PARAMETERIZATIONS
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import Curves, mean_loss, train
 
@@ -103,7 +103,7 @@ def assert_equal_to_separate_runs(
 
 
 def test_every_parameterization_is_among_the_named_methods() -> None:
-    assert set(PARAMETERIZATION_OPTIONS) <= set(REPLICATED_METHODS)
+    assert set(PARAMETERIZATIONS) <= set(REPLICATED_METHODS)
 
 
 @pytest.mark.parametrize("parameterization", REPLICATED_METHODS)

@@ -15,6 +15,7 @@ from actshift.data.splits import check_rules
 from actshift.errors import ActshiftError, unknown
 from actshift.errors import impossible as _impossible
 from actshift.methods import KINDS
+from actshift.methods.registry import PARAMETERIZATIONS
 from actshift.paths import embedded_model_dir
 from actshift.tasks import TASKS, task_of
 
@@ -137,7 +138,7 @@ OPTIONAL_PACKAGES = (
     ),
     OptionalPackage(
         "pyreft",
-        lambda config: _if(_parameterization(config) == "loreft", f"method {config['method']['name']} (loreft)"),
+        lambda config: _if(_package(config) == "pyreft", f"method {config['method']['name']}"),
         "uv pip install -e '.[reft]' in a checkout, which corrects pyreft's requirements",
         "choose another method",
     ),
@@ -154,11 +155,11 @@ def _if(condition: Any, text: str) -> str | None:
     return text if condition else None
 
 
-def _parameterization(config: Config) -> str | None:
-    """The parameterization of a steering method, or of the steering part of joint training."""
+def _package(config: Config) -> str | None:
+    """The package that the parameterization of a steering method needs, or of the steering part of joint training."""
     method = config["method"]
-    found: str | None = method.get("steering", method).get("parameterization")
-    return found
+    entry = PARAMETERIZATIONS.get(method.get("steering", method).get("parameterization"))
+    return entry.package if entry else None
 
 
 def validate_installed(config: Config) -> None:
@@ -175,9 +176,10 @@ def validate_installed(config: Config) -> None:
 def _validate_optimizer(config: Config) -> None:
     """Refuse stochastic rounding to bfloat16 where nothing that trains is bfloat16: adapters are float32."""
     training = config["training"]
-    rounded = training["precision"] == "bfloat16" and config["method"]["kind"] == "sft"
+    full = KINDS[config["method"]["kind"]].trains_base
+    rounded = training["precision"] == "bfloat16" and full
     if training["optimizer"] == "adamw_bf16_stochastic" and not rounded:
-        trains = "adapters" if config["method"]["kind"] != "sft" else "weights"
+        trains = "weights" if full else "adapters"
         raise _impossible(
             "training.optimizer",
             training["optimizer"],

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from actshift.estimates.memory import BYTES, all_weights, changed_config, estimate_peak, layer_weights
+from actshift.methods import KINDS
 
 if TYPE_CHECKING:
     from actshift.store.records import Record
@@ -62,7 +63,7 @@ def estimate(config: Config, *, split: str, trained: bool = False) -> Cost:
     weights, everything = layer_weights(shape), all_weights(shape)
     head = 2 * shape["width"] * shape["vocabulary"]
     rate = speed["flops"][precision] * speed["efficiency"]
-    full = config["method"]["kind"] == "sft"
+    full = KINDS[config["method"]["kind"]].trains_base
 
     _, rows = _steps(config)
     row = (prompt + answer) * (2 * weights + _attention(shape, prompt + answer)) + answer * head
@@ -86,9 +87,7 @@ def replica_rows(config: Config, replicas: int) -> int:
     What a step costs apart from its tokens is paid once for all of them, which is most of it on a small model and
     little on a large one. Micro-batches are halved until all fit the device together.
     """
-    from actshift.methods import REPLICATED
-
-    if config["method"]["kind"] not in REPLICATED:
+    if not KINDS[config["method"]["kind"]].replicated:
         return 0
     alone = estimate(config, split="validation").train_seconds
     together = replicas * alone - (replicas - 1) * _starting(config)

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from actshift.evaluation.limits import PROMPT_TOKENS, SPARE_TOKENS
+from actshift.methods import KINDS
+from actshift.methods.registry import Kind
+from actshift.models.architectures import ARCHITECTURES
 
 Config = Mapping[str, Any]
 
@@ -70,9 +73,9 @@ def all_weights(shape: Config) -> int:
 def estimate_peak(config: Config) -> Peak:
     """The peak of a run by a resolved config, its longest rows in one micro-batch and in one evaluation batch."""
     shape, training = config["model"]["shape"], config["training"]
-    size, full = BYTES[training["precision"]], config["method"]["kind"] == "sft"
+    size, full = BYTES[training["precision"]], _kind(config).trains_base
     weights = all_weights(shape)
-    trained, own = (weights, size) if full else (_adapter(config["method"], shape), 4)
+    trained, own = (weights, size) if full else (_adapter(config["method"], config["model"]), 4)
     step = _activations(config)
     if full:
         # A gradient of the embeddings is whole before it is added to the micro-batch's before. Where they are the head
@@ -91,24 +94,14 @@ def estimate_peak(config: Config) -> Peak:
     )
 
 
-def _adapter(method: Config, shape: Config) -> float:
-    """About how many numbers a method trains beside the weights."""
-    if method["kind"] == "joint":
-        return _low_rank(method["lora"], shape) + _steering(method["steering"], shape)
-    return _low_rank(method, shape) if method["kind"] == "lora" else _steering(method, shape)
+def _adapter(method: Config, model: Config) -> float:
+    """How many numbers a method trains beside the weights; 0 where it cannot be told without attaching it."""
+    numbers = KINDS[method["kind"]].numbers
+    return 0.0 if numbers is None else float(numbers(method, model))
 
 
-def _low_rank(lora: Config, shape: Config) -> float:
-    width, mlp = shape["width"], shape["mlp_width"]
-    queries, keys = shape["heads"] * shape["head_size"], shape["kv_heads"] * shape["head_size"]
-    ends = {"q_proj": width + queries, "k_proj": width + keys, "v_proj": width + keys, "o_proj": queries + width}
-    ends |= dict.fromkeys(("gate_proj", "up_proj", "down_proj"), width + mlp)
-    return float(shape["layers"] * lora["rank"] * sum(ends[target] for target in lora["targets"]))
-
-
-def _steering(steering: Config, shape: Config) -> float:
-    layers = shape["layers"] if steering["layers"] == "all" else len(steering["layers"])
-    return float(layers * 2 * (steering["rank"] or 1) * shape["width"])
+def _kind(config: Config) -> Kind:
+    return KINDS[config["method"]["kind"]]
 
 
 def _activations(config: Config) -> float:
@@ -126,7 +119,7 @@ def _activations(config: Config) -> float:
         most = max(row * inputs + answer, row * (inputs + inside + passing))
     else:
         # Below the first steering part nothing trains, and nothing is kept.
-        deep = layers - 1 if config["method"]["kind"] == "steering" else layers
+        deep = layers - 1 if _kind(config).frozen_below else layers
         # Nor in the last layer, but keys and values, of tokens behind which no answer token is predicted.
         unread = max(0, row - config["dataset"]["tokens"]["answer"] - 1) * _tokenwise(config)
         most = row * (deep * inside + layers * behind) - unread + max(row * passing, answer)
@@ -138,33 +131,32 @@ def _tokenwise(config: Config) -> float:
 
     Less those of keys and values that are copied for every query head, as they are where attention has a mask.
     """
-    shape, kind = config["model"]["shape"], config["method"]["kind"]
+    shape, kind = config["model"]["shape"], _kind(config)
     size, mlp = BYTES[config["training"]["precision"]], shape["mlp_width"]
     queries, keys = shape["heads"] * shape["head_size"], shape["kv_heads"] * shape["head_size"]
     kept = size * (2 * queries + 3 * mlp - 2 * (queries - keys))
-    if kind == "sft":
+    if kind.trains_base:
         kept += size * (queries + mlp)
-    if kind in ("lora", "joint"):
+    if kind.changes_projections:
         kept += 4 * (queries + mlp)
     return float(kept)
 
 
 def _inside(config: Config, row: float) -> float:
     """Bytes that one decoder layer keeps of one token of a row of so many tokens for the backward pass."""
-    model, kind = config["model"], config["method"]["kind"]
+    model, kind = config["model"], _kind(config)
+    architecture = ARCHITECTURES[model["architecture"]]
     shape, size = model["shape"], BYTES[config["training"]["precision"]]
     width, mlp = shape["width"], shape["mlp_width"]
     queries, keys = shape["heads"] * shape["head_size"], shape["kv_heads"] * shape["head_size"]
-    norms = (4 if model["architecture"] == "gemma3" else 2) * width
-    if model["architecture"] in ("gemma3", "qwen3"):  # of queries and keys too
-        norms += queries + keys
+    norms = architecture.norms * width + (queries + keys if architecture.norms_queries else 0)
     kept = 4 * norms + size * (2 * queries + 2 * keys + 3 * mlp)  # norms compute in float32, whatever the precision
     if model["attention"] == "eager":
         kept += shape["heads"] * row * (4 + size)
-    if kind == "sft":  # the inputs of what trains: norms' scales, projections
-        scales = 4 if model["architecture"] == "gemma3" else size
+    if kind.trains_base:  # the inputs of what trains: norms' scales, projections
+        scales = 4 if architecture.norm_scales_float32 else size
         kept += scales * norms + size * (2 * width + queries + mlp)
-    if kind in ("lora", "joint"):  # the inputs of LoRA's first factors, in float32: as copies where they are not
+    if kind.changes_projections:  # the inputs of LoRA's first factors, in float32: as copies where they are not
         inputs = 2 * width + queries + mlp if size == 4 else 5 * width + queries + mlp
         kept += 4 * inputs
     return float(kept)
@@ -172,7 +164,7 @@ def _inside(config: Config, row: float) -> float:
 
 def _behind(config: Config) -> float:
     """Bytes a token that a steering part keeps of its site: the float32 values, outside of what is recomputed."""
-    return 4.0 * config["model"]["shape"]["width"] if config["method"]["kind"] in ("steering", "joint") else 0.0
+    return 4.0 * config["model"]["shape"]["width"] if _kind(config).changes_sites else 0.0
 
 
 def _batch(config: Config) -> float:
@@ -215,7 +207,7 @@ def fit(config: Config, room: float) -> Fit:
 
 def _arithmetics(config: Config) -> list[dict[str, Any]]:
     """Other ways to compute a run, by what they change: bfloat16 weights that train need stochastic rounding."""
-    training, full = config["training"], config["method"]["kind"] == "sft"
+    training, full = config["training"], _kind(config).trains_base
     lower = {"training.precision": "bfloat16"} if training["precision"] == "float32" else {}
     if not full:
         return [{}, lower] if lower else [{}]

@@ -1,43 +1,57 @@
 """Methods: how a base model is adapted. `attach` is the way in, `Adaptation` the contract.
 
-A new kind of method is one file in this folder, one entry of `KINDS` and its YAML.
+A new kind of method is one file in this folder, one entry of `KINDS` and its YAML. A class of the user's own needs none
+of these: see `actshift.methods.custom`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actshift.errors import ActshiftError, unknown
 from actshift.methods import checks, options
+from actshift.methods.registry import Kind, joint_numbers, load, lora_numbers, steering_numbers
 
 if TYPE_CHECKING:
     from actshift.methods.base import Adaptation
     from actshift.models.loading import Base
 
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of method: its implementation, the structured config of its YAML, what it refuses of one."""
-
-    path: str
-    """``module:class``, imported when it is first attached: some kinds bring slow libraries along."""
-    config: type[options.MethodConfig]
-    check: Callable[..., None] | None = None
-    """Called with the method's config and ``model=``, the model's."""
-    replicated: bool = False
-    """Whether it can hold several adapters over one base at once."""
-
-
 KINDS = {
-    "sft": Kind("actshift.methods.sft:Sft", options.SftConfig),
-    "lora": Kind("actshift.methods.lora:Lora", options.LoraConfig, checks.check_lora),
-    "steering": Kind(
-        "actshift.methods.steering:Steering", options.SteeringConfig, checks.check_steering, replicated=True
+    "sft": Kind("actshift.methods.sft:Sft", options.SftConfig, trains_base=True),
+    "lora": Kind(
+        "actshift.methods.lora:Lora",
+        options.LoraConfig,
+        lora_numbers,
+        checks.check_lora,
+        changes_projections=True,
+        peft_files=True,
     ),
-    "joint": Kind("actshift.methods.joint:Joint", options.JointConfig, checks.check_joint),
+    "peft": Kind(
+        "actshift.methods.peft_methods:PeftMethod",
+        options.PeftMethodConfig,
+        check=checks.check_peft,
+        changes_projections=True,
+        peft_files=True,
+    ),
+    "steering": Kind(
+        "actshift.methods.steering:Steering",
+        options.SteeringConfig,
+        steering_numbers,
+        checks.check_steering,
+        replicated=True,
+        changes_sites=True,
+        frozen_below=True,
+    ),
+    "joint": Kind(
+        "actshift.methods.joint:Joint",
+        options.JointConfig,
+        joint_numbers,
+        checks.check_joint,
+        changes_projections=True,
+        changes_sites=True,
+    ),
+    "custom": Kind("actshift.methods.custom:attach_custom", options.CustomConfig, check=checks.check_custom),
 }
 REPLICATED = tuple(name for name, kind in KINDS.items() if kind.replicated)
 """The kinds that can hold several adapters over one base at once."""
@@ -53,6 +67,5 @@ def attach(base: Base, *, config: Mapping[str, Any], seeds: Sequence[int]) -> Ad
         raise unknown("method kind", kind, KINDS, where="conf/method/*.yaml")
     if len(seeds) > 1 and kind not in REPLICATED:
         raise ActshiftError(f"method kind '{kind}' cannot train {len(seeds)} replicas at once; only {REPLICATED} can")
-    module, name = KINDS[kind].path.split(":")
-    adaptation: Adaptation = getattr(import_module(module), name)(base, config=config, seeds=seeds)
+    adaptation: Adaptation = load(KINDS[kind].path)(base, config=config, seeds=seeds)
     return adaptation

@@ -14,11 +14,11 @@ from actshift.methods.options import (
     ACTIVATIONS,
     GATE_SCHEDULES,
     MOMENTS,
-    PARAMETERIZATION_OPTIONS,
     PROJECTED,
     PROJECTIONS,
     SCOPES,
 )
+from actshift.methods.registry import PARAMETERIZATIONS
 from actshift.models.architectures import site_names
 
 Config = Mapping[str, Any]
@@ -42,9 +42,9 @@ def check_steering(options: Config, *, model: Config, where: str = "method") -> 
     if options["site"] not in sites:
         raise unknown("site", options["site"], sites, where=f"{where}.site")
     _check_scope(options["scope"], where=f"{where}.scope")
-    if name not in PARAMETERIZATION_OPTIONS:
-        raise unknown("parameterization", name, PARAMETERIZATION_OPTIONS, where=f"{where}.parameterization")
-    takes = PARAMETERIZATION_OPTIONS[name]
+    if name not in PARAMETERIZATIONS:
+        raise unknown("parameterization", name, PARAMETERIZATIONS, where=f"{where}.parameterization")
+    takes = PARAMETERIZATIONS[name].options
     for option in ("rank", "activation"):
         if (options[option] is not None) != (option in takes):
             needs = "needs" if option in takes else "takes no"
@@ -79,11 +79,30 @@ def check_joint(options: Config, *, model: Config, where: str = "method") -> Non
         raise impossible(f"{where}.every", every, f"{', '.join(MOMENTS)} or a number of steps, at least 1")
     writers = [target for target in ("down_proj", "o_proj") if target in lora["targets"]]
     _check_projections(constraint["against"], writers, where=f"{where}.against")
-    if steering["parameterization"] not in ("linear", "nonlinear") or steering["site"] == "heads":
+    able = [name for name, entry in PARAMETERIZATIONS.items() if entry.has_factors]
+    if steering["parameterization"] not in able or steering["site"] == "heads":
         raise ActshiftError(
-            f"{where} needs a steering part with W1 and W2 of the model's width, linear or nonlinear at any site but "
+            f"{where} needs a steering part with W1 and W2 of the model's width ({', '.join(able)}) at any site but "
             f"heads; got {steering['parameterization']} at {steering['site']}. Set {where}.project=null."
         )
+
+
+def check_peft(options: Config, *, model: Config, where: str = "method") -> None:
+    """Refuse a config class that peft does not have, or arguments that it does not take."""
+    from actshift.methods.peft_methods import settings_of
+
+    settings_of(options)
+
+
+def check_custom(options: Config, *, model: Config, where: str = "method") -> None:
+    """Refuse a class that is not there or is no method, or what the class itself refuses by its `check`."""
+    from actshift.libraries.user_code import load_user_class
+    from actshift.methods.base import Adaptation
+
+    method = load_user_class(options["target"], Adaptation, key=f"{where}.target")
+    check = getattr(method, "check", None)
+    if check is not None:
+        check(options, model=model)
 
 
 def _check_projections(given: Sequence[str], allowed: Sequence[str], *, where: str) -> None:

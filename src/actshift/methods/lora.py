@@ -13,6 +13,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from actshift.methods.base import Adaptation
+from actshift.models.architectures import ARCHITECTURES, projection_names
 from actshift.models.loading import Base
 
 
@@ -25,7 +26,7 @@ class Lora(Adaptation):
             r=config["rank"],
             lora_alpha=config["alpha"],
             lora_dropout=config["dropout"],
-            target_modules=list(config["targets"]),
+            target_modules=projection_names(config["targets"], ARCHITECTURES[base.sites.architecture].fused),
             task_type="CAUSAL_LM",
         )
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():

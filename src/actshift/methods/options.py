@@ -9,17 +9,6 @@ from omegaconf import MISSING
 
 SCOPES = ("all", "prompt", "last_prompt", "first_last")
 ACTIVATIONS = ("silu", "relu", "gelu", "tanh")
-PARAMETERIZATION_OPTIONS: dict[str, tuple[str, ...]] = {
-    "vector": (),
-    "linear": ("rank",),
-    "nonlinear": ("rank", "activation"),
-    "loreft": ("rank",),
-    "lofit": (),
-    "lofit_two_stage": ("selection",),
-    "jola": ("gates",),
-}
-"""Each parameterization and the method keys that it takes."""
-
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear maps of a decoder layer, whose names are the same in every architecture that we know."""
 
@@ -55,6 +44,25 @@ class LoraOptions:
 @dataclass
 class LoraConfig(LoraOptions, MethodConfig):
     kind: str = "lora"
+
+
+@dataclass
+class PeftMethodConfig(MethodConfig):
+    """Any method of peft: `options` are the arguments of its config class."""
+
+    kind: str = "peft"
+    config_class: str = MISSING  # as in peft.VeraConfig
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class CustomConfig(MethodConfig):
+    """A class of the user's own; `options` are what it takes."""
+
+    kind: str = "custom"
+    target: str = MISSING  # module:Class, a subclass of actshift.methods.base.Adaptation
+    code: str | None = None  # the SHA-256 of the file that the class stands in; composition fills it
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

@@ -98,6 +98,17 @@ class Linear(Parameterization):
         return code_ANR
 
 
+class Affine(Linear):
+    """shift = W2 W1 h + b, b (D). Trains 2DR + D numbers, initially as `Linear` and b = 0: a no-op."""
+
+    def __init__(self, width: int, *, rank: int, generators: Sequence[torch.Generator]) -> None:
+        super().__init__(width, rank=rank, generators=generators)
+        self.bias = nn.ParameterList(torch.zeros(width) for _ in generators)
+
+    def forward(self, h_ABTD: torch.Tensor) -> torch.Tensor:
+        return super().forward(h_ABTD) + stack(self.bias)[:, None, None, :]
+
+
 class Nonlinear(Linear):
     """shift = W2 phi(W1 h). Trains 2DR numbers, initially as `Linear` (Section 3.1; released default: SiLU)."""
 

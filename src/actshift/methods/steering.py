@@ -9,25 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from actshift.methods import options
 from actshift.methods.base import Adaptation
-from actshift.methods.heads import Jola, Lofit, LofitTwoStage
-from actshift.methods.loreft import Loreft
-from actshift.methods.parameterizations import Linear, Nonlinear, Parameterization, Vector
+from actshift.methods.parameterizations import Parameterization
+from actshift.methods.registry import PARAMETERIZATIONS, load
 from actshift.methods.scopes import Chosen, get_scopes
 from actshift.models.loading import Base
 from actshift.models.packing.forward_pass import ForwardPass
 from actshift.models.sites import Change
-
-PARAMETERIZATIONS: dict[str, type[Parameterization]] = {
-    "vector": Vector,
-    "linear": Linear,
-    "nonlinear": Nonlinear,
-    "loreft": Loreft,
-    "lofit": Lofit,
-    "lofit_two_stage": LofitTwoStage,
-    "jola": Jola,
-}
 
 
 class Steering(Adaptation):
@@ -42,7 +30,7 @@ class Steering(Adaptation):
         self.replicas = len(seeds)
         self._model = base.model
         self._site: str = config["site"]
-        self._kind = PARAMETERIZATIONS[config["parameterization"]]
+        self._kind: type[Parameterization] = load(PARAMETERIZATIONS[config["parameterization"]].path)
         self._scopes = get_scopes(**config["scope"])
         self._chosen: dict[str, Chosen] = {}
         self._steps = 0
@@ -52,7 +40,7 @@ class Steering(Adaptation):
 
     def _build(self, base: Base, *, config: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Parameterization]:
         """The parts by name, their initial values drawn in the order of the layers."""
-        chosen = {name: config[name] for name in options.PARAMETERIZATION_OPTIONS[config["parameterization"]]}
+        chosen = {name: config[name] for name in PARAMETERIZATIONS[config["parameterization"]].options}
         if self._kind.per_head:
             chosen["heads"] = base.sites.heads if self._site == "heads" else 1
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,14 @@ class Architecture:
     """Whether its embeddings are also its head where a config.json does not say so."""
     tokenwise: tuple[str, ...] = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
     """Modules below a layer that take tokens one by one, and whose result at a token no other token looks at."""
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Projections that are one matrix: its name, and the names that they have in other architectures."""
+    norms: int = 2
+    """Norms of the model's width in a layer."""
+    norms_queries: bool = False
+    """Whether queries and keys are normed, head by head."""
+    norm_scales_float32: bool = False
+    """Whether norms multiply by their scales in float32, whatever the precision."""
 
 
 _LLAMA = Architecture(
@@ -41,11 +50,34 @@ _LLAMA = Architecture(
 
 ARCHITECTURES = {
     "llama": _LLAMA,
-    "qwen3": replace(_LLAMA, type="qwen3"),
+    "mistral": replace(_LLAMA, type="mistral"),
+    "qwen2": replace(_LLAMA, type="qwen2"),
+    # Phi-3 has queries, keys and values in one matrix, and gate and up in another.
+    "phi3": replace(
+        _LLAMA,
+        type="phi3",
+        tokenwise=("self_attn.o_proj", "mlp"),
+        fused={"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")},
+    ),
+    # OLMo 2 norms the outputs of attention and MLP, and not their inputs.
+    "olmo2": replace(
+        _LLAMA,
+        type="olmo2",
+        norms_queries=True,
+        sites={
+            **_LLAMA.sites,
+            "pre_mlp": Site("mlp", side="input"),
+            "post_mlp_norm": Site("post_feedforward_layernorm"),
+        },
+    ),
+    "qwen3": replace(_LLAMA, type="qwen3", norms_queries=True),
     # Gemma 3 norms the outputs of attention and MLP once more before each addition.
     "gemma3": Architecture(
         type="gemma3_text",
         tied=True,
+        norms=4,
+        norms_queries=True,
+        norm_scales_float32=True,
         layers="model.layers",
         sites={
             **_LLAMA.sites,
@@ -55,6 +87,12 @@ ARCHITECTURES = {
     ),
 }
 """One entry a family; a new architecture is a new entry and nothing else."""
+
+
+def projection_names(targets: Iterable[str], fused: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """The matrices of an architecture that targeted projections are in, each once, in the order of the targets."""
+    inside = {part: whole for whole, parts in fused.items() for part in parts}
+    return list(dict.fromkeys(inside.get(target, target) for target in targets))
 
 
 def site_names(architecture: str) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from actshift.errors import ActshiftError
 from actshift.files import new_folder, write_file
 from actshift.libraries.private import commit_of
-from actshift.methods import attach
+from actshift.methods import KINDS, attach
 from actshift.methods.base import Adaptation
 from actshift.models.arguments import cache_argument, passed_cache
 from actshift.models.loading import Base
@@ -93,7 +93,7 @@ def save_adapter(
     """Save what a run trained as one complete folder; `facts` go to facts.json, `said` to the description."""
     state = adaptation.state_dict(replica)
     with new_folder(folder) as partial:
-        if config["method"]["kind"] == "lora":
+        if KINDS[config["method"]["kind"]].peft_files:
             state = {f"{PEFT_NAMES}{name}": tensor for name, tensor in state.items()}
             write_file(partial / PEFT_CONFIG, _peft_config(base, config["model"]))
         whole = {name: tensor.contiguous() for name, tensor in state.items()}

@@ -117,7 +117,12 @@ def write_tasks(
     overrides: Sequence[str],
 ) -> Path:
     """Write a submission's tasks as JSON Lines under a number of its own: a header, then a line a task."""
-    head: dict[str, Any] = {"sweep": manifest.sweep, "stage": stage, "results": str(store.root.resolve()), "overrides": list(overrides)}
+    head: dict[str, Any] = {
+        "sweep": manifest.sweep,
+        "stage": stage,
+        "results": str(store.root.resolve()),
+        "overrides": list(overrides),
+    }
     own = user_conf_dir()
     head |= {"config_dir": str(own)} if own else {}
     lines = [head] + [

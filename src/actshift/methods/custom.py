@@ -1,0 +1,16 @@
+"""Methods of the user's own: a class that is named by its import path in a YAML, as in ``target: my_file:MyMethod``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from actshift.libraries.user_code import load_user_class
+from actshift.methods.base import Adaptation
+from actshift.models.loading import Base
+
+
+def attach_custom(base: Base, *, config: Mapping[str, Any], seeds: Sequence[int]) -> Adaptation:
+    """Build ``target(base, config=..., seeds=...)``: what the class takes lies below ``config["options"]``."""
+    method: Callable[..., Adaptation] = load_user_class(config["target"], Adaptation, key="method.target")
+    return method(base, config=config, seeds=seeds)
