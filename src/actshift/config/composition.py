@@ -17,6 +17,7 @@ from actshift.errors import ActshiftError, impossible, unknown
 from actshift.libraries.user_code import code_sha256
 from actshift.models.weights import describe_weights, weights_path
 from actshift.paths import conf_dir, user_conf_dir
+from actshift.tasks import CUSTOM
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -105,8 +106,10 @@ def resolved(config: DictConfig, *, planned: bool = False) -> dict[str, Any]:
         if config.model.source == "local" and config.model.sha256 is None:
             for key, value in describe_weights(weights_path(config.model)).items():
                 OmegaConf.update(config, f"model.{key}", value)
-        if config.method.kind == "custom" and config.method.code is None:
-            OmegaConf.update(config, "method.code", code_sha256(config.method.target, key="method.target"))
+        for group, own in (("method", config.method.kind == "custom"), ("dataset", config.dataset.task == CUSTOM)):
+            if own:
+                where = f"{group}.target"
+                OmegaConf.update(config, f"{group}.code", code_sha256(config[group].target or "null", key=where))
         plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     if plain["sweep"] is not None:
         _check_axes(plain["sweep"])

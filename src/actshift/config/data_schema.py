@@ -94,7 +94,9 @@ class ProtocolDefaults:
 class DatasetConfig:
     name: str = MISSING
     version: int = MISSING  # raised whenever prompt or scoring changes
-    task: str = MISSING  # a key of actshift.tasks.TASKS, or templated
+    task: str = MISSING  # a key of actshift.tasks.TASKS, templated, or custom
+    target: str | None = None  # of task: custom, module:Class, a subclass of actshift.tasks.base.Task
+    code: str | None = None  # the SHA-256 of the file that the class stands in; composition fills it
     template: TemplateConfig = field(default_factory=TemplateConfig)  # of a templated task
     default: ProtocolDefaults = field(default_factory=ProtocolDefaults)
     hub: HubConfig = field(default_factory=HubConfig)

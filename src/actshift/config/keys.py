@@ -13,7 +13,7 @@ from actshift.data.chat import FORMS
 from actshift.data.splits import OVERLAPS
 from actshift.methods import KINDS
 from actshift.models.architectures import ARCHITECTURES
-from actshift.tasks import TASKS
+from actshift.tasks import CUSTOM, TASKS
 from actshift.tasks.rules import RULES
 from actshift.tasks.templated import Templated
 
@@ -36,7 +36,7 @@ CHOICES: dict[str, Collection[str | None]] = {
     "model.architecture": ARCHITECTURES,
     "model.attention": ("sdpa", "eager"),
     "method.kind": KINDS,
-    "dataset.task": (*TASKS, Templated.name),
+    "dataset.task": (*TASKS, Templated.name, CUSTOM),
     "dataset.kind": ("benchmark", "instruction"),
     "data.source": ("hub", "local", "procedural"),
     "data.overlap": OVERLAPS,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from actshift.errors import ActshiftError, unknown
+from actshift.libraries.user_code import load_user_class
 from actshift.tasks.alpaca import Alpaca
 from actshift.tasks.aqua import Aqua
 from actshift.tasks.arc_challenge import ArcChallenge
@@ -32,8 +33,15 @@ def get_task(name: str, *, rule: str = "paper") -> Task:
     return task if rule == task.rule else type(task)(rule=rule)
 
 
+CUSTOM = "custom"
+"""The task of a data set whose class is the user's own, named by `dataset.target`."""
+
+
 def task_of(dataset: Mapping[str, Any], *, rule: str = "paper") -> Task:
-    """The task of a resolved data set's config, by its name or by its own template."""
+    """The task of a resolved data set's config: by its name, by its own template, or by a class of the user's own."""
+    if dataset["task"] == CUSTOM:
+        task: Task = load_user_class(dataset["target"], Task, key="dataset.target")(rule=rule)
+        return task
     if dataset["task"] == Templated.name:
         return Templated(dataset["template"], rule=rule)
     return get_task(dataset["task"], rule=rule)
