@@ -147,6 +147,26 @@ COMMANDS = {
             "--tables": {**FLAG, "help": "write the files of every table too (FOLDER/tables)"},
         },
     ),
+    "runs": Command(
+        "every finished run with its score, whether a sweep planned it or not",
+        "comparison.runs_command",
+        "actshift runs method=sft split=test",
+        overrides="model=A method=A dataset=A protocol=A seed=N split=validation|test: some runs only; results=FOLDER",
+        arguments=CSV,
+    ),
+    "compare": Command(
+        "finished runs side by side: scores, differences to the first, an exact test over the rows, differing keys",
+        "comparison.compare_command",
+        "actshift compare 8fc2c469 a85696ac",
+        overrides="IDENTITY IDENTITY ... (their first digits are enough); split=test|validation; results=FOLDER",
+        arguments=CSV,
+    ),
+    "explain": Command(
+        "what a key of the configuration means and what it may be",
+        "inspection.explain_command",
+        "actshift explain method.scope.kind",
+        arguments={"key": {"help": "a dotted key, or a group to explain all of its keys"}},
+    ),
     "show": Command(
         "one row as the model will see it: text, tokens, what is trained, where scopes act, how it is scored",
         "inspection.show_command",

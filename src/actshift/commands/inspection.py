@@ -94,6 +94,20 @@ def score_command(request: Namespace) -> int:
     return 0
 
 
+def explain_command(request: Namespace) -> int:
+    """Say of a key, or of each key of a group, what it means, what it may be, and whether it changes an identity."""
+    from actshift.config.explanation import explain
+
+    for each in explain(request.key):
+        parts = [f"{each.key}: {each.type}"] if each.type else [each.key]
+        parts += [each.about] if each.about else []
+        parts += [f"one of {', '.join(each.allowed)}"] if each.allowed else []
+        parts += [f"at least {each.least:g}"] if each.least is not None else []
+        parts += [] if each.counts else ["changes no identity"]
+        print("; ".join(parts))
+    return 0
+
+
 def list_command(request: Namespace) -> int:
     """Every option of the config groups with the first line of its file."""
     there = groups()

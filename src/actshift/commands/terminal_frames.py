@@ -30,6 +30,21 @@ def sweep_table(cells: pd.DataFrame, manifest: Manifest, *, variant: str = "ours
     return Group(Text(page.title), *map(Text, page.facts), table, *map(Text, page.notes))
 
 
+def frame_table(frame: pd.DataFrame) -> Table:
+    """A data frame as it is, numbers to the right; what is missing is left empty."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in frame.columns:
+        numeric = pd.api.types.is_numeric_dtype(frame[column])
+        table.add_column(Text(str(column)), justify="right" if numeric else "left", no_wrap=True)
+    for row in frame.itertuples(index=False):
+        table.add_row(*(Text("" if pd.isna(value) else _written(value)) for value in row))
+    return table
+
+
+def _written(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def params_table(rows: pd.DataFrame) -> Group:
     """Trainable parameters by model and method, from `report.params.frame`."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

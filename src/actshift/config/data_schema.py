@@ -11,8 +11,8 @@ from omegaconf import MISSING
 @dataclass
 class HubConfig:
     path: str | None = None  # null: it is not on the hub
-    config: str | None = None
-    revision: str | None = None
+    config: str | None = None  # which of the repository's configurations
+    revision: str | None = None  # a commit, tag or branch; null: the newest
     rows: dict[str, int] = field(default_factory=dict)  # asserted on every split that is read
 
 
@@ -24,9 +24,9 @@ class LocalConfig:
     only have in part, `rows` their asserted row counts.
     """
 
-    folder: str = "${dataset.name}"
-    files: dict[str, str] = field(default_factory=dict)
-    rows: dict[str, int] = field(default_factory=dict)
+    folder: str = "${dataset.name}"  # below data.dir
+    files: dict[str, str] = field(default_factory=dict)  # file names without .jsonl, by split
+    rows: dict[str, int] = field(default_factory=dict)  # asserted numbers of rows, by split
 
 
 @dataclass
@@ -34,8 +34,8 @@ class ProceduralConfig:
     """The procedural sibling: rows by hub split, the seed they are drawn from, and the task's difficulty."""
 
     rows: dict[str, int] = field(default_factory=dict)  # empty: it has no generator
-    seed: int = 0
-    difficulty: dict[str, int] = field(default_factory=dict)
+    seed: int = 0  # rows follow from it
+    difficulty: dict[str, int] = field(default_factory=dict)  # what the task's generator takes
 
 
 @dataclass
@@ -46,34 +46,34 @@ class SplitConfig:
     ``train_test_split(test_size=hold_out, seed=seed)``, after ``shuffle(seed=seed)`` where `shuffle` is set.
     """
 
-    source: str = MISSING
-    keep: str = "whole"
-    hold_out: float = 0.0
-    shuffle: bool = False
-    seed: int = 42
+    source: str = MISSING  # the file or split of the hub that it is a part of
+    keep: str = "whole"  # whole | rest | held_out: which part
+    hold_out: float = 0.0  # share of the rows that is held out
+    shuffle: bool = False  # whether rows are shuffled before the cut
+    seed: int = 42  # of shuffling and cutting
 
 
 @dataclass
 class SplitsConfig:
-    train: SplitConfig = field(default_factory=SplitConfig)
-    validation: SplitConfig = field(default_factory=SplitConfig)
-    test: SplitConfig | None = field(default_factory=SplitConfig)  # null: it is judged elsewhere
+    train: SplitConfig = field(default_factory=SplitConfig)  # the rows that are trained on
+    validation: SplitConfig = field(default_factory=SplitConfig)  # the rows that choose a learning rate
+    test: SplitConfig | None = field(default_factory=SplitConfig)  # null: there is none, or it is judged elsewhere
 
 
 @dataclass
 class TokensConfig:
     """Lengths in tokens for the cost estimate: means of prompt and answer, and the longest row."""
 
-    prompt: int = 100
-    answer: int = 20
-    longest: int = 300
+    prompt: int = 100  # mean tokens of a prompt
+    answer: int = 20  # mean tokens of an answer
+    longest: int = 300  # tokens of the longest row
 
 
 @dataclass
 class TemplateConfig:
     """A task as texts: what the model sees and is trained to answer, with the columns of a row as {column}."""
 
-    prompt: str | None = None
+    prompt: str | None = None  # what the model sees
     answer: str | None = None  # may name {label}
     label: str | None = None  # the column with the gold label
     labels: dict[str, str] | None = None  # by value of that column; null: the value itself
@@ -85,14 +85,14 @@ class TemplateConfig:
 class ProtocolDefaults:
     """What a run takes where its protocol has no entry for the data set."""
 
-    epochs: int = 1
-    max_tokens: int | None = None
-    max_new_tokens: int = 10
+    epochs: int = 1  # passes over the training rows
+    max_tokens: int | None = None  # of prompt and answer together; null: no limit
+    max_new_tokens: int = 10  # that an answer may have
 
 
 @dataclass
 class DatasetConfig:
-    name: str = MISSING
+    name: str = MISSING  # the name of its file
     version: int = MISSING  # raised whenever prompt or scoring changes
     task: str = MISSING  # a key of actshift.tasks.TASKS, templated, or custom
     target: str | None = None  # of task: custom, module:Class, a subclass of actshift.tasks.base.Task
@@ -111,16 +111,16 @@ class DatasetConfig:
 class LimitConfig:
     """At most so many rows of a split; null is all of them."""
 
-    train: int | None = None
-    validation: int | None = None
-    test: int | None = None
+    train: int | None = None  # the first so many rows
+    validation: int | None = None  # the first so many rows
+    test: int | None = None  # the first so many rows
 
 
 @dataclass
 class DataConfig:
     source: str = MISSING  # hub | local | procedural
     origin: Any = MISSING  # the data set's settings for that source: these count, those of the others do not
-    dir: str | None = None
+    dir: str | None = None  # the folder that holds the folders of local data sets
     splits: SplitsConfig = MISSING
     overlap: str = MISSING  # drop | count | ignore: rows whose question a later split asks too
     limit: LimitConfig = field(default_factory=LimitConfig)

@@ -33,27 +33,27 @@ its last digit are not lost; `adamw` rounds to the nearest.
 class ShapeConfig:
     """The sizes of a decoder. Of a hub model they are asserted when it is loaded; of a random one they build it."""
 
-    width: int = MISSING
-    layers: int = MISSING
-    heads: int = MISSING
-    kv_heads: int = MISSING
-    head_size: int = MISSING
-    mlp_width: int = MISSING
-    vocabulary: int = MISSING
-    tied: bool = MISSING
+    width: int = MISSING  # of the hidden state
+    layers: int = MISSING  # decoder layers
+    heads: int = MISSING  # of the queries
+    kv_heads: int = MISSING  # of keys and values
+    head_size: int = MISSING  # width of one head
+    mlp_width: int = MISSING  # inner width of an MLP
+    vocabulary: int = MISSING  # tokens
+    tied: bool = MISSING  # whether the embeddings are the head too
 
 
 @dataclass
 class ModelConfig:
-    name: str = MISSING
+    name: str = MISSING  # the name of its file, or a name of your own for local weights
     source: str = MISSING  # hub | embedded | random | local | package
     architecture: str | None = None  # a key of actshift.models.architectures.ARCHITECTURES; local: as the files say
     path: str | None = None  # hub name, folder of an embedded model, local folder or GGUF file, file of a package
     package: str | None = None  # source=package: the Python distribution that carries the file
     sha256: str | None = None  # of local or packaged weights: which ones they are, wherever they lie
-    revision: str | None = None
+    revision: str | None = None  # a commit, tag or branch of the hub; null: the newest
     scale: str = MISSING  # the learning-rate grid's size class: tiny, 1b, 4b, 8b
-    attention: str = "sdpa"
+    attention: str = "sdpa"  # sdpa | eager: transformers' implementation
     chat: bool = False  # whether its prompts stand in its tokenizer's chat template
     shape: ShapeConfig = field(default_factory=ShapeConfig)
 
@@ -68,7 +68,7 @@ class ScheduleConfig:
 class EvaluationConfig:
     """How a split is scored. Both count: a score by another way is another number, and no table mixes them."""
 
-    max_new_tokens: int = MISSING
+    max_new_tokens: int = MISSING  # that an answer may have
     rule: str = MISSING  # paper | released: what an output's label is (actshift.tasks.rules)
     scoring: str = "generation"  # generation | likelihood (of the answers that there are)
 
@@ -77,10 +77,10 @@ class EvaluationConfig:
 class SchedulesConfig:
     """The schedule of each method family."""
 
-    sft: ScheduleConfig = field(default_factory=ScheduleConfig)
-    lora: ScheduleConfig = field(default_factory=ScheduleConfig)
-    steering: ScheduleConfig = field(default_factory=ScheduleConfig)
-    joint: ScheduleConfig = field(default_factory=ScheduleConfig)
+    sft: ScheduleConfig = field(default_factory=ScheduleConfig)  # of the family sft
+    lora: ScheduleConfig = field(default_factory=ScheduleConfig)  # of the family lora
+    steering: ScheduleConfig = field(default_factory=ScheduleConfig)  # of the family steering
+    joint: ScheduleConfig = field(default_factory=ScheduleConfig)  # of the family joint
 
 
 @dataclass
@@ -90,38 +90,38 @@ class ProtocolConfig:
     `training`, `data` and `evaluation` hold what a run takes.
     """
 
-    name: str = MISSING
+    name: str = MISSING  # the name of its file
     batch_size: dict[str, int] = MISSING  # by kind of data set
     schedules: dict[str, SchedulesConfig] = MISSING  # by kind of data set
     epochs: dict[str, int] = MISSING  # by data set
     max_tokens: dict[str, int | None] = MISSING  # by data set
-    overlong: str = MISSING
-    overlap: str = MISSING
+    overlong: str = MISSING  # cut | drop
+    overlap: str = MISSING  # drop | count | ignore
     end_token: dict[str, bool] = MISSING  # by kind of data set
-    weight_decay: float = MISSING
-    clip: float = MISSING
+    weight_decay: float = MISSING  # AdamW's
+    clip: float = MISSING  # largest norm of a gradient
     precision: dict[str, str] = MISSING  # by kind of data set
     chat: str | None = MISSING  # template | released | null: how prompts stand in a model's chat template
     chat_max_tokens: dict[str, int] = MISSING  # by data set, for prompts in a chat template
     max_new_tokens: dict[str, int] = MISSING  # by data set
-    rule: str = MISSING
+    rule: str = MISSING  # paper | released
 
 
 @dataclass
 class TrainingConfig:
-    batch_size: int = MISSING
-    epochs: int = MISSING
-    max_steps: int | None = None
+    batch_size: int = MISSING  # rows of a step
+    epochs: int = MISSING  # passes over the training rows
+    max_steps: int | None = None  # stop after so many steps; null: after the epochs
     schedule: ScheduleConfig = MISSING
-    weight_decay: float = MISSING
-    clip: float = MISSING
-    precision: str = MISSING
+    weight_decay: float = MISSING  # AdamW's
+    clip: float = MISSING  # largest norm of a gradient; 0 clips nothing
+    precision: str = MISSING  # float32 | bfloat16, of the base model; adapters are float32
     optimizer: str = "adamw"  # a key of OPTIMIZERS
     max_tokens: int | None = None  # prompt and answer together
     overlong: str = MISSING  # cut | drop: what happens to a row with more tokens
-    end_token: bool = MISSING
+    end_token: bool = MISSING  # whether an end token follows the answer
     validations: int = 4  # points of the validation curve
-    validation_rows: int = 64
+    validation_rows: int = 64  # rows of the validation curve
 
 
 @dataclass
@@ -132,18 +132,18 @@ class SpeedConfig:
     efficiency: float = MISSING  # the share of them that training reaches
     bytes_per_second: float = MISSING  # of memory
     layer_seconds: float = MISSING  # what a decoder layer costs in a step, however small
-    memory_bytes: float = MISSING
+    memory_bytes: float = MISSING  # of the device
 
 
 @dataclass
 class HardwareConfig:
     """Where a run happens and how it is cut up; nothing here may change a result beyond rounding."""
 
-    name: str = MISSING
+    name: str = MISSING  # the name of its file
     device: str = "auto"  # auto | cpu | cuda
     threads: int = 1  # of torch, on a CPU
-    workers: int = 1
-    micro_batch: int = MISSING
+    workers: int = 1  # processes of a local sweep
+    micro_batch: int = MISSING  # rows that go through the model at once
     gradient_checkpointing: bool = False  # keep each layer's input alone and compute the rest again: less memory
     evaluation_tokens: int = MISSING  # prompt tokens of one evaluation batch, padding included
     checkpoint_every: int = 0  # steps; 0 writes no mid-run checkpoint
@@ -152,8 +152,8 @@ class HardwareConfig:
 
 @dataclass
 class LoggerConfig:
-    name: str = MISSING
-    project: str | None = None
+    name: str = MISSING  # none | wandb
+    project: str | None = None  # wandb's project; null: WANDB_PROJECT, else actshift
     mode: str | None = None  # wandb's: online, offline; null follows the presence of a key
     sweep: str | None = None  # what runs are grouped by, above their cell: a sweep's workers set it
 
@@ -162,29 +162,29 @@ class LoggerConfig:
 class ExclusionConfig:
     """Cells that a table leaves out, and why. A field that is null matches everything."""
 
-    reason: str = MISSING
-    model: str | None = None
-    method: str | None = None
-    dataset: str | None = None
+    reason: str = MISSING  # stands below the table
+    model: str | None = None  # null: every model
+    method: str | None = None  # null: every method
+    dataset: str | None = None  # null: every data set
 
 
 @dataclass
 class SweepConfig:
     """A table as axes. The grid stage runs every rate at the first seed, the final stage the best at every seed."""
 
-    name: str = MISSING
-    title: str = MISSING
+    name: str = MISSING  # of its files below results/
+    title: str = MISSING  # above the table
     table: str | None = None  # the paper's table that this one is laid out as
-    models: list[str] = MISSING
-    methods: list[str] = MISSING
-    datasets: list[str] = MISSING
+    models: list[str] = MISSING  # rows of the table, in blocks
+    methods: list[str] = MISSING  # rows of the table
+    datasets: list[str] = MISSING  # columns of the table
     reference: str = "sft"  # the method that differences are taken from
     rates: dict[str, dict[str, list[float]]] = MISSING  # by model scale and the method's `rates`
-    seeds: list[int] = MISSING
-    seeds_by_method: dict[str, list[int]] = field(default_factory=dict)
+    seeds: list[int] = MISSING  # of the final stage; the first one is the grid's
+    seeds_by_method: dict[str, list[int]] = field(default_factory=dict)  # other seeds for some methods
     variants: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # by method, overrides tuned with the rate
-    exclude: list[ExclusionConfig] = field(default_factory=list)
-    overrides: list[str] = field(default_factory=list)
+    exclude: list[ExclusionConfig] = field(default_factory=list)  # cells that are left out
+    overrides: list[str] = field(default_factory=list)  # for every run
 
 
 @dataclass
@@ -198,11 +198,11 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     data: DataConfig = field(default_factory=DataConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    sweep: SweepConfig | None = None
-    stage: str = "grid"
+    sweep: SweepConfig | None = None  # the sweep that is planned; null for one run
+    stage: str = "grid"  # grid | final | evaluate: which split may be scored
     profile: bool = False  # print where the time goes, and write a trace of the first steps
     execution: str = "separate"  # of a sweep: separate | replicas (a cell's rates, or seeds, at once where it pays)
     adapter: str | None = None  # of stage=evaluate: the adapter's folder
-    lr: float = MISSING
-    seed: int = 42
-    results: str = "results"
+    lr: float = MISSING  # the learning rate; the method names the one of a run that gives none
+    seed: int = 42  # of initial values, the order of rows, and dropout
+    results: str = "results"  # the folder that everything is written to

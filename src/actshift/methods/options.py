@@ -21,10 +21,10 @@ MOMENTS = ("step", "epoch", "start")
 class MethodConfig:
     """What every method has. `family` picks the protocol's schedule, `rates` the sweep's learning-rate grid."""
 
-    name: str = MISSING
+    name: str = MISSING  # the name of its file
     kind: str = MISSING  # a key of actshift.methods.KINDS
-    family: str = MISSING
-    rates: str = MISSING
+    family: str = MISSING  # sft | lora | steering | joint: whose schedule the protocol gives it
+    rates: str = MISSING  # whose grid of learning rates a sweep gives it
     lr: float = MISSING  # the rate of a single run that names none
 
 
@@ -35,10 +35,10 @@ class SftConfig(MethodConfig):
 
 @dataclass
 class LoraOptions:
-    rank: int = MISSING
-    alpha: float = MISSING
-    dropout: float = 0.0
-    targets: list[str] = MISSING
+    rank: int = MISSING  # r
+    alpha: float = MISSING  # the change is scaled by alpha / r
+    dropout: float = 0.0  # share of the inputs
+    targets: list[str] = MISSING  # projections: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj
 
 
 @dataclass
@@ -52,7 +52,7 @@ class PeftMethodConfig(MethodConfig):
 
     kind: str = "peft"
     config_class: str = MISSING  # as in peft.VeraConfig
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)  # arguments of the config class
 
 
 @dataclass
@@ -62,16 +62,16 @@ class CustomConfig(MethodConfig):
     kind: str = "custom"
     target: str = MISSING  # module:Class, a subclass of actshift.methods.base.Adaptation
     code: str | None = None  # the SHA-256 of the file that the class stands in; composition fills it
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)  # what the class takes
 
 
 @dataclass
 class ScopeConfig:
     """Which positions a steering method changes; what follows `kind` is read by `first_last` alone."""
 
-    kind: str = "all"
-    first: int = 0
-    last: int = 0
+    kind: str = "all"  # all | prompt | last_prompt | first_last: the positions that are changed
+    first: int = 0  # positions at the beginning of the prompt
+    last: int = 0  # positions at its end
     separate: bool = False  # own weights for the first positions and for the last
 
 
@@ -89,7 +89,7 @@ class GatesConfig:
     """JoLA's lambda by step: `start` is its first value; each schedule reads what it names below."""
 
     schedule: str = "exponential"  # exponential | linear | cyclic | performance
-    start: float = 0.1
+    start: float = 0.1  # the first value
     decay: float = 0.01  # exponential: rate a step
     end: float = 0.2  # linear: the value after the last step
     cycle: int = 20  # cyclic: steps
@@ -98,11 +98,11 @@ class GatesConfig:
 
 @dataclass
 class SteeringOptions:
-    site: str = MISSING
+    site: str = MISSING  # where in a decoder layer: post_block, post_mlp, pre_mlp, attn_out, heads
     scope: ScopeConfig = field(default_factory=ScopeConfig)
-    parameterization: str = MISSING
-    rank: int | None = None
-    activation: str | None = None
+    parameterization: str = MISSING  # a key of actshift.methods.registry.PARAMETERIZATIONS
+    rank: int | None = None  # r, where the parameterization has one
+    activation: str | None = None  # silu | relu | gelu | tanh, where the parameterization has one
     selection: SelectionConfig = field(default_factory=SelectionConfig)  # read by lofit_two_stage alone
     gates: GatesConfig = field(default_factory=GatesConfig)  # read by jola alone
     layers: Any = "all"  # "all" or a list of layer numbers

@@ -1,0 +1,70 @@
+"""`runs` and `compare`: finished runs that no sweep planned, listed and set side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from actshift.cli import main
+from actshift.report.comparison import compare, runs_frame
+from actshift.store.records import Record
+from actshift.store.store import Store
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three runs of a few steps: two methods on one data set, one on another."""
+    folder = tmp_path_factory.mktemp("results")
+    few = ["debug=few_steps", f"results='{folder}'"]
+    assert main(["run", *few, "dataset=boolq", "method=sft", "lr=1e-3"]) == 0
+    assert main(["run", *few, "dataset=boolq", "method=post_block"]) == 0
+    assert main(["run", *few, "dataset=listops", "method=sft", "lr=1e-3"]) == 0
+    return folder
+
+
+def records(results: Path) -> dict[tuple[str, str], Record]:
+    return {(record.cell.method, record.cell.dataset): record for record in Store(results).records()}
+
+
+def test_the_list_has_every_run_and_says_that_no_sweep_planned_it(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = runs_frame(Store(results).records(), sweeps={})
+    assert len(frame) == 3
+    assert set(frame["sweep"]) == {""}
+    assert main(["runs", "dataset=boolq", f"results={results}", "--csv", str(results / "runs.csv")]) == 0
+    assert len((results / "runs.csv").read_text().splitlines()) == 3
+    assert main(["runs", "method=lora_r8", f"results={results}"]) == 0
+    assert "no finished run method=lora_r8" in capsys.readouterr().out
+
+
+def test_differences_and_discordant_rows_are_those_of_the_records(results: Path) -> None:
+    found = records(results)
+    sft, ours = found["sft", "boolq"], found["post_block", "boolq"]
+    frame = compare([sft, ours]).set_index("identity")
+    row = frame.loc[ours.identity]
+    assert row["difference"] == ours.metrics["accuracy"] - sft.metrics["accuracy"]
+    assert row["only_this"] - row["only_first"] == ours.metrics["correct"] - sft.metrics["correct"]
+    assert 0 <= row["p_holm"] <= 1
+    assert frame.loc[sft.identity].isna()["difference"]
+
+
+def test_the_command_takes_the_first_digits_and_names_the_keys_that_differ(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = records(results)
+    names = [found[method, "boolq"].identity[:8] for method in ("sft", "post_block")]
+    assert main(["compare", *names, f"results={results}"]) == 0
+    shown = capsys.readouterr().out
+    assert "method.name" in shown
+    assert found["post_block", "boolq"].identity in shown
+
+
+def test_runs_on_other_rows_are_not_compared(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [record.identity for record in Store(results).records() if record.cell.method == "sft"]
+    assert main(["compare", *names, f"results={results}"]) == 2
+    assert "rows differ" in capsys.readouterr().err
+    assert main(["compare", names[0], f"results={results}"]) == 2
+    assert main(["compare", names[0], "0123456789abcdef", f"results={results}"]) == 2
+    assert "unknown run" in capsys.readouterr().err
