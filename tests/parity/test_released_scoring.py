@@ -26,6 +26,11 @@ CHOICES = ("arc_challenge", "aqua")
 REASONS = {
     "odd characters are read": (CLASSES, lambda text: plain(text) != text),
     "a label ends where it is named": (CHOICES, re.compile(r"(?i)answer\s*[:\-]?\s*\(?[A-E1-5]\w").search),
+    "an article or a number with its unit is no label": (
+        CHOICES,
+        re.compile(r"(?:(?i:answer)\s*[:\-]?\s*[a-e1-5]\b|\bA\s+[a-z]|\b[1-5](?:\s*\w|\.\d)|[.\d][1-5]\b)").search,
+    ),
+    "a word that begins like a label is none": (("boolq",), re.compile(r"(?i)answer\s*:\s*(?:true|false)\w").search),
     "a lone letter is a capital": (CHOICES, re.compile(r"\b[a-e]\b").search),
     "the last of several answers": (
         ("aqua",),

@@ -69,7 +69,7 @@ def real_keys(dataset: Mapping[str, Any], *, source: str, directory: str | None)
     for split in dataset["hub"]["rows"]:
         if source == "local" and not has_split(dataset, split, directory=directory):
             continue
-        rows = hub_split(dataset, split, source=source, directory=directory).to_list()
+        rows = hub_split(dataset, split, source=source, directory=directory, labelled=False).to_list()
         part = " (part)" if source == "local" and split in dataset["local"]["files"] else ""
         keys[f"{dataset['name']} {split}{part}"] = question_keys(rows, task=task)
     return keys

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,22 +29,28 @@ PATIENCE = 10_000
 _ORDER = ("train", "validation", "test")
 
 
-def hub_split(dataset: Mapping[str, Any], split: str, *, source: str, directory: str | None) -> Dataset:
+def hub_split(
+    dataset: Mapping[str, Any], split: str, *, source: str, directory: str | None, labelled: bool = True
+) -> Dataset:
     """All rows of one hub split of a resolved `DatasetConfig`, in the source's own order.
 
-    Rows of the hub and of a folder are counted against ``dataset.hub.rows`` where it names the split. Raises
-    `ActshiftError` for an unknown source or split, a file or column that is missing, and a wrong row count.
+    Every row is checked by value, unless a split that has no labels is only looked at (`labelled` false). Rows of the
+    hub and of a folder are counted against ``dataset.hub.rows`` where it names the split. Raises `ActshiftError` for an
+    unknown source or split, a file or column that is missing, a row that cannot be used, and a wrong row count.
     """
     task = task_of(dataset)
     if source == "procedural":
         return _to_dataset(procedural_rows(dataset, split), where=f"the generator of {dataset['name']}")
     if source == "local":
         path = local_file(dataset, split, directory=directory)
-        rows = read_rows(path, columns=task.columns)
+        rows = read_rows(path, columns=task.columns, problem=task.problem if labelled else None)
         found = _to_dataset(rows, where=str(path))
     elif source == "hub":
         found = _from_hub(dataset["hub"], split)
-        _check_columns(found.column_names, task.columns, where=f"{dataset['hub']['path']} ({split})")
+        where = f"{dataset['hub']['path']} ({split})"
+        _check_columns(found.column_names, task.columns, where=where)
+        for number, row in enumerate(found if labelled else ()):
+            _refuse(task.problem(row), where=f"{where}, row {number}")
     else:
         raise unknown("data source", source, SOURCES, where="data.source")
     _check_count(dataset, split, len(found), source=source)
@@ -156,19 +162,31 @@ def local_file(dataset: Mapping[str, Any], split: str, *, directory: str | None)
     )
 
 
-def read_rows(path: Path, *, columns: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The rows of a JSON Lines file, plain or gzip; blank lines are skipped. Errors name the file and the line."""
+def read_rows(
+    path: Path, *, columns: tuple[str, ...], problem: Callable[[Mapping[str, Any]], str | None] | None = None
+) -> list[dict[str, Any]]:
+    """The rows of a JSON Lines file, plain or gzip; blank lines are skipped.
+
+    `problem` says of a row what is wrong with it, if anything. Errors name the file and the line.
+    """
     rows = []
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     rows.append(_parse(line, columns, where=f"{path}, line {number}"))
+                    if problem is not None:
+                        _refuse(problem(rows[-1]), where=f"{path}, line {number}")
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise ActshiftError(f"{path} cannot be read: {error}.") from error
     if not rows:
         raise ActshiftError(f"{path} holds no rows.")
     return rows
+
+
+def _refuse(problem: str | None, *, where: str) -> None:
+    if problem is not None:
+        raise ActshiftError(f"{where}: {problem.removesuffix('.')}. Correct the row, or leave it out.")
 
 
 def _parse(line: str, columns: tuple[str, ...], *, where: str) -> dict[str, Any]:

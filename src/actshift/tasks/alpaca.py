@@ -16,8 +16,13 @@ class Alpaca(Task):
 
     name = "alpaca"
     columns = ("instruction", "input", "output")
+    texts = ("instruction", "output")
     scored = False
     first_match = False
+
+    def wrong(self, row: Row) -> str | None:
+        given = row["input"]
+        return None if isinstance(given, str) else f"input must be text, empty where there is none; got {given!r}"
 
     def prompt(self, row: Row) -> str:
         """The prompt of Stanford's Alpaca, with the input where there is one; blank inputs are none."""

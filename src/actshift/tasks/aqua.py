@@ -8,9 +8,10 @@ from typing import Any
 
 from actshift.tasks.base import Row, Task
 from actshift.tasks.gsm8k import draw_problem
+from actshift.tasks.rules import label_of, named_label
 
 _ANSWER = {
-    "paper": re.compile(r"answer\s*[:\-]?\s*\(?([A-E])(?!\w)", re.IGNORECASE),
+    "paper": named_label("ABCDE"),
     "released": re.compile(r"ANSWER\s*[:\-]?\s*\(?([A-E])"),
 }
 _LETTER = re.compile(r"\b([A-E])\b")
@@ -26,12 +27,19 @@ class Aqua(Task):
     name = "aqua"
     columns = ("question", "options", "rationale", "correct")
     difficulty = ("choices",)
+    texts = ("question", "rationale")
     multiple_choice = True
     first_match = False
 
     def prompt(self, row: Row) -> str:
         options = "\n".join(row["options"])
         return f"Answer the following multiple-choice math question.\nQuestion: {row['question']}\n{options}\n"
+
+    def wrong(self, row: Row) -> str | None:
+        options = row["options"]
+        if not isinstance(options, list) or len(options) < 2 or not all(isinstance(one, str) for one in options):
+            return f"options must be a list of at least two texts, got {options!r}"
+        return None
 
     def question(self, row: Row) -> str:
         return str(row["question"])
@@ -44,11 +52,11 @@ class Aqua(Task):
 
     def extract(self, output: str) -> str | None:
         text = self.read(output)
-        named = _ANSWER[self.rule].findall(text)
-        if named and self.rule == "released":
-            return str(named[0])
-        letters = named or _LETTER.findall(text)
-        return letters[-1].upper() if letters else None
+        named = list(_ANSWER[self.rule].finditer(text))
+        if named:
+            return label_of(named[0 if self.rule == "released" else -1])
+        letters = _LETTER.findall(text)
+        return str(letters[-1]) if letters else None
 
     def options(self, row: Row) -> dict[str, str]:
         return {letter: f"Answer: {letter}." for letter, _ in zip("ABCDE", row["options"], strict=False)}

@@ -7,13 +7,18 @@ import re
 from typing import Any
 
 from actshift.tasks.base import Row, Task
+from actshift.tasks.rules import label_is_final, label_of, named_label
 from actshift.tasks.world import KINDS, OPPOSITES
 
 _AFTER_ANSWER = {
-    "paper": re.compile(r"answer\s*[:\-]?\s*\(?([A-E1-5])(?!\w)", re.IGNORECASE),
+    "paper": named_label("ABCDE", "12345"),
     "released": re.compile(r"ANSWER\s*[:\-]?\s*\(?([A-E1-5])"),
 }
-_STANDALONE = re.compile(r"\b([A-E1-5])\b")
+_STANDALONE = {
+    # An article and a number with its unit stand alone too, and are no labels.
+    "paper": re.compile(r"\b(A(?!\s+[a-z])|[B-E]|(?<![.\d])[1-5](?!\s*\w|\.\d))\b"),
+    "released": re.compile(r"\b([A-E1-5])\b"),
+}
 
 
 def draw_question(rng: random.Random, *, choices: int) -> tuple[str, str, list[str]]:
@@ -37,18 +42,32 @@ class ArcChallenge(Task):
     """Score: `answer (X)` with X in A-E or 1-5, the first one; else a lone standalone label.
 
     paper: silent; released: all text is read as capitals, and a label may begin a word / here: a label ends where it
-    is named, and a standalone one is a capital or a digit.
+    is named, an article or a number with its unit is none, and a standalone one is a capital or a digit.
     """
 
     name = "arc_challenge"
     columns = ("question", "choices", "answerKey")
     difficulty = ("choices",)
+    texts = ("question",)
     multiple_choice = True
 
     def prompt(self, row: Row) -> str:
         choices = row["choices"]
         options = "\n".join(f"({label}) {text}" for label, text in zip(choices["label"], choices["text"], strict=True))
         return f"Answer the following multiple-choice question.\nQuestion: {row['question']}\n{options}\n"
+
+    def wrong(self, row: Row) -> str | None:
+        choices = row["choices"]
+        if not isinstance(choices, dict) or not {"label", "text"} <= choices.keys():
+            return f"choices must be an object with the lists label and text, got {choices!r}"
+        labels, texts = choices["label"], choices["text"]
+        if not all(isinstance(each, list) and all(isinstance(one, str) for one in each) for each in (labels, texts)):
+            return "choices.label and choices.text must be lists of text"
+        if len(labels) != len(texts) or len(labels) < 2 or len(set(labels)) < len(labels):
+            return f"choices must have at least two labels, all different, and a text for each; got {labels}"
+        if bad := [label for label in labels if label not in tuple("ABCDE12345")]:
+            return f"choices.label must be of A to E or 1 to 5, got {bad[0]!r}"
+        return None
 
     def question(self, row: Row) -> str:
         return str(row["question"])
@@ -67,15 +86,15 @@ class ArcChallenge(Task):
         text = self.read(output)
         named = _AFTER_ANSWER[self.rule].search(text)
         if named:
-            return named.group(1).upper()
-        standalone = _STANDALONE.findall(text)
+            return label_of(named)
+        standalone = _STANDALONE[self.rule].findall(text)
         return standalone[0] if len(standalone) == 1 else None
 
     def decided(self, output: str) -> bool:
         text = self.read(output)
         named = _AFTER_ANSWER[self.rule].search(text)
-        # A label at the very end may still become the beginning of a word; standing alone is never decided.
-        return named is not None and named.end() < len(text)
+        # Standing alone is never decided.
+        return named is not None and label_is_final(named, text)
 
     def read(self, output: str) -> str:
         return output.upper() if self.rule == "released" else super().read(output)

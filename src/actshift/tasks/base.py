@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from actshift.errors import ActshiftError
 from actshift.tasks.rules import plain
 
 Row = Mapping[str, Any]
@@ -28,6 +29,8 @@ class Task(ABC):
     first_match: ClassVar[bool] = True
     """True where the rule looks for a first match, so that an output can be decided before it ends."""
 
+    texts: ClassVar[tuple[str, ...]] = ()
+    """Those of the columns that must hold text that is not blank."""
     scored: ClassVar[bool] = True
     """False where no output is right or wrong, so that nothing here can score one."""
     multiple_choice: ClassVar[bool] = False
@@ -72,6 +75,41 @@ class Task(ABC):
     def read(self, output: str) -> str:
         """An output as the task's rule reads it."""
         return output if self.rule == "released" else plain(output)
+
+    def scores_itself(self, answer: str, label: str) -> bool:
+        """Whether the gold answer is right by the paper's rule; the released rules miss some of their own."""
+        rule, self.rule = self.rule, "paper"
+        try:
+            return self.score(answer, label)
+        finally:
+            self.rule = rule
+
+    def wrong(self, row: Row) -> str | None:
+        """What is wrong with the values of a row's columns, beside its texts; None where nothing is."""
+        return None
+
+    def problem(self, row: Row) -> str | None:
+        """Why a row cannot be trained on or scored, in words; None where it can.
+
+        Texts are text, the label is one of the options, and under the paper's rule the gold answer scores itself.
+        """
+        for column in self.texts:
+            if not isinstance(row[column], str) or not row[column].strip():
+                return f"{column} must be text, got {row[column]!r}"
+        if wrong := self.wrong(row):
+            return wrong
+        try:
+            label = self.label(row) if self.scored else ""
+            if self.scored and not label.strip():
+                return "it has no label: an unlabelled split can be neither trained on nor scored"
+            if self.multiple_choice and label not in (options := self.options(row)):
+                return f"its label is {label!r}, which is none of its options {', '.join(options)}"
+            answer = self.answer(row)
+        except (ActshiftError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            return str(error) or type(error).__name__
+        if self.scored and not self.scores_itself(answer, label):
+            return f"its own answer {answer[-60:]!r} is not scored as right for the label {label!r}"
+        return None
 
     @abstractmethod
     def generate(self, rng: random.Random, **difficulty: int) -> dict[str, Any]:

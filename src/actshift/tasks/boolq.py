@@ -9,7 +9,10 @@ from typing import Any
 from actshift.tasks.base import Row, Task
 from actshift.tasks.world import draw_facts, wrong_colour
 
-_AFTER_ANSWER = re.compile(r"answer\s*:\s*(true|false)")
+_AFTER_ANSWER = {
+    "paper": re.compile(r"answer\s*:\s*(true|false)(?!\w)"),
+    "released": re.compile(r"answer\s*:\s*(true|false)"),
+}
 _STANDALONE = re.compile(r"\b(true|false)\b")
 
 
@@ -19,6 +22,7 @@ class BoolQ(Task):
     name = "boolq"
     columns = ("question", "answer", "passage")
     difficulty = ("facts", "traps")
+    texts = ("question", "passage")
     multiple_choice = True
 
     def prompt(self, row: Row) -> str:
@@ -27,6 +31,10 @@ class BoolQ(Task):
             f"Passage: {row['passage']}\n"
             f"Question: {row['question']}\n"
         )
+
+    def wrong(self, row: Row) -> str | None:
+        flag = row["answer"]
+        return None if isinstance(flag, bool) else f"answer must be true or false without quotation marks, got {flag!r}"
 
     def question(self, row: Row) -> str:
         return str(row["question"])
@@ -42,12 +50,15 @@ class BoolQ(Task):
 
     def extract(self, output: str) -> str | None:
         text = self.read(output).lower()
-        named = _AFTER_ANSWER.search(text) or _STANDALONE.search(text)
+        named = _AFTER_ANSWER[self.rule].search(text) or _STANDALONE.search(text)
         return named.group(1).capitalize() if named else None
 
     def decided(self, output: str) -> bool:
         # A standalone true/false would yield to an `answer: true/false` that comes later.
-        return _AFTER_ANSWER.search(self.read(output).lower()) is not None
+        text = self.read(output).lower()
+        named = _AFTER_ANSWER[self.rule].search(text)
+        # At the very end it may still become another word, as in "falsehood".
+        return named is not None and (self.rule == "released" or named.end() < len(text))
 
     def generate(self, rng: random.Random, **difficulty: int) -> dict[str, Any]:
         """`facts`: how many facts a passage has. Half of the questions are false in the thing's colour, and `traps`

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from typing import Any
@@ -57,10 +58,22 @@ class Gsm8k(Task):
 
     name = "gsm8k"
     columns = ("question", "answer")
+    texts = ("question", "answer")
     first_match = False
 
     def prompt(self, row: Row) -> str:
         return f"{row['question']}\n"
+
+    def wrong(self, row: Row) -> str | None:
+        parts = row["answer"].split("####")
+        if len(parts) != 2:
+            return f"answer must be a rationale, '####' and a number; got {len(parts) - 1} times '####'"
+        last = parts[1].strip()
+        try:
+            finite = math.isfinite(float(last.replace(",", "")))
+        except ValueError:
+            finite = False
+        return None if finite else f"behind '####' stands {last!r}, which is no number"
 
     def answer(self, row: Row) -> str:
         rationale, number = row["answer"].split("####")

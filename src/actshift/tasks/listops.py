@@ -57,6 +57,7 @@ class ListOps(Task):
 
     name = "listops"
     columns = ("Source", "Target")
+    texts = ("Source",)
     difficulty = ("max_depth", "max_args", "min_length", "max_length")
 
     def prompt(self, row: Row) -> str:
@@ -66,6 +67,11 @@ class ListOps(Task):
             f"Return only the final numeric result inside <answer>{between}</answer>.\n\n"
             f"Expression:\n{row['Source']}\n"
         )
+
+    def wrong(self, row: Row) -> str | None:
+        value = row["Target"]
+        fine = not isinstance(value, bool) and str(value) in tuple("0123456789")
+        return None if fine else f"Target must be a digit, got {value!r}"
 
     def answer(self, row: Row) -> str:
         return f"<answer>{row['Target']}</answer>"

@@ -23,6 +23,7 @@ class Winogrande(Task):
 
     name = "winogrande"
     columns = ("sentence", "option1", "option2", "answer")
+    texts = ("sentence", "option1", "option2")
     multiple_choice = True
 
     def prompt(self, row: Row) -> str:
