@@ -106,6 +106,7 @@ def test_a_folder_that_cannot_be_synchronised_is_no_failure(tmp_path: Path, monk
 WRITERS = {"write_text", "write_bytes", "replace", "rename", "fsync"}
 ELSEWHERE = {
     "files.py": "the place",
+    "cli.py": "the null device, where output goes once the reader of a pipe has seen enough",
     "store/locks.py": "locks are made by exclusive creation and kept by a heartbeat, which no rename can do",
 }
 

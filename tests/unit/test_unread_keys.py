@@ -37,6 +37,10 @@ UNREAD = {
     "dataset.version": "its work is done by being counted: raising it makes every run of the data set another run",
     "data.origin": "the chosen source's settings once more, to be counted: the data code reads dataset.<source> itself",
     "model.package": "read of packaged weights: tests/unit/test_smollm2.py",
+    "method.code": "its work is done by being counted: changed code makes another run",
+    "method.target": "read of a method of the user's own: tests/end_to_end/test_own_code.py",
+    "dataset.code": "its work is done by being counted: changed code makes another run",
+    "dataset.target": "read of a task of the user's own: tests/end_to_end/test_own_code.py",
     "protocol.chat_max_tokens.*": "read of models that chat: tests/unit/test_chat.py",
 }
 """Keys that nothing reads, and why they are there all the same. An entry that is read after all is refused."""
@@ -201,6 +205,8 @@ def _parts(read: set[str], session: Session) -> None:
             overrides = [f"method={method}", f"{prefix}.parameterization={name}", f"{prefix}.{option}"]
             config = Recorded(compose(overrides), read)
             attach(session.base(config), config=config["method"], seeds=(0,)).detach()
+    config = Recorded(compose(["method=ia3"]), read)
+    attach(session.base(config), config=config["method"], seeds=(0,)).detach()
 
 
 def _tracker(read: set[str], workplace: Path) -> None:

@@ -260,7 +260,10 @@ def _unknown_key(
 ) -> ActshiftError:
     """The error for a key that does not exist, though `siblings` do below `parent`."""
     there = sorted(siblings)
-    near = difflib.get_close_matches(name, [*(f"{parent}.{key}".lstrip(".") for key in there), *candidates], n=1)
+    known = [*(f"{parent}.{key}".lstrip(".") for key in there), *candidates]
+    (group, _, _), (_, _, last) = name.partition("."), name.rpartition(".")
+    deeper = [key for key in known if key.startswith(f"{group}.") and key.endswith(f".{last}")]
+    near = deeper or difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     place = f"below '{parent}'" if parent else "at the top"
     return ActshiftError(
