@@ -127,7 +127,12 @@ COMMANDS = {
                 "default": "ours",
                 "metavar": "NAME",
                 "help": "what is printed: ours, paper (as printed there), gap (both), std (standard deviations)",
-            }
+            },
+            "--without": {
+                "metavar": "DOUBTS",
+                "help": "leave out runs of changed code (dirty), of an unknown commit (uncommitted), of parts of a "
+                "data set (partial); several with commas",
+            },
         },
     ),
     "figures": Command(

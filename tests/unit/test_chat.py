@@ -13,7 +13,7 @@ from tokenizers_alike import TURNS, build
 
 from actshift.commands.show import shown
 from actshift.config.composition import compose
-from actshift.data.chat import SYSTEM, Chat, chat_of
+from actshift.data.chat import SYSTEM, Chat, chat_of, template_date
 from actshift.data.examples import Examples, tokenize
 from actshift.data.splits import Split, load_split
 from actshift.errors import ActshiftError
@@ -266,3 +266,37 @@ def test_overlong_rows_are_dropped_whole_and_counted(folder: Path, tmp_path: Pat
     assert cut["truncated"] == dropped["dropped"] and cut["dropped"] == 0
     with pytest.raises(ActshiftError, match="every row is longer"):
         run(compose(request(folder, tmp_path, "method=post_block", "training.max_tokens=5", "training.overlong=drop")))
+
+
+LLAMA_DATED = "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+
+
+@pytest.mark.parametrize("protocol", ["paper", "released"])
+@pytest.mark.parametrize("dated", [LLAMA_DATED + "Today is {{ date_string }}.", "{{ strftime_now('%d %b %Y') }}"])
+def test_a_template_that_says_what_day_it_is_says_the_same_day_every_day(protocol: str, dated: str) -> None:
+    tokenizer = build("llama")
+    tokenizer.chat_template = dated + TURNS
+    chat = Chat(tokenizer, released=protocol == "released")
+    assert "26 Jul 2024" in chat.prompt("question")
+    config = compose([f"protocol={protocol}", "model.chat=true"])
+    config["protocol"]["chat"] = "template"
+    assert template_date(config, tokenizer) == "2024-07-26"
+    assert template_date(compose([]), tokenizer) is None
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ raise_exception('System role not supported') }}", "System role not supported"),
+        ("{% for message in messages %}", "TemplateSyntaxError"),
+        ("{{ messages[0]['content'] + 3 }}", "TypeError"),
+        ("{{ nothing.there }}", "UndefinedError"),
+    ],
+)
+def test_a_template_that_cannot_be_rendered_is_said_in_a_sentence(template: str, message: str) -> None:
+    tokenizer = build("llama")
+    tokenizer.chat_template = template
+    with pytest.raises(ActshiftError, match=r"chat template cannot be rendered") as refused:
+        Chat(tokenizer, released=False).prompt("question")
+    assert message in str(refused.value)
+    assert "model.chat=false" in str(refused.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,13 @@ def test_private_interfaces_stand_in_one_file() -> None:
     texts = {path: path.read_text(encoding="utf-8") for path in SOURCES if path.name != "private.py"}
     assert not [path for path, text in texts.items() if pattern.search(text)]
     assert len(texts) > 100
+
+
+def test_chat_templates_ask_a_clock_that_can_be_set() -> None:
+    from tokenizers_alike import build
+
+    tokenizer = build("llama")
+    tokenizer.chat_template = "{{ strftime_now('%Y-%m-%d') }}"
+    with private.day_in_templates(datetime(2001, 2, 3)):
+        assert tokenizer.apply_chat_template([], tokenize=False) == "2001-02-03"
+    assert tokenizer.apply_chat_template([], tokenize=False) == datetime.now().strftime("%Y-%m-%d")

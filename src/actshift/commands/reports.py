@@ -32,7 +32,8 @@ def tables_command(request: Namespace) -> int:
         request.sweep, request.variant = spread[request.sweep], "std"
     store, grid = planned_grid(request)
     selection = selection_of(store, grid.sweep)
-    print_tables(store, stages_of(store, grid)[-1], selection, variant=request.variant)
+    doubts = request.without.split(",") if request.without else []
+    print_tables(store, stages_of(store, grid)[-1], selection, variant=request.variant, doubts=doubts)
     return 0
 
 
@@ -119,13 +120,26 @@ def memory_command(request: Namespace) -> int:
     return 0
 
 
-def print_tables(store: Store, manifest: Manifest, selection: Selection | None, *, variant: str = "ours") -> None:
-    """Write every variant of a table, and print one."""
+def print_tables(
+    store: Store,
+    manifest: Manifest,
+    selection: Selection | None,
+    *,
+    variant: str = "ours",
+    doubts: Sequence[str] = (),
+) -> None:
+    """Write every variant of a table, and print one; runs to which one of the `doubts` applies are left out."""
     from actshift.commands import terminal_frames
     from actshift.report.frame import cells
+    from actshift.report.origins import without
     from actshift.report.tables import write
 
-    frame = cells(manifest, store.records("test"), selection)
+    planned = {run.identity for run in manifest.runs}
+    records = [record for record in store.records("test") if record.identity in planned]
+    kept = without(records, doubts)
+    frame = cells(manifest, kept, selection)
+    if doubts:
+        frame.attrs["origins"].append(f"Left out on request: {len(records) - len(kept)} runs ({', '.join(doubts)}).")
     paths = write(frame, manifest, store.tables)
     console().print(terminal_frames.sweep_table(frame, manifest, variant=variant))
     for path in paths:

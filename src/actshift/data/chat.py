@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import TemplateError
+
 from actshift.errors import ActshiftError
+from actshift.libraries.private import day_in_templates
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -18,6 +22,11 @@ SYSTEM = "You are a helpful assistant."
 FORMS = ("template", "released")
 """Values of ``protocol.chat``: the template as it is meant, or as the released code tokenizes it."""
 PROBE = "answer"
+TEMPLATE_DATE = datetime(2024, 7, 26)
+"""The date in prompts of templates that say what day it is: the one that Llama 3's take where they are told none.
+
+With the day of the run, the same run would have other prompts tomorrow.
+"""
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,14 @@ class Chat:
         turns = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
         if answer is not None:
             turns.append({"role": "assistant", "content": answer})
-        rendered = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation)
+        try:
+            with day_in_templates(TEMPLATE_DATE):
+                rendered = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation)
+        except (TemplateError, ValueError, TypeError, AttributeError) as error:
+            raise ActshiftError(
+                f"the tokenizer's chat template cannot be rendered ({type(error).__name__}: {error}). Correct the "
+                "template in the tokenizer's files, or set model.chat=false."
+            ) from error
         assert isinstance(rendered, str)
         return rendered
 
@@ -90,6 +106,11 @@ def chat_of(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> Ch
             "instruction-tuned model's tokenizer, or set model.chat=false."
         )
     return Chat(tokenizer, released=form == "released")
+
+
+def template_date(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The date that prompts may contain, as in a record; None of plain prompts."""
+    return None if chat_of(config, tokenizer) is None else TEMPLATE_DATE.date().isoformat()
 
 
 def template_fingerprint(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str | None:

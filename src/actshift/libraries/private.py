@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from datetime import datetime, tzinfo
+from typing import Any, Self
 
 
 def multirun_jobs(parsed_overrides: Sequence[Any]) -> list[list[str]]:
@@ -73,3 +74,21 @@ def hub_offline() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
+
+
+@contextmanager
+def day_in_templates(day: datetime) -> Iterator[None]:
+    """Let chat templates that ask for today's date be told this one: transformers gives them its `datetime.now`."""
+    from transformers.utils import chat_template_utils
+
+    class Fixed(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls(day.year, day.month, day.day, tzinfo=tz)
+
+    before = chat_template_utils.datetime
+    chat_template_utils.datetime = Fixed
+    try:
+        yield
+    finally:
+        chat_template_utils.datetime = before

@@ -18,6 +18,7 @@ from actshift.errors import ActshiftError
 from actshift.paper import printed as paper
 from actshift.report.evidence import with_evidence
 from actshift.report.names import DEVIATIONS
+from actshift.report.origins import origin_facts, refuse_mixed_rows
 
 if TYPE_CHECKING:
     from actshift.planning.manifests import Manifest, PlannedCell, Run
@@ -74,10 +75,13 @@ def cells(manifest: Manifest, records: Iterable[Record], selection: Selection | 
     all runs they need are finished. The paper's figures stand where a cell is the one that the paper printed: table,
     names, protocol, real data, all rows, nothing overridden. `report.evidence` adds its columns. Records that the
     manifest does not plan are not used.
-    Errors: a record of another split than test, records scored in different ways.
+    ``attrs["origins"]`` has sentences about runs of partial data, changed code or different machines.
+    Errors: a record of another split than test, records scored in different ways or on different rows.
     """
     found = {record.identity: record for record in _only_test(records)}
-    _check_scoring(record for run in manifest.runs if (record := found.get(run.identity)))
+    used = [record for run in manifest.runs if run.split == "test" and (record := found.get(run.identity))]
+    _check_scoring(used)
+    refuse_mixed_rows(used)
     planned = {(plan.cell.model, plan.cell.method, plan.cell.dataset): plan for plan in manifest.cells}
     runs = _runs_by_cell(manifest)
     rows = []
@@ -91,6 +95,7 @@ def cells(manifest: Manifest, records: Iterable[Record], selection: Selection | 
             rows.append(_row(plan, own, finished) | _choice(plan, selection) | _printed(plan, manifest))
     frame = _completed(_typed(rows), reference=manifest.reference)
     frame = with_evidence(frame, found, reference=manifest.reference)
+    frame.attrs["origins"] = origin_facts(used)
     frame.attrs["selected"] = selection is not None  # without a selection nothing is known of where a rate lies
     return frame
 

@@ -109,6 +109,7 @@ def _facts(cells: pd.DataFrame, manifest: Manifest, *, variant: str) -> list[str
         f"Runs finished: {cells['n_finished'].sum()} of {cells['n_planned'].sum()}. "
         f"Protocol: {', '.join(protocols)}. Data: {', '.join(sources)}.",
         *_small_scale(cells),
+        *cells.attrs.get("origins", ()),
     ]
     if variant == "paper":
         return [f"Printed in arXiv 2603.00425, not run here: accuracy in percent (difference to {reference})."]

@@ -20,7 +20,7 @@ import torch
 from actshift.config.composition import cell_of
 from actshift.config.identity import hashed_part, identity_of, ignored_keys
 from actshift.config.schema import STAGES
-from actshift.data.chat import template_fingerprint
+from actshift.data.chat import template_date, template_fingerprint
 from actshift.data.sources import hub_commit, partial_splits
 from actshift.data.splits import Split
 from actshift.errors import ActshiftError
@@ -242,6 +242,7 @@ class _Runs:
                 "data": {"train": facts.train_fingerprint, self._split: split.fingerprint},
                 "data_commit": hub_commit(config),
                 "template": template_fingerprint(config, base.tokenizer),
+                "template_date": template_date(config, base.tokenizer),
                 "model_commit": commit_of(base.model.config),
                 "partial": partial_splits(config),
                 "source": config["data"]["source"],

@@ -1,0 +1,77 @@
+"""Where the runs of a table come from: what a reader must know of their data, code and machines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from actshift.errors import ActshiftError, unknown
+from actshift.store.records import Record
+
+
+def _is_dirty(record: Record) -> bool:
+    return bool(record.provenance.get("dirty"))
+
+
+def _is_partial(record: Record) -> bool:
+    return bool(record.provenance.get("partial"))
+
+
+def _is_uncommitted(record: Record) -> bool:
+    return not record.provenance.get("commit")
+
+
+DOUBTS: Mapping[str, tuple[Callable[[Record], bool], str]] = {
+    "dirty": (_is_dirty, "of code with changes that were not committed"),
+    "uncommitted": (_is_uncommitted, "of code whose commit is not known"),
+    "partial": (_is_partial, "of a data set of which only a part was at hand"),
+}
+"""What may be doubtful about a run, by the name under which it is left out: the test, and the words for it."""
+
+
+def without(records: Iterable[Record], doubts: Sequence[str]) -> list[Record]:
+    """The records to which none of the named doubts applies. Errors: a doubt that is not of `DOUBTS`."""
+    for doubt in doubts:
+        if doubt not in DOUBTS:
+            raise unknown("doubt", doubt, DOUBTS, where="--without")
+    return [record for record in records if not any(DOUBTS[doubt][0](record) for doubt in doubts)]
+
+
+def origin_facts(records: Sequence[Record]) -> list[str]:
+    """Sentences about the runs of a table: one for each doubt that applies to some, and one where machines differ."""
+    facts = []
+    for doubt, (applies, words) in DOUBTS.items():
+        count = sum(map(applies, records))
+        if count:
+            facts.append(f"{count} of {len(records)} runs are {words} (`--without {doubt}` leaves them out).")
+    devices = Counter(str(record.provenance.get("device")) for record in records)
+    if len(devices) > 1:
+        facts.append(f"Runs on different devices: {_counted(devices)}.")
+    precisions = {(record.cell, str(record.provenance.get("precision"))) for record in records}
+    mixed = sorted({str(cell) for cell, _ in precisions if sum(cell == other for other, _ in precisions) > 1})
+    if mixed:
+        facts.append(f"Runs of one cell were trained in different precisions: {', '.join(mixed)}.")
+    return facts
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
+
+
+def refuse_mixed_rows(records: Iterable[Record]) -> None:
+    """Refuse to average runs of one cell that saw other rows, or to compare methods that were scored on other rows.
+
+    A data set is one column of a table: every run in it must have scored the same test rows.
+    """
+    seen: dict[tuple[str, ...], tuple[str, str]] = {}
+    for record in records:
+        for split, fingerprint in record.provenance.get("data", {}).items():
+            of_one_cell = split != "test"
+            where = (split, record.cell.dataset, record.cell.protocol, *([str(record.cell)] if of_one_cell else ()))
+            identity, first = seen.setdefault(where, (record.identity, fingerprint))
+            if first != fingerprint:
+                raise ActshiftError(
+                    f"runs {identity} and {record.identity} have different {split} rows of {record.cell.dataset} "
+                    f"(fingerprints {first} and {fingerprint}): a table cannot average or compare them. Run those of "
+                    "the older rows again, in a results folder of their own or after deleting their records."
+                )
