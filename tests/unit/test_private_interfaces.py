@@ -81,6 +81,7 @@ def test_chat_templates_ask_a_clock_that_can_be_set() -> None:
 
     tokenizer = build("llama")
     tokenizer.chat_template = "{{ strftime_now('%Y-%m-%d') }}"
+    turns = [{"role": "user", "content": "question"}]
     with private.day_in_templates(datetime(2001, 2, 3)):
-        assert tokenizer.apply_chat_template([], tokenize=False) == "2001-02-03"
-    assert tokenizer.apply_chat_template([], tokenize=False) == datetime.now().strftime("%Y-%m-%d")
+        assert tokenizer.apply_chat_template(turns, tokenize=False) == "2001-02-03"
+    assert tokenizer.apply_chat_template(turns, tokenize=False) == datetime.now().strftime("%Y-%m-%d")

@@ -81,14 +81,16 @@ def day_in_templates(day: datetime) -> Iterator[None]:
     """Let chat templates that ask for today's date be told this one: transformers gives them its `datetime.now`."""
     from transformers.utils import chat_template_utils
 
+    module: Any = chat_template_utils
+
     class Fixed(datetime):
         @classmethod
         def now(cls, tz: tzinfo | None = None) -> Self:
             return cls(day.year, day.month, day.day, tzinfo=tz)
 
-    before = chat_template_utils.datetime
-    chat_template_utils.datetime = Fixed
+    before = module.datetime
+    module.datetime = Fixed
     try:
         yield
     finally:
-        chat_template_utils.datetime = before
+        module.datetime = before
