@@ -135,6 +135,13 @@ COMMANDS = {
             },
         },
     ),
+    "baselines": Command(
+        "score a table's base models on its test sets before any adaptation, beside the most common label",
+        "baselines.baselines_command",
+        "actshift baselines smoke",
+        sweep=True,
+        overrides=EVERY_RUN,
+    ),
     "figures": Command(
         "draw a table's figures from its records",
         "reports.figures_command",

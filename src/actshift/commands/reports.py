@@ -22,6 +22,7 @@ from actshift.files import write_file
 from actshift.planning.manifests import Manifest, read_manifest
 from actshift.planning.selection import Selection
 from actshift.report import names
+from actshift.store.baselines import Baseline, baselines_of
 from actshift.store.store import Store
 
 
@@ -61,7 +62,8 @@ def report_command(request: Namespace) -> int:
     grids = [read_manifest(path) for path in sorted((store.root / "manifests").glob("*.grid.jsonl"))]
     if not grids:
         raise ActshiftError(f"nothing is planned in {store.root.resolve()}: name another folder with results=...")
-    parts = [Table(stages_of(store, grid)[-1], selection_of(store, grid.sweep)) for grid in grids]
+    last = [stages_of(store, grid)[-1] for grid in grids]
+    parts = [Table(each, selection_of(store, each.sweep), baselines=tuple(_baselines(each, store))) for each in last]
     out = Path(request.out) if request.out else store.root / "report.html"
     write_file(out, page(parts, store.records("test"), folder=store.tables if request.tables else None))
     print(out)
@@ -137,13 +139,18 @@ def print_tables(
     planned = {run.identity for run in manifest.runs}
     records = [record for record in store.records("test") if record.identity in planned]
     kept = without(records, doubts)
-    frame = cells(manifest, kept, selection)
+    frame = cells(manifest, kept, selection, baselines=_baselines(manifest, store))
     if doubts:
         frame.attrs["origins"].append(f"Left out on request: {len(records) - len(kept)} runs ({', '.join(doubts)}).")
     paths = write(frame, manifest, store.tables)
     console().print(terminal_frames.sweep_table(frame, manifest, variant=variant))
     for path in paths:
         print(path)
+
+
+def _baselines(manifest: Manifest, store: Store) -> list[Baseline]:
+    """What the test sets of a sweep give away without adaptation, as far as it was made."""
+    return baselines_of((cell.config for cell in manifest.cells), store.root)
 
 
 def _axes(given: Sequence[str], allowed: Sequence[str]) -> dict[str, list[str]]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from actshift.commands.baselines import make_baselines
 from actshift.commands.reports import print_tables
 from actshift.commands.requests import console, planned_grid, results_folder, split_options, stages_of, sweep_request
 from actshift.config.cached import CachedComposer
@@ -65,6 +66,7 @@ def sweep_command(request: Namespace) -> int:
             _clear_failures(store, final)
         prefetch.require(final, store=store, compose=compose_cell)
         states = engine.do(final)
+    make_baselines(wanted, final, compose_cell)
     print_tables(store, final, selection)
     return _report_failures(store, final) if states["failed"] else 0
 

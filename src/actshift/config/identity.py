@@ -53,6 +53,19 @@ def _value(config: Mapping[str, Any], key: str) -> Any:
     return value
 
 
+_TRAINING = [f"data.{kind}.{split}" for kind in ("splits", "limit") for split in ("train", "validation")]
+_TRAINING += ["data.overlap"]
+"""Keys that a run's identity counts and that the test split does not depend on."""
+
+
+def scored_part(config: Mapping[str, Any], *, ignore: Sequence[str], groups: Sequence[str] = ()) -> dict[str, Any]:
+    """The part of a config that the scores of its base model on the test split depend on; `groups` are counted too."""
+    own = {name: config[name] for name in ("model", "dataset", "data", "evaluation", *groups)}
+    protocol = {name: config["protocol"][name] for name in ("name", "chat")}
+    precision = {"precision": config["training"]["precision"]}
+    return hashed_part({**own, "protocol": protocol, "training": precision}, ignore=[*_TRAINING, *ignore])
+
+
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Sorted lines ``dotted.key: old -> new``; a key that one side lacks reads ``(absent)``. Lists compare whole."""
     before, after = dict(_leaves(old, "")), dict(_leaves(new, ""))

@@ -18,11 +18,12 @@ from actshift.errors import ActshiftError
 from actshift.paper import printed as paper
 from actshift.report.evidence import with_evidence
 from actshift.report.names import DEVIATIONS
-from actshift.report.origins import origin_facts, refuse_mixed_rows
+from actshift.report.origins import origin_facts, refuse_mixed_rows, refuse_mixed_scoring
 
 if TYPE_CHECKING:
     from actshift.planning.manifests import Manifest, PlannedCell, Run
     from actshift.planning.selection import Selection
+    from actshift.store.baselines import Baseline
     from actshift.store.records import Record
 
 NAN = math.nan
@@ -66,7 +67,13 @@ CHANGES = ("model.", "method.", "dataset.", "protocol.", "training.", "evaluatio
 WATCHES = "training.validation"
 
 
-def cells(manifest: Manifest, records: Iterable[Record], selection: Selection | None = None) -> pd.DataFrame:
+def cells(
+    manifest: Manifest,
+    records: Iterable[Record],
+    selection: Selection | None = None,
+    *,
+    baselines: Iterable[Baseline] = (),
+) -> pd.DataFrame:
     """The frame of a sweep, in the order of its axes; text that is absent is "", a number that is absent NaN.
 
     `status` is done, partial, missing or excluded (`excluded` says why). `mean` and `std` (ddof 1, NaN below two)
@@ -74,13 +81,13 @@ def cells(manifest: Manifest, records: Iterable[Record], selection: Selection | 
     mean less that of the reference method in the same model and data set, `gap` less the paper's accuracy: NaN until
     all runs they need are finished. The paper's figures stand where a cell is the one that the paper printed: table,
     names, protocol, real data, all rows, nothing overridden. `report.evidence` adds its columns. Records that the
-    manifest does not plan are not used.
-    ``attrs["origins"]`` has sentences about runs of partial data, changed code or different machines.
+    manifest does not plan are not used. ``attrs["baselines"]`` has those of (model, data set), ``attrs["origins"]``
+    sentences about runs of partial data, changed code or different machines.
     Errors: a record of another split than test, records scored in different ways or on different rows.
     """
     found = {record.identity: record for record in _only_test(records)}
     used = [record for run in manifest.runs if run.split == "test" and (record := found.get(run.identity))]
-    _check_scoring(used)
+    refuse_mixed_scoring(used)
     refuse_mixed_rows(used)
     planned = {(plan.cell.model, plan.cell.method, plan.cell.dataset): plan for plan in manifest.cells}
     runs = _runs_by_cell(manifest)
@@ -95,6 +102,7 @@ def cells(manifest: Manifest, records: Iterable[Record], selection: Selection | 
             rows.append(_row(plan, own, finished) | _choice(plan, selection) | _printed(plan, manifest))
     frame = _completed(_typed(rows), reference=manifest.reference)
     frame = with_evidence(frame, found, reference=manifest.reference)
+    frame.attrs["baselines"] = {(each.model, each.dataset): each for each in baselines}
     frame.attrs["origins"] = origin_facts(used)
     frame.attrs["selected"] = selection is not None  # without a selection nothing is known of where a rate lies
     return frame
@@ -149,19 +157,6 @@ def _only_test(records: Iterable[Record]) -> list[Record]:
                 'records alone. Read them with `read_records(folder, split="test")`.'
             )
     return kept
-
-
-def _check_scoring(records: Iterable[Record]) -> None:
-    """Refuse records that were scored in different ways: their accuracies are not of one kind."""
-    ways: dict[str, str] = {}
-    for record in records:
-        ways.setdefault(str(record.provenance.get("scoring", "generation")), f"{record.identity} of {record.cell}")
-    if len(ways) > 1:
-        named = " and ".join(f"{way} ({record})" for way, record in sorted(ways.items()))
-        raise ActshiftError(
-            f"a table cannot mix accuracies by {named}: score every run with the same evaluation.scoring, "
-            "or give the second opinion a sweep of its own."
-        )
 
 
 def _runs_by_cell(manifest: Manifest) -> dict[Any, list[Run]]:

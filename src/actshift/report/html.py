@@ -54,8 +54,9 @@ def _blocks(
     rows = {(row.model, row.method, row.dataset): row for row in cells.itertuples()}
     blocks = []
     for model, (shown, block) in zip(manifest.models, layout.blocks, strict=True):
-        lines = []
-        for method, texts in zip(manifest.methods, block, strict=True):
+        above = block[: len(block) - len(manifest.methods)]  # baselines: no runs stand behind them
+        lines = [[_cell(text, None, manifest, links=links) for text in texts] for texts in above]
+        for method, texts in zip(manifest.methods, block[len(above) :], strict=True):
             cells_of_row: list[Any] = [
                 None,
                 None,

@@ -63,7 +63,7 @@ def layout(cells: pd.DataFrame, manifest: Manifest, *, variant: str = "ours") ->
     rows: dict[Any, Any] = {(row.model, row.method): row for row in frame.averages(cells).itertuples()}
     blocks = []
     for model in manifest.models:
-        block = []
+        block = _baseline_rows(cells, manifest, model=model, variant=variant)
         for method in manifest.methods:
             inner = [texts[model, method, dataset] for dataset in manifest.datasets]
             block.append((names.method(method), *_share_and_average(rows[model, method], inner, variant)))
@@ -81,6 +81,24 @@ def layout(cells: pd.DataFrame, manifest: Manifest, *, variant: str = "ours") ->
         blocks=tuple(blocks),
         notes=tuple(f"({_letter(place)}) {reason}" for place, reason in enumerate(reasons)),
     )
+
+
+def _baseline_rows(cells: pd.DataFrame, manifest: Manifest, *, model: str, variant: str) -> list[tuple[str, ...]]:
+    """Rows above the methods: the most common label of each test set, and the base model before adaptation."""
+    found = cells.attrs.get("baselines", {})
+    there = [found.get((model, dataset)) for dataset in manifest.datasets]
+    if variant != "ours" or not any(there):
+        return []
+    scores = {
+        "Most common label": [each.majority if each else None for each in there],
+        "Base model": [each.generation if each else None for each in there],
+        "Base model, by likelihood": [each.likelihood if each else None for each in there],
+    }
+    return [
+        (name, "", *(ABSENT if value is None else f"{value:.1f}" for value in values), "")
+        for name, values in scores.items()
+        if any(value is not None for value in values)
+    ]
 
 
 def filled_variants(cells: pd.DataFrame) -> list[str]:

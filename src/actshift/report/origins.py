@@ -75,3 +75,16 @@ def refuse_mixed_rows(records: Iterable[Record]) -> None:
                     f"(fingerprints {first} and {fingerprint}): a table cannot average or compare them. Run those of "
                     "the older rows again, in a results folder of their own or after deleting their records."
                 )
+
+
+def refuse_mixed_scoring(records: Iterable[Record]) -> None:
+    """Refuse records that were scored in different ways: their accuracies are not of one kind."""
+    ways: dict[str, str] = {}
+    for record in records:
+        ways.setdefault(str(record.provenance.get("scoring", "generation")), f"{record.identity} of {record.cell}")
+    if len(ways) > 1:
+        named = " and ".join(f"{way} ({record})" for way, record in sorted(ways.items()))
+        raise ActshiftError(
+            f"a table cannot mix accuracies by {named}: score every run with the same evaluation.scoring, "
+            "or give the second opinion a sweep of its own."
+        )

@@ -23,6 +23,7 @@ from actshift.report.frame import cells as frame_of
 from actshift.report.frame import loss_curves
 from actshift.report.html import rendered, template_values
 from actshift.report.layout import filled_variants, layout
+from actshift.store.baselines import Baseline
 from actshift.store.records import Record
 
 STRIP = 120, 28
@@ -31,10 +32,11 @@ STRIP = 120, 28
 
 @dataclass(frozen=True)
 class Table:
-    """One sweep of the page: its plan, its records by identity, and what was selected."""
+    """One sweep of the page: its plan, what was selected, and what its test sets give away without adaptation."""
 
     manifest: Manifest
     selection: Selection | None
+    baselines: tuple[Baseline, ...] = ()
 
 
 def page(
@@ -81,7 +83,7 @@ def _forked_maker(place: int) -> Any:
 
 def _part(part: Table, found: Mapping[str, Record], *, folder: Path | None) -> dict[str, Any]:
     manifest = part.manifest
-    cells = frame_of(manifest, found.values(), part.selection)
+    cells = frame_of(manifest, found.values(), part.selection, baselines=part.baselines)
     if folder is not None:
         tables.write(cells, manifest, folder)
     finished = [found[run.identity] for run in manifest.runs if run.identity in found]

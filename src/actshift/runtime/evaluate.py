@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from actshift.config.identity import hashed_part, identity_of, ignored_keys
+from actshift.config.identity import identity_of, ignored_keys, scored_part
 from actshift.data.chat import chat_of
 from actshift.data.examples import tokenize
 from actshift.data.splits import Split
@@ -182,15 +182,7 @@ def answer(
 
 def _counted(config: Config) -> dict[str, Any]:
     """The part of a config that an evaluation depends on."""
-    own = {name: config[name] for name in ("model", "method", "dataset", "data", "evaluation")}
-    protocol = {name: config["protocol"][name] for name in ("name", "chat")}
-    precision = {"precision": config["training"]["precision"]}
-    return hashed_part({**own, "protocol": protocol, "training": precision}, ignore=[*_TRAINING, *ignored_keys()])
-
-
-_TRAINING = [f"data.{kind}.{split}" for kind in ("splits", "limit") for split in ("train", "validation")]
-_TRAINING += ["data.overlap"]
-"""Keys that a run's identity counts and that the test split does not depend on."""
+    return scored_part(config, ignore=ignored_keys(), groups=("method",))
 
 
 def _trained_on(description: AdapterCard) -> dict[str, Any]:
