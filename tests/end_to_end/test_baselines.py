@@ -89,7 +89,7 @@ def test_a_sweep_ends_with_them_in_its_table(
     lines = (tmp_path / "results" / "tables" / "smoke.md").read_text().splitlines()
     (file,) = (tmp_path / "results" / "baselines").iterdir()
     made = json.loads(file.read_text())
-    texts = {line.split("|")[1].strip(): line for line in lines if line.startswith("|")}
+    texts = {line.split("|")[2].strip(): line for line in lines if line.startswith("|")}
     assert f"{made['majority']:.1f}" in texts["Most common label"]
     assert f"{made['generation']:.1f}" in texts["Base model"]
     assert f"{made['likelihood']:.1f}" in texts["Base model, by likelihood"]

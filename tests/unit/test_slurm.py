@@ -21,6 +21,7 @@ from actshift.planning.expand import expand_final, expand_grid
 from actshift.planning.manifests import freeze
 from actshift.planning.selection import select
 from actshift.store.store import Store
+from actshift.sweeps import slurm
 from actshift.sweeps.profiles import ClusterProfile, profile_of, read_profiles
 from actshift.sweeps.slurm import FILL, Job, Work, arrays, pack, read_tasks
 from actshift.sweeps.submission import Submission
@@ -178,3 +179,52 @@ def test_profiles_give_their_time_in_seconds() -> None:
         return ClusterProfile(**{**vars(CPU), "time": time}).seconds
 
     assert (seconds("00:01:30"), seconds("2-00:00:00"), seconds("12:00:00")) == (90, 172800, 43200)
+
+
+@pytest.mark.parametrize(
+    ("answer", "size"), [("MaxArraySize            = 1001\n", 1001), ("A = 1\nMaxArraySize = 5\nB = 2\n", 5)]
+)
+def test_the_size_of_arrays_is_the_clusters(answer: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm, "_call", lambda command: answer)
+    assert slurm.array_size() == size
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ("", "it answered nothing"),
+        ("slurm_load_ctl_conf error: Unable to contact slurm controller\n", "Unable to contact"),
+        ("MaxArraySize = 0\n", "allows no job arrays"),
+        ("MaxArraySize = (null)\n", "allows no job arrays"),
+    ],
+)
+def test_a_scheduler_that_does_not_say_is_no_scheduler_without_a_limit(
+    answer: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "_call", lambda command: answer)
+    with pytest.raises(ActshiftError, match=message):
+        slurm.array_size()
+
+
+def test_a_queue_that_does_not_answer_is_no_empty_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the runs that wait in it would be submitted twice."""
+
+    def silent(command: Sequence[str]) -> str:
+        raise ActshiftError("squeue refused: timed out")
+
+    store = Store(tmp_path)
+    folder = slurm.jobs_folder(store, "smoke")
+    folder.mkdir(parents=True)
+    (folder / "jobs.jsonl").write_text('{"arguments": ["actshift.cli"], "job": "1", "name": "n", "tasks": 0}\n')
+    monkeypatch.setattr(slurm, "_call", silent)
+    for ask in (lambda: slurm.queued(store, "smoke"), lambda: slurm.waiting(store, "smoke", "actshift.cli")):
+        with pytest.raises(ActshiftError, match="timed out"):
+            ask()
+    assert slurm.queue_states(store, "smoke") == {}  # a status without a cluster is a status from files
+
+
+def test_a_percent_sign_in_a_folder_is_no_pattern_of_sbatch() -> None:
+    profile = next(iter(read_profiles(slurm_dir() / "profiles").values()))
+    job = slurm.Job("name", profile, ("actshift.sweeps.task", "x", "0"), tasks=2)
+    command = job.command(script=Path("s"), logs=Path("/a/50%job/logs"), ids=[])
+    assert "--output=/a/50%%job/logs/%A_%a.log" in command

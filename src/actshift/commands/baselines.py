@@ -6,6 +6,7 @@ from argparse import Namespace
 
 from actshift.commands.requests import SweepRequest, stages_of, sweep_request
 from actshift.config.cached import CachedComposer
+from actshift.config.overrides import override
 from actshift.planning.manifests import Manifest
 from actshift.store.baselines import baseline_identity, read_baseline
 
@@ -37,6 +38,6 @@ def make_baselines(wanted: SweepRequest, manifest: Manifest, compose_cell: Cache
         if identity in done or read_baseline(wanted.store.root, identity) is not None:
             continue
         done.add(identity)
-        results = f"results='{wanted.store.root}'"
-        config = compose_cell([*planned.variants[0].overrides, *wanted.launch, results, "stage=final"])
+        words = [*wanted.launch, override("results", wanted.store.root), "stage=final"]
+        config = compose_cell([*planned.variants[0].overrides, *words])
         baseline(config, session=session)

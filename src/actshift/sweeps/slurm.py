@@ -68,7 +68,8 @@ class Job:
         if self.tasks:
             options.append(f"--array=0-{self.tasks - 1}%{self.profile.throttle}")
             options.append(f"--signal=B:USR1@{self.profile.warning_seconds}")
-        options.append(f"--output={logs / ('%A_%a.log' if self.tasks else '%j.log')}")
+        folder = str(logs).replace("%", "%%")  # sbatch fills in what follows a single one
+        options.append(f"--output={folder}/{'%A_%a.log' if self.tasks else '%j.log'}")
         if self.after:
             kind = "afterok" if self.strictly else "afterany"
             options.append(f"--dependency={kind}:{':'.join(ids[place] for place in self.after)}")
@@ -171,7 +172,10 @@ def submit(jobs: Sequence[Job], *, store: Store, sweep: str, script: Path, say: 
 
 
 def queued(store: Store, sweep: str) -> set[tuple[Any, ...]]:
-    """The keys of the runs that jobs of this sweep, waiting or running, have still before them; none without squeue."""
+    """The keys of the runs that jobs of this sweep, waiting or running, have still before them.
+
+    Errors: squeue does not answer, so that nobody knows whether these runs would be submitted twice.
+    """
     path = jobs_folder(store, sweep) / "jobs.jsonl"
     if not path.exists():
         return set()
@@ -213,20 +217,29 @@ def queue_states(store: Store, sweep: str) -> dict[str, int]:
 
 
 def array_size() -> int:
-    """How many tasks an array may have here (`MaxArraySize` is one more than the highest index)."""
-    for line in _call(["scontrol", "show", "config"]).splitlines():
+    """How many tasks an array may have here (`MaxArraySize` is one more than the highest index).
+
+    Errors: a scheduler that does not say, or that allows no arrays: neither is the same as no limit.
+    """
+    found = _call(["scontrol", "show", "config"])
+    for line in found.splitlines():
         name, _, value = line.partition("=")
+        if name.strip() == "MaxArraySize" and value.strip().isdigit() and int(value) > 0:
+            return int(value)
         if name.strip() == "MaxArraySize":
-            return max(1, int(value))
-    return 1000
+            raise ActshiftError(
+                f"this cluster allows no job arrays (MaxArraySize = {value.strip()}): ask its operators"
+            )
+    raise ActshiftError(
+        "scontrol does not say how many tasks an array may have ("
+        + (f"its answer begins with {found.strip()[:60]!r}" if found.strip() else "it answered nothing")
+        + "): try again when the controller answers"
+    )
 
 
 def _alive() -> set[tuple[str, str]]:
     """(job, index) of every array element, and (job, N/A) of every other job, that waits or runs."""
-    try:
-        lines = _call(["squeue", "-h", "-r", "-o", "%F|%K"]).splitlines()
-    except ActshiftError:
-        return set()
+    lines = _call(["squeue", "-h", "-r", "-o", "%F|%K"]).splitlines()
     return {(job, index) for job, _, index in (line.strip().partition("|") for line in lines)}
 
 

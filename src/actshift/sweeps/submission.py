@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from actshift.config.overrides import override
 from actshift.config.schema import STAGES
 from actshift.errors import ActshiftError
 from actshift.estimates.sweep import Compose, Estimates
@@ -89,7 +90,7 @@ class Submission:
         return slurm.arrays(tasks, name=name, file=file.resolve(), size=size, **order)
 
     def _selection(self, *, after: int) -> Job:
-        results = f"results='{self._store.root.resolve()}'"
+        results = override("results", self._store.root.resolve())
         own = user_conf_dir()
         folder = ("--config-dir", str(own)) if own else ()
         arguments = ("actshift.cli", "select", self._grid.sweep, results, *folder)

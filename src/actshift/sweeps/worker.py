@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from actshift.config.overrides import override
 from actshift.planning.manifests import Manifest, Run, read_manifest, verify
 from actshift.store.records import Cell
 from actshift.store.store import Store
@@ -60,7 +61,7 @@ class Worker:
         from actshift.runtime.session import Session
 
         self._store = Store(results)
-        self._overrides = [*overrides, f"results={_quoted(str(results))}"]
+        self._overrides = [*overrides, override("results", results)]
         self._tell = tell
         self._session = Session(stop=stop)
         self._composed: dict[tuple[Cell, str], dict[str, Any]] = {}
@@ -176,8 +177,3 @@ def _end_with_launcher() -> None:
     if launcher is not None:
         launcher.join()
         os._exit(1)
-
-
-def _quoted(text: str) -> str:
-    """A string as a Hydra override value, whatever characters a path has."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
