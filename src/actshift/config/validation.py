@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -77,8 +78,8 @@ def validate(config: Config, *, planned: bool = False) -> None:
         raise _impossible("training.schedule.warmup", _get(config, "training.schedule.warmup"), "a share in [0, 1)")
     if (config["stage"] == EVALUATE) != (config["adapter"] is not None):
         raise _impossible("adapter", config["adapter"], "an adapter's folder with stage=evaluate, else null")
-    if not config["results"]:
-        raise _impossible("results", "''", "a folder")
+    if not config["results"] or Path(config["results"]).is_file():
+        raise _impossible("results", config["results"] or "''", "a folder")
     _validate_model(config["model"])
     _validate_optimizer(config)
     if not planned:
@@ -231,6 +232,9 @@ def _validate_procedural(dataset: Config) -> None:
 
 
 def _validate_sweep(sweep: Config) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", sweep["name"]):
+        allowed = "letters, digits, '.', '_' and '-', a letter or digit first: it names files"
+        raise _impossible("sweep.name", sweep["name"] or "''", allowed)
     for axis in ("models", "methods", "datasets", "seeds"):
         if not sweep[axis] or len(set(sweep[axis])) < len(sweep[axis]):
             raise _impossible(f"sweep.{axis}", sweep[axis], "a list of at least one value, none of them twice")
