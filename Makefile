@@ -13,7 +13,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo real bench test test-latest test-slow test-gpu test-network test-slurm check golden list clean
+.PHONY: help setup lock demo real bench test test-latest test-slow test-mutants test-gpu test-network test-slurm check golden list clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ test: setup ## the tests that need no GPU, no network and no patience
 
 test-slow: setup ## the long tests
 	$(BIN)/python -m pytest -m slow
+
+test-mutants: setup ## faults put into the code one at a time, which the tests must notice (a quarter of an hour)
+	$(BIN)/python scripts/mutants.py $(ARGS)
 
 test-gpu: setup ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu

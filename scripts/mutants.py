@@ -1,0 +1,193 @@
+"""Mutants: small faults put into the code one at a time, each of which the tests named with it must notice.
+
+    make test-mutants                       all of them (a quarter of an hour on two idle cores)
+    make test-mutants ARGS='--area store'   those of one room
+
+A fault is a text of a file of `src/actshift` that stands there once, and the text in its place. Each is made in a copy
+of the checkout, in which its tests run until the first failure. A mutant that no test notices has survived; so has one
+whose text is no longer there, which is a fault of this list. Exit code 1 where less than nine in ten are killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+ROOT = Path(__file__).resolve().parents[1]
+ENOUGH = 0.9
+PARTS = ("src", "conf", "tests", "slurm", "results", "scripts", "docs", "README.md", "CONTRIBUTING.md", "pyproject.toml")
+SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A fault: in `file`, `old` becomes `new`; `tests` are pytest's arguments, a file and perhaps -k."""
+
+    file: str
+    old: str
+    new: str
+    tests: str
+
+    @property
+    def area(self) -> str:
+        return self.file.partition("/")[0]
+
+
+MUTANTS = (
+    # What trains and how.
+    Mutant("methods/parameterizations.py", "bound = 1e-3 / math.sqrt(width)", "bound = 1e-2 / math.sqrt(width)", "tests/unit/test_steering_loreft.py"),
+    Mutant("methods/parameterizations.py", "(torch.zeros(width) for _ in generators)\n\n    def forward(self, h_ABTD: torch.Tensor) -> torch.Tensor:\n        return stack(self.vector)", "(torch.ones(width) for _ in generators)\n\n    def forward(self, h_ABTD: torch.Tensor) -> torch.Tensor:\n        return stack(self.vector)", "tests/contract -k 'vector and tiny'"),
+    Mutant("methods/joint.py", "W2_DR - V_DS @ (V_DS.mT", "W2_DR + V_DS @ (V_DS.mT", "tests/unit/test_joint.py"),
+    Mutant("methods/joint.py", "sizes_LS > smallest_L1", "sizes_LS >= 0 * smallest_L1", "tests/unit/test_joint.py"),
+    Mutant("methods/lora.py", "torch.manual_seed(seed)", "torch.manual_seed(0)", "tests/contract -k 'seed_alone and lora_r8 and tiny'"),
+    Mutant("methods/peft_methods.py", "torch.manual_seed(seed)", "torch.manual_seed(0)", "tests/contract -k 'seed_alone and dora and tiny'"),
+    Mutant("methods/steering.py", "for end, part in parts.items():\n                if", "for end, part in list(parts.items())[:1]:\n                if", "tests/contract -k 'published and tiny'"),
+    Mutant("methods/steering.py", "return changed_BTD.to(h_BTD.dtype)", "return changed_BTD", "tests/contract -k 'bfloat16 and post_block and tiny'"),
+    Mutant("methods/registry.py", "lambda D, H, R: 2 * D * R + R", "lambda D, H, R: 2 * D * R", "tests/contract -k 'formula and reft and tiny'"),
+    Mutant("methods/base.py", "own.keys() - state.keys()", "own.keys() - own.keys()", "tests/contract -k 'refused_by_name and post_block and tiny'"),
+    # The loop.
+    Mutant("training/loop.py", "elif clip > 0:", "elif clip < 0:", "tests/unit/test_training.py"),
+    Mutant("training/loop.py", "torch.nn.utils.clip_grad_norm_(parameters, clip)", "torch.nn.utils.clip_grad_norm_(parameters, 2 * clip)", "tests/unit/test_training.py"),
+    Mutant("training/loop.py", "            scheduler.step()\n", "", "tests/unit/test_training.py"),
+    Mutant("training/loop.py", "if not math.isfinite(loss):", "if math.isnan(loss):", "tests/unit/test_training.py tests/unit/test_replicas.py"),
+    Mutant("training/loop.py", 'torch.manual_seed(seeds[0])\n', 'torch.manual_seed(0)\n', "tests/unit/test_training.py tests/unit/test_checkpoints.py"),
+    Mutant("training/batches.py", "generator = torch.Generator().manual_seed(seed)", "generator = torch.Generator().manual_seed(0)", "tests/unit/test_training.py tests/unit/test_steps.py"),
+    Mutant("training/batches.py", "math.ceil(share * steps)", "math.floor(share * steps)", "tests/unit/test_training.py tests/unit/test_steps.py"),
+    Mutant("training/batches.py", "max(example.prompt_length, 1)", "example.prompt_length", "tests/unit/test_training.py tests/unit/test_steps.py tests/unit/test_packing.py"),
+    Mutant("training/checkpoints.py", "        self._remove(keep=folder)\n", "", "tests/unit/test_checkpoints.py"),
+    Mutant("training/checkpoints.py", 'torch.set_rng_state(random["cpu"])', 'None', "tests/unit/test_checkpoints.py"),
+    Mutant("training/checkpoints.py", "kept is not None and kept != self._data", "False", "tests/end_to_end/test_changed_data.py -k checkpoint"),
+    Mutant("training/checkpoints.py", "for folder in reversed(self._complete()):", "for folder in self._complete():", "tests/unit/test_checkpoints.py"),
+    # One run.
+    Mutant("runtime/run.py", "if store.record(identity, split) is not None:\n                continue", "if False:\n                continue", "tests/end_to_end/test_run.py"),
+    Mutant("runtime/run.py", "            refuse_changed_record(named[name], record, session=session)", "            pass", "tests/end_to_end/test_changed_data.py -k record"),
+    Mutant("runtime/run.py", '"accuracy": 100 * correct / rows', '"accuracy": 100 * correct / max(1, len(predictions))', "tests/end_to_end/test_run.py"),
+    Mutant("runtime/run.py", "adaptation.load_state_dict(adapter.state, replica)", "adaptation.load_state_dict(adapters[0].state, replica)", "tests/end_to_end/test_together.py"),
+    Mutant("runtime/train.py", "if len(own.loss) == step:", "if True:", "tests/unit/test_trackers.py tests/end_to_end/test_together.py"),
+    Mutant("runtime/train.py", "replica=replica,\n                base=base", "replica=0,\n                base=base", "tests/end_to_end/test_together.py"),
+    Mutant("runtime/session.py", 'key = json.dumps([config["dataset"], config["data"]], sort_keys=True)', 'key = json.dumps([config["dataset"]["name"]], sort_keys=True)', "tests/end_to_end/test_run.py"),
+    Mutant("runtime/session.py", 'key = json.dumps([config["model"], config["training"]["precision"], str(device)], sort_keys=True)', 'key = json.dumps([config["model"]["name"], str(device)], sort_keys=True)', "tests/end_to_end/test_run.py"),
+    Mutant("runtime/baselines.py", "key=lambda each: (-counts[each], each)", "key=lambda each: (counts[each], each)", "tests/end_to_end/test_baselines.py -k common_label"),
+    Mutant("runtime/reuse.py", "kept == now:", "True:", "tests/end_to_end/test_changed_data.py"),
+    # What is kept.
+    Mutant("store/store.py", "if actual != record.identity:", "if False:", "tests/unit/test_store.py"),
+    Mutant("store/store.py", "lock.lost or lock.identity != record.identity", "lock.identity != record.identity", "tests/unit/test_store.py"),
+    Mutant("store/store.py", '"attempts") + 1', '"attempts")', "tests/unit/test_store.py"),
+    Mutant("store/records.py", "abs(accuracy - 100 * correct / rows) <= 0.0051", "True", "tests/unit/test_records.py"),
+    Mutant("store/records.py", "if record.file_name != path.name:", "if False:", "tests/unit/test_records.py"),
+    Mutant("store/locks.py", "if started != self.started or state in", "if state in", "tests/unit/test_locks.py"),
+    Mutant("store/locks.py", "                os.utime(self._path)\n            except", "                pass\n            except", "tests/unit/test_locks.py"),
+    Mutant("store/adapters.py", "if _sha256(path) != description.sha256:", "if False:", "tests/unit/test_adapters.py"),
+    Mutant("store/baselines.py", "identity_of(found.config, ignore=()) != identity", "False", "tests/end_to_end/test_baselines.py -k torn"),
+    # Answers.
+    Mutant("tasks/rules.py", "return len(rest) > 1", "return len(rest) > 0", "tests/unit/test_rows.py -k decided"),
+    Mutant("tasks/arc_challenge.py", "A(?!\\s+[a-z])|[B-E]", "[A-E]", "tests/parity/test_released_scoring.py tests/unit/test_scoring.py tests/unit/test_rows.py"),
+    Mutant("tasks/boolq.py", "(true|false)(?!\\w)", "(true|false)", "tests/unit/test_rows.py -k articles"),
+    Mutant("tasks/base.py", "not self.scores_itself(answer, label)", "False", "tests/unit/test_rows.py"),
+    # Choices and evidence.
+    Mutant("planning/selection.py", "or finished\n", "and finished\n", "tests/unit/test_selection.py"),
+    Mutant("planning/selection.py", "best = max(", "best = min(", "tests/unit/test_selection.py"),
+    Mutant("planning/selection.py", '"lowest" if chosen is finished[0]', '"lowest" if chosen is finished[-1]', "tests/unit/test_selection.py"),
+    Mutant("planning/extend.py", "end * end / inner", "end * inner / end", "tests/unit/test_extend.py"),
+    Mutant("planning/expand.py", "return tuple(sorted(rates))", "return tuple(rates)", "tests/unit/test_planning.py"),
+    Mutant("report/statistics.py", "(family - place) * p", "(family - place - 1) * p", "tests/unit/test_statistics.py"),
+    Mutant("report/statistics.py", "return min(1.0, 2 * float(tail))", "return min(1.0, float(tail))", "tests/unit/test_statistics.py"),
+    Mutant("report/statistics.py", "sum()) + 1) / rows**2", "sum())) / rows**2", "tests/unit/test_statistics.py"),
+    Mutant("report/origins.py", "if first != fingerprint:", "if False:", "tests/unit/test_origins.py"),
+    Mutant("report/comparison.py", "int((ours & ~reference).sum())", "int((~ours & reference).sum())", "tests/unit/test_comparison.py"),
+    # Many runs.
+    Mutant("sweeps/slurm.py", "FILL = 0.7", "FILL = 1.7", "tests/unit/test_slurm.py"),
+    Mutant("sweeps/slurm.py", '"afterok" if self.strictly else "afterany"', '"afterany"', "tests/unit/test_slurm.py"),
+    Mutant("sweeps/slurm.py", '.replace("%", "%%")', "", "tests/unit/test_slurm.py"),
+    Mutant("sweeps/worker.py", '== 1\n    if again', '>= 1\n    if again', "tests/end_to_end/test_sweep.py"),
+    Mutant("sweeps/task.py", 'os.environ["SLURM_ARRAY_JOB_ID"] + "_" + os.environ["SLURM_ARRAY_TASK_ID"]', 'os.environ["SLURM_ARRAY_JOB_ID"]', "tests/unit/test_task.py"),
+    Mutant("sweeps/task.py", "self.requeue |= number == signal.SIGUSR1", "self.requeue = True", "tests/unit/test_task.py"),
+    Mutant("sweeps/task.py", 'int(first) + int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))', 'int(first)', "tests/unit/test_task.py"),
+)  # fmt: skip
+
+
+def copied(folder: Path) -> Path:
+    """A copy of the checkout, in which mutants are made."""
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", "runs", "cache")
+            shutil.copytree(source, folder / part, ignore=ignored)
+        elif source.is_file():
+            shutil.copy2(source, folder / part)
+    return folder
+
+
+@contextmanager
+def applied(mutant: Mutant, checkout: Path) -> Iterator[bool]:
+    """The fault in a copy of the checkout, taken back afterwards; whether its text stood there exactly once."""
+    file = checkout / "src" / "actshift" / mutant.file
+    before = file.read_text(encoding="utf-8")
+    file.write_text(before.replace(mutant.old, mutant.new), encoding="utf-8")
+    try:
+        yield before.count(mutant.old) == 1
+    finally:
+        file.write_text(before, encoding="utf-8")
+
+
+def outcome(mutant: Mutant, checkout: Path) -> str:
+    """killed, survived, or absent where the text is not there once."""
+    with applied(mutant, checkout) as once:
+        if not once:
+            return "absent"
+        environment = {**os.environ, "PYTHONPATH": str(checkout / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *shlex.split(mutant.tests)]
+        command += ["-m", "not slow and not gpu and not network and not slurm"]
+        done = subprocess.run(
+            command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+        # 1: tests failed. Anything else (no test was found, a wrong file) is no evidence.
+        return {0: "survived", 1: "killed"}.get(done.returncode, f"absent (pytest ended with {done.returncode})")
+
+
+def main() -> int:
+    """Try the mutants and print each that survived, and the share that was killed by area."""
+    parser = argparse.ArgumentParser(description="put faults into the code that the tests must notice")
+    parser.add_argument("--area", help="a room of src/actshift")
+    parser.add_argument("--jobs", type=int, default=2)
+    request = parser.parse_args()
+    chosen = [mutant for mutant in MUTANTS if request.area in (None, mutant.area)]
+    results: dict[str, list[str]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as folder:
+        free: SimpleQueue[Path] = SimpleQueue()
+        for number in range(request.jobs):
+            free.put(copied(Path(folder) / str(number)))
+
+        def tried(mutant: Mutant) -> tuple[Mutant, str]:
+            checkout = free.get()
+            try:
+                return mutant, outcome(mutant, checkout)
+            finally:
+                free.put(checkout)
+
+        with ThreadPoolExecutor(request.jobs) as pool:
+            for mutant, result in pool.map(tried, chosen):
+                results[mutant.area].append(result)
+                print(f"{result:9} {mutant.file}: {mutant.old.strip().splitlines()[0]}", flush=True)
+    killed = 0
+    for area, outcomes in sorted(results.items()):
+        killed += outcomes.count("killed")
+        print(f"{area}: {outcomes.count('killed')} of {len(outcomes)} killed")
+    print(f"all: {killed} of {len(chosen)} killed")
+    return 0 if killed >= ENOUGH * len(chosen) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
