@@ -27,7 +27,18 @@ from queue import SimpleQueue
 
 ROOT = Path(__file__).resolve().parents[1]
 ENOUGH = 0.9
-PARTS = ("src", "conf", "tests", "slurm", "results", "scripts", "docs", "README.md", "CONTRIBUTING.md", "pyproject.toml")
+PARTS = (
+    "src",
+    "conf",
+    "tests",
+    "slurm",
+    "results",
+    "scripts",
+    "docs",
+    "README.md",
+    "CONTRIBUTING.md",
+    "pyproject.toml",
+)
 SECONDS = 600
 
 

@@ -38,8 +38,6 @@ CPU_SIZES = (
     *(f"dataset.tokens.{size}" for size in ("prompt=128", "longest=128", "answer=8")),
     *("hardware.micro_batch=4", "hardware.evaluation_tokens=4096"),
 )
-TARGET = 0.25
-"""By what share the estimate of a training's bytes above the model may be off."""
 SIZES = {"tokens": "longest", "answer": "answer"}
 STEPS = 2
 """The first makes the optimizer's states, the second has them while it computes. A step has two micro-batches, so that
@@ -78,7 +76,6 @@ def memory(models: Sequence[str], *, cuda: bool, overrides: Sequence[str] = ()) 
         "ratio": spread(ratios) if ratios else None,
         "lowest": min(ratios, default=None),
         "highest": max(ratios, default=None),
-        "target": TARGET,
     }
 
 

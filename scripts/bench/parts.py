@@ -20,20 +20,9 @@ from bench.released import Released, Steerer, checkout_steerer, one_by_one, own_
 
 RIVALS = {"steering": "released", "lora": "peft", "reft": "pyreft"}
 """Whom the project is held against, by the method that both of them train."""
-TARGETS = {
-    ("released", "boolq"): 3.0,
-    ("released", "winogrande"): 5.0,
-    ("peft", "boolq"): 1.5,
-    ("peft", "winogrande"): 1.5,
-    ("pyreft", "boolq"): 2.0,
-    ("pyreft", "winogrande"): 2.0,
-}
-"""At least how many times as fast a cell is to be, trained and evaluated, on a CPU; on CUDA 10 against `released`."""
-CUDA_TARGET = 10.0
 LONG_ANSWERS = "gsm8k"
 """Evaluated beside the other data sets, less often: its answers have up to 100 tokens."""
-EVALUATION_TARGETS = {"tiny": 20.0, "llama-100m": 5.0}
-REPLICAS, REPLICAS_TARGET = 5, 2.5
+REPLICAS = 5
 
 
 @dataclass(frozen=True)
@@ -85,7 +74,6 @@ def cell(options: Options, model: str, dataset: str, method: str) -> dict[str, A
     }
     laps = alternate(turns, repeats=options.repeats)
     ours, theirs = laps["actshift"], laps[rival]
-    target = CUDA_TARGET if case.device.type == "cuda" and rival == "released" else TARGETS.get((rival, dataset))
     return {
         **case.facts(),
         "rival": rival,
@@ -99,7 +87,6 @@ def cell(options: Options, model: str, dataset: str, method: str) -> dict[str, A
             [each.evaluation_seconds for each in theirs], [each.evaluation_seconds for each in ours]
         ),
         "ratio_at_most": _ceiling([each.seconds for each in theirs], case, lambda: lap(case, Actshift)),
-        "target": target,
         "answers_alike": sum(_begin_alike(*pair) for pair in zip(ours[0].outputs, theirs[0].outputs, strict=True)),
     }
 
@@ -196,7 +183,6 @@ def evaluation(options: Options, model: str, dataset: str) -> dict[str, Any]:
         "answers_equal": len(expected) - len(different),
         "ratio": ratios(*([seconds for seconds, _ in laps[name]] for name in ("one_prompt", "actshift"))),
         "ratio_at_most": _ceiling([seconds for seconds, _ in laps["one_prompt"]], case, batched),
-        "target": EVALUATION_TARGETS.get(model),
     }
 
 
@@ -222,5 +208,4 @@ def replicas(options: Options, model: str, dataset: str) -> dict[str, Any]:
         },
         "ratio": ratios(laps["five"], laps["one"]),
         "ratio_at_least": digits(1 / _ceiling(laps["one"], case, lambda: trained(rates))),
-        "target_at_most": REPLICAS_TARGET,
     }

@@ -22,7 +22,6 @@ GROWTH = {"rows": (32, 64, 96, 128), "tokens": (32, 64, 96, 128, 160), "layers":
 USUAL = {"rows": 32, "tokens": 64, "layers": 4}
 ANSWER = 4
 """Answer tokens of each made-up row."""
-TOLERANCE = 0.1
 
 
 def scaling(options: Options) -> dict[str, Any]:
@@ -31,7 +30,6 @@ def scaling(options: Options) -> dict[str, Any]:
     return {
         "model": MODEL,
         "usual": USUAL,
-        "target_off_the_line": TOLERANCE,
         **{kind: _grown(options, kind, sizes) for kind, sizes in GROWTH.items()},
     }
 

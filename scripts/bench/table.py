@@ -21,7 +21,7 @@ def line(name: str, figures: dict[str, Any]) -> str:
 
 
 def cells(name: str, figures: dict[str, Any]) -> list[str]:
-    """What was compared, the figure, what bounds it, its target, and what stands beside it."""
+    """What was compared, the figure, what bounds it, and what stands beside it."""
     kind = name.partition("-")[0]
     if kind == "cell":
         memory = [each["above_model_bytes"] for each in figures["contestants"].values()]
@@ -29,7 +29,6 @@ def cells(name: str, figures: dict[str, Any]) -> list[str]:
             f"{figures['rival']} / actshift",
             f"{_shown(figures['ratio'])}x (training {figures['ratio_training']['median']}x)",
             _bound("at most", figures),
-            _target(figures["ratio"]["median"], at_least=figures["target"]),
             f"{_lost(figures)}{_speeds(figures)}; "
             f"peak above the model: {memory[0] / 1e6:.0f} against {memory[1] / 1e6:.0f} MB",
         ]
@@ -38,41 +37,28 @@ def cells(name: str, figures: dict[str, Any]) -> list[str]:
             "one prompt at a time / actshift",
             f"{_shown(figures['ratio'])}x",
             _bound("at most", figures),
-            _target(figures["ratio"]["median"], at_least=figures["target"]),
             f"{figures['answers_equal']} of {figures['rows_scored']} answers equal",
         ]
     if kind == "replicas":
-        goal = figures["target_at_most"]
-        met = "met" if figures["ratio"]["median"] <= goal else "missed"
-        bound = _bound("at least", figures)
-        return ["five rates at once / one", f"{_shown(figures['ratio'])}x", bound, f"at most {goal}: {met}", ""]
+        return ["five rates at once / one", f"{_shown(figures['ratio'])}x", _bound("at least", figures), ""]
     if kind == "rate":
         training, evaluation = figures["training_share"], figures["evaluation_share"]
         product = figures["matmul_operations_per_second"]["median"] / 1e9
         shares = f"training {100 * training['median']:.0f}%, evaluation {100 * evaluation['median']:.0f}%"
-        return [f"share of {product:.0f} Gop/s", shares, "", "", ""]
+        return [f"share of {product:.0f} Gop/s", shares, "", ""]
     if kind == "memory":
-        goal, low, high = figures["target"], figures["lowest"], figures["highest"]
+        low, high = figures["lowest"], figures["highest"]
         if low is None:
-            return ["peak memory, estimated / measured", "nothing could be measured", "", "", ""]
-        met = "met" if 1 - goal <= low and high <= 1 + goal else "missed"
+            return ["peak memory, estimated / measured", "nothing could be measured", "", ""]
         return [
             "peak memory above the model, estimated / measured",
             f"{_shown(figures['ratio'])}x, from {low} to {high}",
             "",
-            f"within {100 * goal:.0f}%: {met}",
             f"{figures['measured']} of {len(figures['cases'])} cases measured",
         ]
     off = {each: figures[each]["off_the_line"] for each in ("rows", "tokens", "layers")}
     shown = ", ".join(f"{each} {100 * share:.0f}%" for each, share in off.items())
-    goal = figures["target_off_the_line"]
-    return [
-        "off a line at most",
-        shown,
-        "",
-        f"within {100 * goal:.0f}%: {'met' if max(off.values()) <= goal else 'missed'}",
-        "",
-    ]
+    return ["off a line at most", shown, "", ""]
 
 
 def _lost(figures: dict[str, Any]) -> str:
@@ -95,10 +81,6 @@ def _bound(side: str, figures: dict[str, Any]) -> str:
     return "" if found is None else f"{side} {found}x"
 
 
-def _target(found: float, *, at_least: float | None) -> str:
-    return "" if at_least is None else f"at least {at_least}: {'met' if found >= at_least else 'missed'}"
-
-
 def page(folder: Path) -> str:
     """A table of all benches in a folder."""
     rows, machines = [], set()
@@ -108,7 +90,7 @@ def page(folder: Path) -> str:
             rows.append(f"| {path.stem} | {' | '.join(cells(path.stem, figures))} |")
             own = figures["machine"]
             machines.add(f"{own.get('device_name') or own['processor']}, {own['threads']} of {own['cores']} cores")
-    head = ["| bench | compared | found | bound | target | beside |", "| --- | --- | --- | --- | --- | --- |"]
+    head = ["| bench | compared | found | bound | beside |", "| --- | --- | --- | --- | --- |"]
     where = f"\nOn {'; '.join(sorted(machines))}. No figure of a GPU is here unless its name is.\n"
     picture = "\n![cost as work grows](scaling.svg)\n" if (folder / "scaling.svg").exists() else ""
     return HEAD + "\n".join([*head, *rows]) + "\n" + where + picture

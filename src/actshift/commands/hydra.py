@@ -35,8 +35,8 @@ def overrides_of(arguments: Sequence[str]) -> list[str]:
     with_value = ("--cfg", "-c", "--package", "-p", "--info", "-i")
     return [
         argument
-        for place, argument in enumerate(arguments)
-        if not argument.startswith("-") and not (place and arguments[place - 1] in with_value)
+        for index, argument in enumerate(arguments)
+        if not argument.startswith("-") and not (index and arguments[index - 1] in with_value)
     ]
 
 

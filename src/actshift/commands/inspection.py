@@ -16,11 +16,11 @@ def show_command(request: Namespace) -> int:
     from actshift.commands.show import shown, terminal
 
     given, overrides = split_options(request.overrides, ["row", "split"])
-    own = {"row": "0", "split": "train"} | given
-    if not own["row"].isdigit():
-        raise ActshiftError(f"row={own['row']}: give a row's number, the first being 0")
+    chosen = {"row": "0", "split": "train"} | given
+    if not chosen["row"].isdigit():
+        raise ActshiftError(f"row={chosen['row']}: give a row's number, the first being 0")
     config = compose(overrides)
-    console().print(terminal(shown(config, split=own["split"], row=int(own["row"])), method=config["method"]))
+    console().print(terminal(shown(config, split=chosen["split"], row=int(chosen["row"])), method=config["method"]))
     return 0
 
 

@@ -77,14 +77,15 @@ def lengths(
     from actshift.models.loading import load_tokenizer
 
     for config in configs:
-        data, dataset, own = config["data"], config["dataset"], tokenizer or load_tokenizer(config["model"])
+        data, dataset = config["data"], config["dataset"]
+        chosen = tokenizer or load_tokenizer(config["model"])
         for name, rule in data["splits"].items():
             if rule is None:
                 continue
             if data["source"] == "local" and not has_split(dataset, rule["source"], directory=data["dir"]):
                 absent(f"{dataset['name']}, {config['protocol']['name']}: no {name} split in {data['dir']}")
             else:
-                yield _lengths(config, load_split(config, name), name=name, tokenizer=own)
+                yield _lengths(config, load_split(config, name), name=name, tokenizer=chosen)
 
 
 def tokenizer_in(folder: str) -> PreTrainedTokenizerBase:
@@ -145,8 +146,8 @@ def terminal(rows: Iterable[Lengths]) -> Group:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for place, name in enumerate(COLUMNS):
-        table.add_column(name, justify="left" if place < 3 else "right")
+    for index, name in enumerate(COLUMNS):
+        table.add_column(name, justify="left" if index < 3 else "right")
     for row in rows:
         table.add_row(*texts(row))
     return Group(table, Text(LEGEND))

@@ -20,7 +20,7 @@ SCOPES = {"all": "all", "prompt": "prompt", "last_prompt": "last", "first_last":
 
 @dataclass(frozen=True)
 class Shown:
-    """A row of a split. `scopes` holds, by the name of a scope, the places at which it acts in training.
+    """A row of a split. `scopes` holds, by the name of a scope, the positions at which it acts in training.
 
     `mark` is what the answer's tokens are: trained, left out with a row that is too long, or the gold of a row that is
     only prompted. `acts` says where the method does, `note` what a limit does to the row, `prompting` how it is
@@ -95,20 +95,20 @@ def _score(task: Any, answer: str, label: str) -> str:
 
 
 def _scopes(tokens: int, *, prompt: int, config: Mapping[str, Any]) -> dict[str, set[int]]:
-    """The places of each scope, ends as the method has them (7 and 7 where it has none)."""
+    """The positions of each scope, ends as the method has them (7 and 7 where it has none)."""
     import torch
 
     from actshift.methods.scopes import get_scopes
 
     prompt_BT = torch.zeros(1, tokens, dtype=torch.bool)
     prompt_BT[:, :prompt] = True
-    own = _steering(config["method"]).get("scope") or {}
-    first, last = own.get("first") or 7, own.get("last") or 7
+    scope = _steering(config["method"]).get("scope") or {}
+    first, last = scope.get("first") or 7, scope.get("last") or 7
     found = {}
     for kind in SCOPES:
         (scope,) = get_scopes(kind=kind, first=first, last=last, separate=False).values()
-        places = torch.ones_like(prompt_BT) if scope is None else scope(prompt_BT)
-        found[kind] = set(places[0].nonzero()[:, 0].tolist())
+        positions = torch.ones_like(prompt_BT) if scope is None else scope(prompt_BT)
+        found[kind] = set(positions[0].nonzero()[:, 0].tolist())
     return found
 
 
@@ -121,9 +121,9 @@ def _steering(method: Mapping[str, Any]) -> Mapping[str, Any]:
 def _acts(method: Mapping[str, Any]) -> str:
     steering = _steering(method)
     if "scope" not in steering:
-        return f"{method['name']} changes weights, and with them every place"
+        return f"{method['name']} changes weights, and with them every position"
     layers = "every layer" if steering["layers"] == "all" else f"layers {', '.join(map(str, steering['layers']))}"
-    beside = ", beside weights that change every place" if steering is not method else ""
+    beside = ", beside weights that change every position" if steering is not method else ""
     return f"{method['name']} acts at {steering['site']} of {layers}, scope {steering['scope']['kind']}{beside}"
 
 
@@ -154,14 +154,14 @@ def terminal(row: Shown, *, method: Mapping[str, Any]) -> Group:
 
     own = (_steering(method).get("scope") or {}).get("kind")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("place", "id", "token", ""):
-        table.add_column(name, justify="right" if name in ("place", "id") else "left", no_wrap=True)
+    for name in ("position", "id", "token", ""):
+        table.add_column(name, justify="right" if name in ("position", "id") else "left", no_wrap=True)
     for kind, head in SCOPES.items():
         table.add_column(f"{head}*" if kind == own else head)
-    for place, (token, text) in enumerate(row.tokens):
-        is_answer = place >= row.prompt_length
-        marks = ("x" if place in row.scopes[kind] else "" for kind in SCOPES)
-        line = (str(place), str(token), text, row.mark if is_answer else "", *marks)
+    for position, (token, text) in enumerate(row.tokens):
+        is_answer = position >= row.prompt_length
+        marks = ("x" if position in row.scopes[kind] else "" for kind in SCOPES)
+        line = (str(position), str(token), text, row.mark if is_answer else "", *marks)
         table.add_row(*map(Text, line), style="bold" if is_answer else None)
     return Group(*_lines(row, own), table)
 

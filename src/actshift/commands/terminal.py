@@ -94,10 +94,10 @@ def overlaps_table(pairs: Iterable[Overlap], keys: Mapping[str, Sequence[str]]) 
 def memory_table(rows: Sequence[memory.Row]) -> Group:
     """Peak memory by model and method, from `report.memory.rows_of`."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for place, name in enumerate(memory.COLUMNS + memory.CARD_COLUMNS):
-        table.add_column(name, justify="right" if 2 <= place < len(memory.COLUMNS) else "left")
-    for place, row in enumerate(rows):
+    for index, name in enumerate(memory.COLUMNS + memory.CARD_COLUMNS):
+        table.add_column(name, justify="right" if 2 <= index < len(memory.COLUMNS) else "left")
+    for index, row in enumerate(rows):
         table.add_row(*memory.texts(row))
-        if row is rows[-1] or rows[place + 1].config["model"] != row.config["model"]:
+        if row is rows[-1] or rows[index + 1].config["model"] != row.config["model"]:
             table.add_section()
     return Group(Text(memory.title(rows)), table, *map(Text, memory.LEGEND))

@@ -19,8 +19,8 @@ def sweep_table(cells: pd.DataFrame, manifest: Manifest, *, variant: str = "ours
     """A sweep's table, laid out as in every other format."""
     page = layout(cells, manifest, variant=variant)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for place, column in enumerate(page.columns):
-        table.add_column(Text(column), no_wrap=place == 0)
+    for index, column in enumerate(page.columns):
+        table.add_column(Text(column), no_wrap=index == 0)
     for model, block in page.blocks:
         table.add_row(Text(model, style="underline"))
         for row in block:
@@ -51,9 +51,9 @@ def params_table(rows: pd.DataFrame) -> Group:
     for name in params.COLUMNS:
         table.add_column(name, justify="left" if name in ("Model", "Method", "Difference") else "right")
     for model, block in rows.groupby("model", sort=False):
-        for place, row in enumerate(block.itertuples()):
+        for index, row in enumerate(block.itertuples()):
             texts = params.texts(row)
-            head = names.model(str(model)) if place == 0 else f"{row.total:,}" if place == 1 else ""
+            head = names.model(str(model)) if index == 0 else f"{row.total:,}" if index == 1 else ""
             table.add_row(head, *texts, style="bold" if "≠" in texts[-1] else None)
         table.add_section()
     return Group(table, *map(Text, params.LEGEND), *map(Text, params.refusals(rows)))

@@ -62,14 +62,14 @@ class CachedComposer:
                 chosen[group].append(override)
             else:
                 rest.append(override)
-        return {name: tuple(own) for name, own in chosen.items()}, tuple(rest)
+        return {name: tuple(words) for name, words in chosen.items()}, tuple(rest)
 
     def _node(self, group: str, choice: Sequence[str], key: Sequence[str], rest: Sequence[str]) -> DictConfig | None:
         """The node of a choice, or None where the choice changes something beside it."""
         name = (group, *choice, *key)
         if name not in self._nodes:
             first, whole = self._first[tuple(key)]
-            others = [override for other, own in first.items() if other != group for override in own]
+            others = [override for other, words in first.items() if other != group for override in words]
             node = composed([*choice, *others, *rest])
             self._nodes[name] = node[group] if _beside(node, group) == _beside(whole, group) else None
         return self._nodes[name]
@@ -85,7 +85,7 @@ def _beside(config: DictConfig, group: str) -> dict[str, Any]:
 
 def hub_models(names: Sequence[str], compose: CachedComposer) -> list[str]:
     """Those of some models that come from the hub. A model of the user's own has no configuration before its path."""
-    own = "\nsource: local\n"
+    of_users = "\nsource: local\n"
     files = {name: option_file("model", name).read_text(encoding="utf-8") for name in names}
-    there = [name for name in names if own not in files[name]]
+    there = [name for name in names if of_users not in files[name]]
     return [name for name in there if compose([f"model={name}"])["model"]["source"] == "hub"]

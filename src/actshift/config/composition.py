@@ -42,9 +42,9 @@ def groups() -> dict[str, list[str]]:
         for folder in sorted(conf_dir().iterdir())
         if folder.is_dir()
     }
-    own = user_conf_dir()
+    user_folder = user_conf_dir()
     for group, names in options.items():
-        files = sorted((own / group).glob("*.yaml")) if own else []
+        files = sorted((user_folder / group).glob("*.yaml")) if user_folder else []
         for file in files:
             if file.stem in names:
                 raise ActshiftError(
@@ -57,16 +57,16 @@ def groups() -> dict[str, list[str]]:
 
 def option_file(group: str, option: str) -> Path:
     """The YAML file of an option, in the package or in the folder of ``--config-dir``."""
-    own, file = user_conf_dir(), Path(group) / f"{option}.yaml"
-    return own / file if own is not None and (own / file).is_file() else conf_dir() / file
+    user_folder, file = user_conf_dir(), Path(group) / f"{option}.yaml"
+    return user_folder / file if user_folder is not None and (user_folder / file).is_file() else conf_dir() / file
 
 
 def search_path() -> list[str]:
     """The Hydra override that adds the folder of ``--config-dir`` to the search path; none where none was given."""
-    own = user_conf_dir()
-    if own is None:
+    user_folder = user_conf_dir()
+    if user_folder is None:
         return []
-    url = f"file://{own}".replace("\\", "\\\\").replace("'", "\\'")
+    url = f"file://{user_folder}".replace("\\", "\\\\").replace("'", "\\'")
     return [f"hydra.searchpath=['{url}']"]
 
 
@@ -106,8 +106,8 @@ def resolved(config: DictConfig, *, planned: bool = False) -> dict[str, Any]:
         if config.model.source == "local" and config.model.sha256 is None:
             for key, value in describe_weights(weights_path(config.model)).items():
                 OmegaConf.update(config, f"model.{key}", value)
-        for group, own in (("method", config.method.kind == "custom"), ("dataset", config.dataset.task == CUSTOM)):
-            if own:
+        for group, is_users in (("method", config.method.kind == "custom"), ("dataset", config.dataset.task == CUSTOM)):
+            if is_users:
                 where = f"{group}.target"
                 OmegaConf.update(config, f"{group}.code", code_sha256(config[group].target or "null", key=where))
         plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
@@ -265,9 +265,9 @@ def _unknown_key(
     deeper = [key for key in known if key.startswith(f"{group}.") and key.endswith(f".{last}")]
     near = deeper or difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    place = f"below '{parent}'" if parent else "at the top"
+    level = f"below '{parent}'" if parent else "at the top"
     return ActshiftError(
-        f"unknown config key '{name}'{where}.{hint} Allowed {place}: {', '.join(there) or 'nothing'}. "
+        f"unknown config key '{name}'{where}.{hint} Allowed {level}: {', '.join(there) or 'nothing'}. "
         "`actshift run --cfg job` prints every key, `actshift list` every group."
     )
 

@@ -60,10 +60,10 @@ _TRAINING += ["data.overlap"]
 
 def scored_part(config: Mapping[str, Any], *, ignore: Sequence[str], groups: Sequence[str] = ()) -> dict[str, Any]:
     """The part of a config that the scores of its base model on the test split depend on; `groups` are counted too."""
-    own = {name: config[name] for name in ("model", "dataset", "data", "evaluation", *groups)}
+    counted = {name: config[name] for name in ("model", "dataset", "data", "evaluation", *groups)}
     protocol = {name: config["protocol"][name] for name in ("name", "chat")}
     precision = {"precision": config["training"]["precision"]}
-    return hashed_part({**own, "protocol": protocol, "training": precision}, ignore=[*_TRAINING, *ignore])
+    return hashed_part({**counted, "protocol": protocol, "training": precision}, ignore=[*_TRAINING, *ignore])
 
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

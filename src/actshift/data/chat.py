@@ -52,25 +52,25 @@ class Chat:
     @cached_property
     def closing(self) -> tuple[int, ...]:
         """What is trained after an answer: the end of the turn, and under `released` what follows it."""
-        ids = self._ids(self._behind)
+        ids = self._ids(self._after_answer)
         return ids if self.released else ids[:1]
 
     @cached_property
     def ends(self) -> frozenset[int]:
         """The tokens that end a generation: the end of the turn, and the tokenizer's end token."""
-        ends = {self._ids(self._behind)[0], self.tokenizer.eos_token_id}
+        ends = {self._ids(self._after_answer)[0], self.tokenizer.eos_token_id}
         return frozenset(int(token) for token in ends if token is not None)
 
     @cached_property
-    def _behind(self) -> str:
+    def _after_answer(self) -> str:
         whole = self._rendered("question", generation=False, answer=PROBE)
-        before, found, behind = whole.rpartition(PROBE)
-        if not found or before != self.prompt("question") or not behind:
+        before, found, after = whole.rpartition(PROBE)
+        if not found or before != self.prompt("question") or not after:
             raise ActshiftError(
                 "the tokenizer's chat template does not put an answer where it asks for one, or does not close it: "
                 "a model cannot be trained on it. Set protocol.chat=null, or use a tokenizer with another template."
             )
-        return behind
+        return after
 
     def _rendered(self, text: str, *, generation: bool, answer: str | None = None) -> str:
         turns = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]

@@ -75,7 +75,7 @@ def estimate_peak(config: Config) -> Peak:
     shape, training = config["model"]["shape"], config["training"]
     size, full = BYTES[training["precision"]], _kind(config).trains_base
     weights = all_weights(shape)
-    trained, own = (weights, size) if full else (_adapter(config["method"], config["model"]), 4)
+    trained, number_bytes = (weights, size) if full else (_adapter(config["method"], config["model"]), 4)
     step = _activations(config)
     if full:
         # A gradient of the embeddings is whole before it is added to the micro-batch's before. Where they are the head
@@ -87,8 +87,8 @@ def estimate_peak(config: Config) -> Peak:
     return Peak(
         weights=weights * size,
         trained=0 if full else trained * 4,
-        gradients=trained * own,
-        states=trained * STATES[training["optimizer"]](own),
+        gradients=trained * number_bytes,
+        states=trained * STATES[training["optimizer"]](number_bytes),
         step=step,
         batch=_batch(config),
     )
@@ -109,20 +109,20 @@ def _activations(config: Config) -> float:
     shape, hardware = config["model"]["shape"], config["hardware"]
     size, layers = BYTES[config["training"]["precision"]], shape["layers"]
     row = min(config["dataset"]["tokens"]["longest"], config["training"]["max_tokens"] or math.inf)
-    inside, behind = _inside(config, row), _behind(config)
+    inside, site_values = _inside(config, row), _site_values(config)
     passing = size * (3 * shape["mlp_width"] + 2 * shape["width"])  # gradients of one layer's inside
     # Of an answer token: logits as they come and in float32, their softmax, and the gradients of these, all of which
     # are gone when the backward pass comes to the layers.
     answer = config["dataset"]["tokens"]["answer"] * shape["vocabulary"] * (2 * size + 2 * 4)
     if hardware["gradient_checkpointing"]:  # every layer's input, and one layer's inside
-        inputs = layers * (shape["width"] * size + behind)
+        inputs = layers * (shape["width"] * size + site_values)
         most = max(row * inputs + answer, row * (inputs + inside + passing))
     else:
         # Below the first steering part nothing trains, and nothing is kept.
         deep = layers - 1 if _kind(config).frozen_below else layers
         # Nor in the last layer, but keys and values, of tokens behind which no answer token is predicted.
         unread = max(0, row - config["dataset"]["tokens"]["answer"] - 1) * _tokenwise(config)
-        most = row * (deep * inside + layers * behind) - unread + max(row * passing, answer)
+        most = row * (deep * inside + layers * site_values) - unread + max(row * passing, answer)
     return float(hardware["micro_batch"] * most)
 
 
@@ -162,7 +162,7 @@ def _inside(config: Config, row: float) -> float:
     return float(kept)
 
 
-def _behind(config: Config) -> float:
+def _site_values(config: Config) -> float:
     """Bytes a token that a steering part keeps of its site: the float32 values, outside of what is recomputed."""
     return 4.0 * config["model"]["shape"]["width"] if _kind(config).changes_sites else 0.0
 

@@ -45,7 +45,7 @@ def predict(
         return task.decided(_text(base, ids).rstrip("\ufffd"))
 
     predictions: dict[int, Prediction] = {}
-    for place, ids in generate(
+    for index, ids in generate(
         base,
         adaptation,
         prompts=prompts,
@@ -54,9 +54,9 @@ def predict(
         ends=ends,
         decided=decided if stop and task.first_match else None,
     ):
-        output, row = _text(base, ids), place % len(rows)
+        output, row = _text(base, ids), index % len(rows)
         label = rows[row].label
-        predictions[place] = Prediction(
+        predictions[index] = Prediction(
             row, output, label, extracted=task.extract(output), correct=task.score(output, label)
         )
         progress(len(predictions), adaptation.replicas * len(rows))
@@ -94,8 +94,8 @@ def choose(
     examples = [example for _, _, example in pairs]
     for batch, loss_AB in _losses(base, adaptation, examples, batch_tokens=batch_tokens):
         for replica, losses in enumerate(loss_AB):
-            for place, loss in zip(batch, losses, strict=True):
-                row, label, example = pairs[place]
+            for index, loss in zip(batch, losses, strict=True):
+                row, label, example = pairs[index]
                 scores[replica][row][label] = (-loss, len(example.ids) - example.prompt_length)
         done += len(batch)
         progress(done, len(pairs))
@@ -113,10 +113,10 @@ def _encoded(base: Base, texts: Mapping[str, str]) -> dict[str, list[int]]:
 def _losses(
     base: Base, adaptation: Adaptation, examples: Sequence[Example], *, batch_tokens: int
 ) -> Iterator[tuple[list[int], list[list[float]]]]:
-    """Batches of places, and of each replica the summed negative log-likelihoods there."""
+    """Batches of indices, and of each replica the summed negative log-likelihoods there."""
     replicas = adaptation.replicas
     for batch in length_batches([len(example.ids) for example in examples], tokens=batch_tokens // replicas):
-        stacked = collate([examples[place] for place in batch] * replicas, pad_id=base.pad_id, device=base.device)
+        stacked = collate([examples[index] for index in batch] * replicas, pad_id=base.pad_id, device=base.device)
         yield batch, answer_losses(base, adaptation, stacked).tolist()
 
 

@@ -51,16 +51,16 @@ class PreallocatedLayer(DynamicLayer):
 
 @dataclass(frozen=True)
 class Part:
-    """Rows that were read end to end: their places among all, how they lie, their lengths, and what the pass cached."""
+    """Rows that were read end to end: their indices, how they lie, their lengths, and what the pass cached."""
 
-    places: Sequence[int]
+    indices: Sequence[int]
     packing: PackedLayout
     lengths_B: torch.Tensor
     cache: DynamicCache
 
     @property
     def left_BT(self) -> torch.Tensor:
-        """The packed place of each token of rows that all end at the last position; padding has the first token's."""
+        """The packed position of each token of rows that all end at the last position; padding has the first's."""
         tokens = self.packing.packed_index_BT.shape[1]
         back_BT = torch.arange(tokens, device=self.lengths_B.device) - (tokens - self.lengths_B)[:, None]
         return self.packing.packed_index_BT.gather(1, back_BT.clamp(min=0))
@@ -86,7 +86,7 @@ def rows_cache(parts: Sequence[Part], *, config: PreTrainedConfig, new_tokens: i
 
 def _rows(parts: Sequence[Part], number: int, name: str, *, room: int) -> torch.Tensor:
     """Keys or values of a layer by rows, [B, H, T, K], followed by `room` free positions."""
-    rows, width = sum(len(part.places) for part in parts), max(part.packing.packed_index_BT.shape[1] for part in parts)
+    rows, width = sum(len(part.indices) for part in parts), max(part.packing.packed_index_BT.shape[1] for part in parts)
     store_BHTK = None
     for part in parts:
         packed_AHNK = getattr(part.cache.layers[number], name)
@@ -94,9 +94,9 @@ def _rows(parts: Sequence[Part], number: int, name: str, *, room: int) -> torch.
         if store_BHTK is None:
             store_BHTK = packed_AHNK.new_empty(rows, packed_AHNK.shape[1], width + room, packed_AHNK.shape[3])
         rows_BTHK = packed_AHNK.transpose(1, 2).flatten(0, 1)[part.left_BT]
-        places_B = torch.tensor(part.places, device=packed_AHNK.device)
+        indices_B = torch.tensor(part.indices, device=packed_AHNK.device)
         start = width - rows_BTHK.shape[1]
-        store_BHTK[places_B, :, :start] = 0  # its weight is 0, which makes 0 of numbers alone
-        store_BHTK[places_B, :, start:width] = rows_BTHK.transpose(1, 2)
+        store_BHTK[indices_B, :, :start] = 0  # its weight is 0, which makes 0 of numbers alone
+        store_BHTK[indices_B, :, start:width] = rows_BTHK.transpose(1, 2)
     assert store_BHTK is not None
     return store_BHTK

@@ -95,7 +95,7 @@ def _continue(
             break
         kept = _kept(rows, going, blocks=adaptation.replicas)
         if len(kept) <= COMPACT_BELOW_SHARE * len(rows):
-            rows = [rows[place] for place in kept]
+            rows = [rows[index] for index in kept]
             state.keep(torch.tensor(kept, device=base.device))
         state.advance(base)
     return new
@@ -131,14 +131,14 @@ def _read(base: Base, adaptation: Adaptation, prompts: Sequence[Sequence[int]], 
     ids_B1 = torch.empty(len(prompts), 1, dtype=torch.long, device=device)
     parts: list[Part] = []
     for group in _groups([len(prompt) for prompt in prompts[:size]], tokens=PROMPT_TOKENS[device.type] // replicas):
-        places = [replica * size + row for replica in range(replicas) for row in group]
-        chosen = [Example(list(prompts[place]), len(prompts[place]), label="") for place in places]
+        indices = [replica * size + row for replica in range(replicas) for row in group]
+        chosen = [Example(list(prompts[index]), len(prompts[index]), label="") for index in indices]
         batch, cache = collate(chosen, pad_id=base.pad_id, device=device), DynamicCache()
         packing = pack_batch(adaptation, batch)
         hidden_AND = packed_hidden(base, batch.ids_BT, packing, cache=cache)
         last_B = packing.packed_index_BT[:, -1]  # where rows are padded, their last token stands again
-        ids_B1[places] = head(base.model, hidden_AND.flatten(0, 1)[last_B]).argmax(-1, keepdim=True)
-        parts.append(Part(places, packing, lengths_B[places], cache))
+        ids_B1[indices] = head(base.model, hidden_AND.flatten(0, 1)[last_B]).argmax(-1, keepdim=True)
+        parts.append(Part(indices, packing, lengths_B[indices], cache))
     longest = int(lengths_B.max())
     attention_BT = (torch.arange(longest, device=device) >= longest - lengths_B[:, None]).long()
     whole = rows_cache(parts, config=base.model.config, new_tokens=new_tokens)
@@ -178,8 +178,8 @@ def _next(
 
 
 def _kept(rows: Sequence[int], going: Collection[int], *, blocks: int) -> list[int]:
-    """The places of the rows that go on. Blocks stay of equal size: ended rows fill those that have fewer left."""
+    """The indices of the rows that go on. Blocks stay of equal size: ended rows fill those that have fewer left."""
     size = len(rows) // blocks
-    places = [range(block * size, (block + 1) * size) for block in range(blocks)]
-    most = max(sum(rows[place] in going for place in block) for block in places)
-    return [place for block in places for place in sorted(block, key=lambda place: rows[place] not in going)[:most]]
+    indices = [range(block * size, (block + 1) * size) for block in range(blocks)]
+    most = max(sum(rows[index] in going for index in block) for block in indices)
+    return [index for block in indices for index in sorted(block, key=lambda index: rows[index] not in going)[:most]]

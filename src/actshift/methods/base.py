@@ -87,18 +87,18 @@ class Adaptation(ABC):
 
         Errors: what is missing, unexpected or of another shape, by name.
         """
-        own = self._saved(replica)
-        wrong = [f"missing {name}" for name in own.keys() - state.keys()]
-        wrong += [f"unexpected {name}" for name in state.keys() - own.keys()]
+        expected = self._saved(replica)
+        wrong = [f"missing {name}" for name in expected.keys() - state.keys()]
+        wrong += [f"unexpected {name}" for name in state.keys() - expected.keys()]
         wrong += [
-            f"{name} has shape {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
-            for name in own.keys() & state.keys()
-            if state[name].shape != own[name].shape
+            f"{name} has shape {tuple(state[name].shape)}, not {tuple(expected[name].shape)}"
+            for name in expected.keys() & state.keys()
+            if state[name].shape != expected[name].shape
         ]
         if wrong:
             listed = "; ".join(sorted(wrong)[:5])
             raise ActshiftError(f"this adapter does not fit the method and base model it is loaded into: {listed}")
-        for name, tensor in own.items():
+        for name, tensor in expected.items():
             tensor.copy_(state[name])
 
     def _saved(self, replica: int) -> dict[str, torch.Tensor]:

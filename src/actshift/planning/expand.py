@@ -119,18 +119,18 @@ def _planned(
 def _rates(sweep: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[float, ...]:
     scale, grid = config["model"]["scale"], config["method"]["rates"]
     rates = [float(rate) for rate in sweep["rates"].get(scale, {}).get(grid) or ()]
-    place = f"rates.{scale}.{grid} in {_file(sweep)}"
+    key = f"rates.{scale}.{grid} in {_file(sweep)}"
     if not rates:
         there = [f"{size}.{name}" for size, grids in sweep["rates"].items() for name, values in grids.items() if values]
-        where = f"{place}, or take the grid of another size of models with model.scale=..."
+        where = f"{key}, or take the grid of another size of models with model.scale=..."
         raise unknown("grid of learning rates", f"{scale}.{grid}", there, where=where)
-    _once(rates, what=place)
+    _once(rates, what=key)
     return tuple(sorted(rates))
 
 
 def _seeds(sweep: Mapping[str, Any], method: str) -> tuple[int, ...]:
-    own = (sweep.get("seeds_by_method") or {}).get(method)
-    seeds = tuple(sweep["seeds"] if own is None else own)
+    for_method = (sweep.get("seeds_by_method") or {}).get(method)
+    seeds = tuple(sweep["seeds"] if for_method is None else for_method)
     if not seeds:
         raise ActshiftError(f"{method} has no seed: give at least one in seeds or seeds_by_method of {_file(sweep)}")
     _once(seeds, what=f"the seeds of {method} in {_file(sweep)}")

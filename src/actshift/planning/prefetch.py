@@ -144,8 +144,8 @@ def _check_space(wanted: int) -> None:
     from huggingface_hub import constants
 
     cache = Path(constants.HF_HUB_CACHE)
-    place = next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(place).free
+    existing = next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(existing).free
     if wanted > free:
         raise ActshiftError(
             f"{_readable(wanted)} are to be downloaded, but {cache} has {_readable(free)} free. Make room, or set "

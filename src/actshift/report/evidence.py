@@ -71,16 +71,16 @@ def with_evidence(cells: pd.DataFrame, found: Mapping[str, Record], *, reference
     }
     rows = [_evidence(row, runs[row.Index]) for row in cells.itertuples()]
     pooled = _seed_variances(cells, runs)
-    for place, row in enumerate(cells.itertuples()):
+    for index, row in enumerate(cells.itertuples()):
         column = row.model, row.dataset, row.protocol
         pair = _pair(row, runs[row.Index], base.get(column), reference=reference)
         seeds = pooled.get(str(column))
         if not isinstance(pair, str) and seeds is None:
             pair = "no method of this column has two runs: the variance over seeds is unknown"
         if isinstance(pair, str):
-            rows[place]["evidence_gap"] = rows[place]["evidence_gap"] or pair
+            rows[index]["evidence_gap"] = rows[index]["evidence_gap"] or pair
         elif seeds is not None:
-            rows[place] |= _tests(*pair, seeds=seeds)
+            rows[index] |= _tests(*pair, seeds=seeds)
     table = pd.DataFrame(rows, index=cells.index, columns=[*NUMBERS, *TEXTS])
     planned = int((cells["method"].ne(reference) & cells["status"].ne("excluded")).sum())
     adjusted = holm({str(index): float(p) for index, p in table["p"].dropna().items()}, family=planned)

@@ -75,7 +75,7 @@ def learning_rates(selection: Selection) -> Figure | None:
                     [lr for lr, _ in group],
                     [accuracy for _, accuracy in group],
                     ringed=[
-                        place for place, (lr, _) in enumerate(group) if (lr, variant) == (choice.lr, choice.variant)
+                        index for index, (lr, _) in enumerate(group) if (lr, variant) == (choice.lr, choice.variant)
                     ],
                 )
             )

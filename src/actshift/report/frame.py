@@ -97,9 +97,9 @@ def cells(
         if plan is None:
             rows.append(_excluded(names, manifest))
         else:
-            own = runs[plan.cell]
-            finished = [found[run.identity] for run in own if run.identity in found]
-            rows.append(_row(plan, own, finished) | _choice(plan, selection) | _printed(plan, manifest))
+            planned_runs = runs[plan.cell]
+            finished = [found[run.identity] for run in planned_runs if run.identity in found]
+            rows.append(_row(plan, planned_runs, finished) | _choice(plan, selection) | _printed(plan, manifest))
     frame = _completed(_typed(rows), reference=manifest.reference)
     frame = with_evidence(frame, found, reference=manifest.reference)
     frame.attrs["baselines"] = {(each.model, each.dataset): each for each in baselines}

@@ -38,7 +38,7 @@ def sweep_table(cells: pd.DataFrame, manifest: Manifest, *, variant: str = "ours
     columns = ("Model", *page.columns)
     body = []
     for model, block in page.blocks:
-        body += [r"\midrule", *(_line(model if place == 0 else "", *row) for place, row in enumerate(block))]
+        body += [r"\midrule", *(_line(model if index == 0 else "", *row) for index, row in enumerate(block))]
     caption = " ".join([f"{page.title.rstrip('.')}.", *page.facts])
     lines = [
         r"\documentclass{article}",

@@ -53,7 +53,7 @@ def layout(cells: pd.DataFrame, manifest: Manifest, *, variant: str = "ours") ->
     if variant not in VARIANTS:
         raise unknown("variant of a table", variant, VARIANTS, where="--variant")
     reasons = list(dict.fromkeys(reason for reason in cells["excluded"] if reason))
-    show = {"ours": _own, "paper": _paper, "gap": _gap, "std": _std}[variant]
+    show = {"ours": _ours, "paper": _paper, "gap": _gap, "std": _std}[variant]
     texts = {
         (row.model, row.method, row.dataset): f"excl. ({_letter(reasons.index(row.excluded))})"
         if row.status == "excluded"
@@ -79,7 +79,7 @@ def layout(cells: pd.DataFrame, manifest: Manifest, *, variant: str = "ours") ->
             *(["Avg Δ"] if variant != "std" else []),
         ),
         blocks=tuple(blocks),
-        notes=tuple(f"({_letter(place)}) {reason}" for place, reason in enumerate(reasons)),
+        notes=tuple(f"({_letter(index)}) {reason}" for index, reason in enumerate(reasons)),
     )
 
 
@@ -191,7 +191,7 @@ def _rates(cells: pd.DataFrame, manifest: Manifest) -> list[str]:
     return [f"Learning rates, chosen on validation: {', '.join(notes)}."]
 
 
-def _own(row: Any, reference: str) -> str:
+def _ours(row: Any, reference: str) -> str:
     printed = "" if math.isnan(row.paper_accuracy) else f" [paper {row.paper_accuracy:.1f}]"
     if row.status != "done":
         return f"{_so_far(row)}{printed}"
@@ -241,5 +241,5 @@ def _share(percent: float) -> str:
     return f"{percent:.2f}".removesuffix(".00")
 
 
-def _letter(place: int) -> str:
-    return chr(ord("a") + place) if place < 26 else str(place)
+def _letter(index: int) -> str:
+    return chr(ord("a") + index) if index < 26 else str(index)

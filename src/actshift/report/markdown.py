@@ -13,9 +13,9 @@ def sweep_table(cells: pd.DataFrame, manifest: Manifest, *, variant: str = "ours
     """The table as a Markdown page: title, facts, lines, footnotes."""
     page = layout(cells, manifest, variant=variant)
     rows = [
-        (model if place == 0 else "", *map(_starred, row))
+        (model if index == 0 else "", *map(_starred, row))
         for model, block in page.blocks
-        for place, row in enumerate(block)
+        for index, row in enumerate(block)
     ]
     facts = "\n".join(f"- {fact}" for fact in page.facts)
     lines = table(("Model", *page.columns), rows, padded=True)

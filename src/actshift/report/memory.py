@@ -99,11 +99,11 @@ def _longest(composer: CachedComposer) -> str:
 
 
 def _row(config: Mapping[str, Any], records: Iterable[Record]) -> Row:
-    measured = tuple(record.provenance["peak_memory_bytes"] for record in records if _alike(record, config))
+    measured = tuple(record.provenance["peak_memory_bytes"] for record in records if _is_of(record, config))
     return Row(config, estimate_peak(config), measured, {card: fit(config, card) for card in CARDS})
 
 
-def _alike(record: Record, config: Mapping[str, Any]) -> bool:
+def _is_of(record: Record, config: Mapping[str, Any]) -> bool:
     """Whether a record says what the run of a config takes on a CUDA device, alone."""
     training, provenance, hardware = record.config["training"], record.provenance, config["hardware"]
     return (
@@ -137,14 +137,14 @@ def csv(rows: Sequence[Row]) -> str:
     writer.writerow(["model", "method", *keys, *estimated, "measured_peak_bytes", "measured_runs", "card", *fits])
     for row in rows:
         config = row.config
-        own = [config["dataset"]["name"], config["hardware"]["name"]]
-        own += [config["training"][key] for key in ("precision", "optimizer")]
+        names = [config["dataset"]["name"], config["hardware"]["name"]]
+        names += [config["training"][key] for key in ("precision", "optimizer")]
         sizes = [round(getattr(row.peak, part)) for part in parts] + [round(row.peak.bytes)]
         measured = round(statistics.median(row.measured)) if row.measured else ""
         cards = [text for each in row.cards.values() for text in (each.fits, " ".join(each.overrides))]
         card = "" if row.card is None else _card(row.card)
         head = [config["model"]["name"], config["method"]["name"]]
-        writer.writerow([*head, *own, *sizes, measured, len(row.measured), card, *cards])
+        writer.writerow([*head, *names, *sizes, measured, len(row.measured), card, *cards])
     return file.getvalue()
 
 
@@ -157,7 +157,7 @@ def texts(row: Row) -> tuple[str, ...]:
         names.method(config["method"]["name"]),
         *map(_gb, (peak.weights, peak.trained + peak.gradients + peak.states, peak.step, peak.batch, peak.bytes)),
         measured,
-        *(_said(row.cards[card], card) for card in CARDS),
+        *(_fit_text(row.cards[card], card) for card in CARDS),
     )
 
 
@@ -172,7 +172,7 @@ def title(rows: Sequence[Row]) -> str:
     return ", ".join(parts)
 
 
-def _said(found: Fit, card: float) -> str:
+def _fit_text(found: Fit, card: float) -> str:
     if not found.fits:
         return f"no: {_gb(found.peak.bytes - card)} more"
     return " ".join(_short(key, value) for key, value in found.changes.items()) or "yes"

@@ -77,8 +77,8 @@ def _at_once(makers: Sequence[Callable[[], Any]], *, processes: int) -> list[Any
 _forked: list[Callable[[], Any]] = []
 
 
-def _forked_maker(place: int) -> Any:
-    return _forked[place]()
+def _forked_maker(index: int) -> Any:
+    return _forked[index]()
 
 
 def _part(part: Table, found: Mapping[str, Record], *, folder: Path | None) -> dict[str, Any]:

@@ -36,7 +36,7 @@ Points = tuple[Sequence[float], Sequence[float]]
 class Curve:
     """One line of the panel in `row` and `column`; a curve without a label is grey, unmarked and not in the legend.
 
-    `band` holds the lower and upper bounds of y, `ringed` the places of the points that have a ring.
+    `band` holds the lower and upper bounds of y, `ringed` the indices of the points that have a ring.
     """
 
     row: str
@@ -124,9 +124,9 @@ def small_multiples(
     across = max(1, min(len(labels), int(wide * len(columns) / LEGEND_COLUMN)))
     panels = []
     for row, column in dict.fromkeys((curve.row, curve.column) for curve in curves):
-        own = [curve for curve in curves if (curve.row, curve.column) == (row, column)]
+        in_cell = [curve for curve in curves if (curve.row, curve.column) == (row, column)]
         corner = wide * columns.index(column) + LEFT, high - HEIGHT * (rows.index(row) + 1) + BOTTOM
-        panels.append(_panel(own, corner=corner, width=wide - LEFT - RIGHT, log=log))
+        panels.append(_panel(in_cell, corner=corner, width=wide - LEFT - RIGHT, log=log))
     with style():
         figure = Figure(figsize=(wide * len(columns), high + LEGEND_LINE * math.ceil(len(labels) / across)))
         _frame(figure, panels)
@@ -193,14 +193,16 @@ def _lines(figure: Figure, panels: Sequence[Panel], labels: Sequence[str], *, ma
 
     handles = []
     for label, look in zip(labels, cycle(rcParams["axes.prop_cycle"])):
-        own = [(panel, curve) for panel in panels for curve in panel.curves if curve.label == label]
-        for panel, curve in own:
+        labelled = [(panel, curve) for panel in panels for curve in panel.curves if curve.label == label]
+        for panel, curve in labelled:
             if curve.band is not None:
                 _fill(figure, panel, curve, color=look["color"])
-        drawn = [(panel.x.inches(curve.x), panel.y.inches(curve.y)) for panel, curve in own]
+        drawn = [(panel.x.inches(curve.x), panel.y.inches(curve.y)) for panel, curve in labelled]
         marks = look if markers else {"color": look["color"]}
         handles.append(_draw(figure, drawn, label=label, zorder=3, **marks))
-        rings = [(x[list(curve.ringed)], y[list(curve.ringed)]) for (_, curve), (x, y) in zip(own, drawn, strict=True)]
+        rings = [
+            (x[list(curve.ringed)], y[list(curve.ringed)]) for (_, curve), (x, y) in zip(labelled, drawn, strict=True)
+        ]
         if any(len(x) for x, _ in rings):
             ring = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgecolor": look["color"]}
             _draw(figure, rings, linestyle="none", zorder=4, **ring)
@@ -224,7 +226,7 @@ def _draw(figure: Figure, parts: Sequence[tuple[Any, Any]], **look: Any) -> Any:
 
     gap = [math.nan]
     x, y = (
-        np.concatenate([value for part in parts for value in (part[place], gap)] or [np.empty(0)]) for place in (0, 1)
+        np.concatenate([value for part in parts for value in (part[axis], gap)] or [np.empty(0)]) for axis in (0, 1)
     )
     return figure.add_artist(Line2D(x, y, transform=figure.dpi_scale_trans, **look))
 

@@ -102,4 +102,4 @@ def refusals(rows: pd.DataFrame) -> list[str]:
 
 
 def _ranks(known: Sequence[str]) -> dict[str, int]:
-    return {name: place for place, name in reversed(list(enumerate(known)))}
+    return {name: index for index, name in reversed(list(enumerate(known)))}

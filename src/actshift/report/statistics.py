@@ -157,8 +157,8 @@ def holm(p_values: Mapping[str, float], *, family: int | None = None) -> dict[st
         raise ValueError(f"{len(p_values)} comparisons, but only {family} were planned")
     adjusted: dict[str, float] = {}
     largest = 0.0
-    for place, (name, p) in enumerate(sorted(p_values.items(), key=lambda pair: pair[1])):
-        largest = max(largest, min(1.0, (family - place) * p))
+    for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda pair: pair[1])):
+        largest = max(largest, min(1.0, (family - rank) * p))
         adjusted[name] = largest
     return adjusted
 

@@ -96,9 +96,9 @@ def _score(
     config: Config, base: Base, split: Split, way: str, session: Session, store: Store, progress: Progress
 ) -> float:
     """The base model's accuracy in percent, by generation or by likelihood."""
-    asked = {**config, "evaluation": {**config["evaluation"], "scoring": way}}
+    scored_so = {**config, "evaluation": {**config["evaluation"], "scoring": way}}
     (predictions,) = answer(
-        asked,
+        scored_so,
         base,
         Unadapted(),
         split=split,

@@ -100,7 +100,7 @@ def train_runs(
     checkpoint_folder = _checkpoint_folder(folders[0], identities=list(configs))
     every = config["hardware"]["checkpoint_every"]
     checkpoints = Checkpoints(checkpoint_folder, every=every, data=split.fingerprint, stop=stop)
-    seeds = [own["seed"] for own in configs.values()]
+    seeds = [each["seed"] for each in configs.values()]
     adaptation = attach(base, config=config["method"], seeds=seeds)
     try:
         progress.start("train")
@@ -110,7 +110,7 @@ def train_runs(
             rows=rows,
             validation_rows=[watched[row] for row in range(min(len(watched), training["validation_rows"]))],
             training=training,
-            lrs=[own["lr"] for own in configs.values()],
+            lrs=[each["lr"] for each in configs.values()],
             seeds=seeds,
             micro_batch=config["hardware"]["micro_batch"],
             checkpoints=checkpoints,
@@ -119,7 +119,7 @@ def train_runs(
         )
         progress.end()
         seconds = (time.monotonic() - started) / len(configs)
-        for replica, ((identity, own), curves) in enumerate(zip(configs.items(), all_curves, strict=True)):
+        for replica, ((identity, run_config), curves) in enumerate(zip(configs.items(), all_curves, strict=True)):
             result = _trained(base, adaptation, replica, rows=rows, split=split, curves=curves, identity=identity)
             result |= {"train_seconds": round(seconds, 3), "replicas": len(configs)}
             save_adapter(
@@ -127,8 +127,8 @@ def train_runs(
                 adaptation,
                 replica=replica,
                 base=base,
-                config=own,
-                facts={"trained": result, "config": dict(own), "curves": vars(curves)},
+                config=run_config,
+                facts={"trained": result, "config": dict(run_config), "curves": vars(curves)},
                 identity=identity,
                 diverged=result["diverged"],
             )
@@ -156,10 +156,10 @@ def _report_step(
     stop: threading.Event,
 ) -> None:
     """Tell trackers and the terminal of a step; end the training where the process was told to stop."""
-    for tracker, own in zip(trackers, curves, strict=True):
-        if len(own.loss) == step:  # a run that diverged has no more steps
-            tracker.step(step, loss=own.loss[-1], lr=own.lr[-1])
-    progress.update(step, steps, "loss " + " ".join(f"{own.loss[-1]:.3f}" for own in curves))
+    for tracker, curve in zip(trackers, curves, strict=True):
+        if len(curve.loss) == step:  # a run that diverged has no more steps
+            tracker.step(step, loss=curve.loss[-1], lr=curve.lr[-1])
+    progress.update(step, steps, "loss " + " ".join(f"{curve.loss[-1]:.3f}" for curve in curves))
     if stop.is_set() and step < steps:  # after the last step the adapters are saved in any case
         raise Interrupted
 

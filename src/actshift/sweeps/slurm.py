@@ -51,7 +51,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Job:
-    """One call of sbatch. `after` names the jobs, by their place in the list, that must have ended before."""
+    """One call of sbatch. `after` names the jobs, by their index in the list, that must have ended before."""
 
     name: str
     profile: ClusterProfile
@@ -72,7 +72,7 @@ class Job:
         options.append(f"--output={folder}/{'%A_%a.log' if self.tasks else '%j.log'}")
         if self.after:
             kind = "afterok" if self.strictly else "afterany"
-            options.append(f"--dependency={kind}:{':'.join(ids[place] for place in self.after)}")
+            options.append(f"--dependency={kind}:{':'.join(ids[index] for index in self.after)}")
             options.append("--kill-on-invalid-dep=yes")
         return ["sbatch", "--parsable", *options, str(script), sys.executable, *self.arguments]
 
@@ -86,8 +86,8 @@ def pack(work: Iterable[Work], profiles: Mapping[str, ClusterProfile]) -> list[t
     for model, runs in by_model.items():
         room = FILL * profiles[model].seconds
         spent = 0.0
-        for place, each in enumerate(runs):
-            if place == 0 or spent + each.seconds > room:
+        for index, each in enumerate(runs):
+            if index == 0 or spent + each.seconds > room:
                 tasks.append((profiles[model], []))
                 spent = 0.0
             tasks[-1][1].append(each)
@@ -124,8 +124,8 @@ def write_tasks(
         "results": str(store.root.resolve()),
         "overrides": list(overrides),
     }
-    own = user_conf_dir()
-    head |= {"config_dir": str(own)} if own else {}
+    user_folder = user_conf_dir()
+    head |= {"config_dir": str(user_folder)} if user_folder else {}
     lines = [head] + [
         {"hardware": profile.hardware, "runs": [each.to_json() for each in runs]} for profile, runs in tasks
     ]

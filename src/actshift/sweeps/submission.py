@@ -70,7 +70,7 @@ class Submission:
     def text(self, jobs: Sequence[Job]) -> str:
         """The script and every call of sbatch, as they would be; numbers of jobs that do not exist yet as <n>."""
         logs = slurm.jobs_folder(self._store, self._grid.sweep).resolve() / "logs"
-        ids = [f"<{place}>" for place in range(len(jobs))]
+        ids = [f"<{index}>" for index in range(len(jobs))]
         calls = [shlex.join(job.command(script=self._script.resolve(), logs=logs, ids=ids)) for job in jobs]
         return "\n".join([self._script.read_text(encoding="utf-8"), *calls])
 
@@ -91,8 +91,8 @@ class Submission:
 
     def _selection(self, *, after: int) -> Job:
         results = override("results", self._store.root.resolve())
-        own = user_conf_dir()
-        folder = ("--config-dir", str(own)) if own else ()
+        user_folder = user_conf_dir()
+        folder = ("--config-dir", str(user_folder)) if user_folder else ()
         arguments = ("actshift.cli", "select", self._grid.sweep, results, *folder)
         profile = next(iter(self._profiles.values()))
         return Job(f"{slurm.NAME}-{self._grid.sweep}-select", profile, arguments, after=tuple(range(after)))

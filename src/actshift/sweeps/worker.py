@@ -71,7 +71,7 @@ class Worker:
         self._composed.clear()
         chosen = manifest.runs if runs is None else runs
         # A list: all of them, not up to the first.
-        while any([self._attempt_all(group, manifest) for group in _alike(chosen)]):
+        while any([self._attempt_all(group, manifest) for group in _by_variant(chosen)]):
             pass
 
     def _attempt_all(self, group: Sequence[Run], manifest: Manifest) -> bool:
@@ -148,14 +148,14 @@ class Worker:
             self._composed[key] = compose([*planned.overrides, *self._overrides])
         config = self._composed[key]
         halved = max(1, config["hardware"]["micro_batch"] // 2 ** self._store.deaths(run.identity, run.split))
-        own = {
+        changed = {
             "hardware": {**config["hardware"], "micro_batch": halved},
             "logger": {**config["logger"], "sweep": manifest.sweep},
         }
-        return {**config, **own, "lr": run.lr, "seed": run.seed, "stage": manifest.stage}
+        return {**config, **changed, "lr": run.lr, "seed": run.seed, "stage": manifest.stage}
 
 
-def _alike(runs: Sequence[Run]) -> list[list[Run]]:
+def _by_variant(runs: Sequence[Run]) -> list[list[Run]]:
     """Runs by cell and variant, in the order of their first ones: within a group only rates and seeds differ."""
     groups: dict[tuple[Cell, str], list[Run]] = {}
     for run in runs:

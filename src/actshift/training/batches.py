@@ -37,7 +37,7 @@ class Batch:
 
     @property
     def firsts(self) -> list[int]:
-        """The place in each row that predicts its first answer token; the last one where it has none."""
+        """The position in each row that predicts its first answer token; the last one where it has none."""
         return [max(min(example.prompt_length, len(example.ids)) - 1, 0) for example in self.examples]
 
 

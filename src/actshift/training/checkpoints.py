@@ -140,8 +140,8 @@ def _state(adaptation: Adaptation) -> dict[str, torch.Tensor]:
 def _load_state(adaptation: Adaptation, state: Mapping[str, torch.Tensor]) -> None:
     for replica in range(adaptation.replicas):
         mark = f"{replica}/"
-        own = {name.removeprefix(mark): tensor for name, tensor in state.items() if name.startswith(mark)}
-        adaptation.load_state_dict(own, replica)
+        of_replica = {name.removeprefix(mark): tensor for name, tensor in state.items() if name.startswith(mark)}
+        adaptation.load_state_dict(of_replica, replica)
 
 
 def _readable(file: Path) -> bool:

@@ -111,7 +111,7 @@ def train(
                 for replica in alive:
                     curves[replica].validation.append((step, means[replica]))
             if checkpoints.due(step) and step < steps:
-                state = {"curves": [vars(own) for own in curves], "scheduler": _plain(scheduler.state_dict())}
+                state = {"curves": [vars(each) for each in curves], "scheduler": _plain(scheduler.state_dict())}
                 checkpoints.save(step, adaptation=adaptation, optimizer=optimizer, facts=state)
             progress(step, steps, curves)
     return curves
@@ -214,12 +214,12 @@ def _batches(base: Base, blocks: Sequence[Sequence[Example]], *, size: int) -> I
 
 def _alive(curves: Sequence[Curves]) -> list[int]:
     """The replicas that have not diverged."""
-    return [replica for replica, own in enumerate(curves) if own.diverged_at is None]
+    return [replica for replica, each in enumerate(curves) if each.diverged_at is None]
 
 
 def _rate_groups(adaptation: Adaptation, optimizer: torch.optim.Optimizer) -> list[int]:
     """For each replica, the optimizer's group whose learning rate its curve shows: that of its first parameter."""
-    group_of = {id(p): place for place, group in enumerate(optimizer.param_groups) for p in group["params"]}
+    group_of = {id(p): index for index, group in enumerate(optimizer.param_groups) for p in group["params"]}
     firsts = [next(adaptation.named_parameters(replica))[1] for replica in range(adaptation.replicas)]
     return [group_of[id(parameter)] for parameter in firsts]
 

@@ -69,12 +69,12 @@ class LowMemory(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict()
-        state["state"] = {place: _apart(own) for place, own in state["state"].items()}
+        state["state"] = {index: _apart(values) for index, values in state["state"].items()}
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        own = {place: _together(state) for place, state in state_dict["state"].items()}
-        super().load_state_dict({**state_dict, "state": own})
+        whole = {index: _together(values) for index, values in state_dict["state"].items()}
+        super().load_state_dict({**state_dict, "state": whole})
 
     @property
     def _device(self) -> torch.device:

@@ -72,7 +72,7 @@ class _LastLayer:
         for module in modules:
             self._hooks += [
                 module.register_forward_pre_hook(self._choose),
-                module.register_forward_hook(self._place, prepend=True),
+                module.register_forward_hook(self._put_back, prepend=True),
             ]
 
     def detach(self) -> None:
@@ -88,7 +88,7 @@ class _LastLayer:
         needed_AM = self._packing.needed_AM
         return (inputs[0].flatten(0, 1).index_select(0, needed_AM.flatten()).unflatten(0, needed_AM.shape), *inputs[1:])
 
-    def _place(self, _: nn.Module, __: object, found_AMF: torch.Tensor) -> torch.Tensor | None:
+    def _put_back(self, _: nn.Module, __: object, found_AMF: torch.Tensor) -> torch.Tensor | None:
         if self._packing is None or self._packing.needed_AM is None:
             return None
         shape_AN = self._packing.source_AN.shape

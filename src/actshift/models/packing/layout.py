@@ -134,19 +134,19 @@ def pack(
     return PackedLayout(**{name: _to(value, device) for name, value in found.items()})
 
 
-def _needed(places: torch.Tensor, is_token_AN: torch.Tensor) -> torch.Tensor | None:
-    """The packed places that are among `places` in front, as many a replica; None where they are most of all."""
+def _needed(positions: torch.Tensor, is_token_AN: torch.Tensor) -> torch.Tensor | None:
+    """The packed positions that are among `positions` in front, as many a replica; None where they are most of all."""
     read_AN = torch.zeros_like(is_token_AN)
-    read_AN.view(-1)[places] = True
+    read_AN.view(-1)[positions] = True
     if int(read_AN.sum(1).max()) > COMPUTE_ALL_ABOVE_SHARE * read_AN.shape[1]:
         return None
     return compact_true_indices(read_AN)[0]
 
 
 def compact_true_indices(chosen_AN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The places that are chosen, by replica and in their order, counting through all replicas, and whether they are.
+    """The positions that are chosen, by replica, in order, counting through all replicas, and whether they are.
 
-    Where a replica has fewer than another, places that are not chosen follow.
+    Where a replica has fewer than another, positions that are not chosen follow.
     """
     most = int(chosen_AN.sum(1).max())
     found_AM, order_AM = chosen_AN.to(torch.uint8).sort(dim=1, descending=True, stable=True)
@@ -165,7 +165,7 @@ def _to(value: Any, device: torch.device) -> Any:
 def _frames(lengths: Sequence[int], *, overhead: int) -> tuple[list[int], list[int]]:
     """Row numbers from short to long, and where to cut them: a frame costs its pairs of positions and `starting`."""
     order = sorted(range(len(lengths)), key=lambda row: lengths[row])
-    cheapest = [(0, 0)]  # the cost of what lies before a place, and the last cut before it
+    cheapest = [(0, 0)]  # the cost of what lies before a position, and the last cut before it
     for end, row in enumerate(order, start=1):
         pairs = lengths[row] ** 2
         cheapest.append(min((cheapest[start][0] + (end - start) * pairs + overhead, start) for start in range(end)))
