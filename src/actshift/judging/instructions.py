@@ -1,8 +1,8 @@
 """IFEval's 25 kinds of verifiable instructions (arXiv 2311.07911), each as a function that reads a response.
 
-`CHECKERS[id]` names the function of a kind and the arguments that a prompt gives it (its `kwargs`). What each kind accepts
-follows the reference implementation's behaviour, oddities included, because published accuracies are measured with it.
-Where ours differs, the function says so.
+`CHECKERS[id]` names the function of a kind and the arguments that a prompt gives it (its `kwargs`). What each kind
+accepts follows the reference implementation's behaviour, oddities included, because published accuracies are measured
+with it. Where ours differs, the function says so.
 """
 
 from __future__ import annotations

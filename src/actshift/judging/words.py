@@ -1,7 +1,7 @@
 """Words, sentences and words in capitals of a text, counted without a language package.
 
-The reference implementation of IFEval takes nltk's tokenizers for sentences and for words in capitals. The rules here are
-short and fixed instead, so that a count is the same on every machine; where they differ is said at each function.
+The reference implementation of IFEval takes nltk's tokenizers for sentences and for words in capitals. The rules here
+are short and fixed instead, so that a count is the same on every machine; where they differ is said at each function.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 
 ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof sr jr st mt rev gen col capt lt sgt hon gov sen rep vs etc approx dept est fig inc ltd co corp no "
-    "vol pp ed eds jan feb mar apr jun jul aug sep sept oct nov dec e.g i.e a.m p.m u.s u.k cf al".split()
+    "mr mrs ms dr prof sr jr st mt rev gen col capt lt sgt hon gov sen rep vs etc approx dept est fig inc ltd co corp "
+    "no vol pp ed eds jan feb mar apr jun jul aug sep sept oct nov dec e.g i.e a.m p.m u.s u.k cf al".split()
 )
 """Words, lower case and without their last stop, after which a stop ends no sentence."""
 
@@ -21,7 +21,7 @@ _CAPITALS = re.compile(r"[^\W_]+(?:[-'’.&/][^\W_]+)*")
 
 
 def words(text: str) -> list[str]:
-    r"""Runs of letters, digits and underscores: "don't" is two words, "well-known" too. The reference counts the same."""
+    """Runs of letters, digits and underscores: "don't" is two words, "well-known" too; so in the reference."""
     return _WORD.findall(text)
 
 
