@@ -182,6 +182,18 @@ COMMANDS = {
             "--rule": {"help": "paper or released, where it is not the run's own"},
         },
     ),
+    "ifeval": Command(
+        "score responses to IFEval's prompts: 25 kinds of instructions, strict and loose",
+        "judging.ifeval_command",
+        "actshift ifeval responses.jsonl --data FOLDER",
+        arguments={
+            "file": {"metavar": "RESPONSES.jsonl", "help": "JSON lines or a list: key or prompt, and response"},
+            "--data": {"required": True, "metavar": "FOLDER", "help": "data sets, ifeval/input_data.jsonl among them"},
+            "--partial": {**FLAG, "help": "score the prompts that have a response, and say how many"},
+            **CSV,
+            **MARKDOWN,
+        },
+    ),
     "params": Command(
         "trainable parameters by method and model, and what the paper prints",
         "reports.params_command",

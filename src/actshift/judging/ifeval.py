@@ -1,7 +1,8 @@
 """IFEval: prompts whose instructions a program can verify, and how many of them a file of responses follows.
 
-Strict: the response follows an instruction. Loose: any of eight variants of it does, with the first, the last or both lines
-gone, and asterisks removed or not. By prompt: all instructions of a prompt are followed; by instruction: each counts.
+Strict: the response follows an instruction. Loose: any of eight variants of it does, with the first, the last or both
+lines gone, and asterisks removed or not. By prompt: all instructions of a prompt are followed; by instruction: each
+counts.
 """
 
 from __future__ import annotations
@@ -147,8 +148,8 @@ def score(prompts: Sequence[Prompt], responses: Mapping[str, str], *, partial: b
     missing = [each.key for each in prompts if each.key not in responses]
     if missing and not partial:
         raise ActshiftError(
-            f"{len(missing)} of {len(prompts)} prompts have no response, the first being {missing[0]}: give one for each "
-            "(a blank one where there is none), or score those that there are with --partial"
+            f"{len(missing)} of {len(prompts)} prompts have no response, {missing[0]} the first: give one for each, "
+            "a blank one where there is none, or score those that there are with --partial"
         )
     return [verdict(each, responses[each.key]) for each in prompts if each.key in responses]
 
