@@ -7,8 +7,6 @@ counts.
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 
 from actshift.errors import ActshiftError
 from actshift.judging.instructions import Instruction, instruction
+from actshift.judging.rows import read_rows
 
 PROMPTS = Path("ifeval") / "input_data.jsonl"
 """The prompts within a folder of data sets."""
@@ -99,7 +98,7 @@ def read_prompts(path: Path) -> list[Prompt]:
 
     Errors: a file, a field or an instruction that is missing or wrong, and a key or a text that occurs twice.
     """
-    prompts = [_prompt(row, where=f"{path}, line {number}") for number, row in _objects(path)]
+    prompts = [_prompt(row, where=f"{path}, line {number}") for number, row in read_rows(path)]
     for name, values in (("key", [each.key for each in prompts]), ("prompt", [each.text for each in prompts])):
         twice = sorted({value for value in values if values.count(value) > 1})
         if twice:
@@ -129,7 +128,7 @@ def read_responses(path: Path, prompts: Iterable[Prompt]) -> dict[str, str]:
     prompts = list(prompts)
     keys, texts = {each.key for each in prompts}, {each.text: each.key for each in prompts}
     responses: dict[str, str] = {}
-    for number, row in _objects(path):
+    for number, row in read_rows(path):
         where = f"{path}, row {number}"
         key = str(row["key"]) if "key" in row else texts.get(row.get("prompt", row.get("instruction", "")), "")
         if key not in keys:
@@ -152,21 +151,3 @@ def score(prompts: Sequence[Prompt], responses: Mapping[str, str], *, partial: b
             "a blank one where there is none, or score those that there are with --partial"
         )
     return [verdict(each, responses[each.key]) for each in prompts if each.key in responses]
-
-
-def _objects(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """The objects of a JSON list or of JSON lines, gzipped or not, numbered from 1. Errors: anything else."""
-    try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
-    except (UnicodeDecodeError, gzip.BadGzipFile) as error:
-        raise ActshiftError(f"{path} is not UTF-8 text: {error}. Give JSON lines or a JSON list.") from error
-    try:
-        rows = json.loads(text) if text.lstrip().startswith("[") else None
-        # Not splitlines: JSON may hold other line separators within a text.
-        rows = rows or [json.loads(line) for line in text.split("\n") if line.strip()]
-    except ValueError as error:
-        raise ActshiftError(f"{path} is not JSON: {error}. Give JSON lines or a JSON list.") from error
-    if not rows or not all(isinstance(row, dict) for row in rows):
-        raise ActshiftError(f"{path} holds no rows that are JSON objects.")
-    return list(enumerate(rows, start=1))
