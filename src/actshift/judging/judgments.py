@@ -1,7 +1,7 @@
 """Recorded judgments: which of two answers a judge preferred, read from AlpacaEval's files and parsed anew.
 
-A preference is 1 where the reference is better, 2 where the model is, between them where the judge was unsure; 0 in a file
-means a draw and is read as 1.5. A judgment that is null is unjudged.
+A preference is 1 where the reference is better, 2 where the model is, between them where the judge was unsure; 0 in a
+file means a draw and is read as 1.5. A judgment that is null is unjudged.
 """
 
 from __future__ import annotations
@@ -50,23 +50,23 @@ class Judgments:
 
 
 def is_switched(instruction: str) -> bool:
-    """Whether upstream shows the model's answer first for this instruction: a coin whose seed is the instruction."""
+    """Whether the judge is shown the model's answer first: a coin whose seed is the instruction, as upstream's."""
     return random.Random(f"is_switched_outputs{instruction}0").choices([False, True], k=1)[0]
 
 
 def preference_of(completion: Mapping[str, Any], *, switched: bool) -> float | None:
-    """The preference in a judge's first token: raw = 2 - p(m) / (p(m) + p(M)), turned back by 3 - raw where switched.
+    """The preference in a judge's first token: 2 - p(m) / (p(m) + p(M)), and 3 minus that where switched.
 
-    `completion` is an answer of the OpenAI protocol with log probabilities, as AlpacaEval records it. A name that is not
-    among the recorded tokens counts 0; with neither, the row is unjudged (None). Errors: no log probabilities.
+    `completion` is an answer of the OpenAI protocol with log probabilities, as AlpacaEval records it. A name that is
+    not among the recorded tokens counts 0; with neither, the row is unjudged (None). Errors: no log probabilities.
     """
     try:
         tokens = completion["logprobs"]["content"][0]["top_logprobs"]
         share = {token["token"]: math.exp(token["logprob"]) for token in tokens}
     except (KeyError, IndexError, TypeError) as error:
         raise ActshiftError(
-            "a judge's answer has no logprobs.content[0].top_logprobs, so there is no preference to read: ask the judge "
-            "for log probabilities of its first token"
+            "a judge's answer has no logprobs.content[0].top_logprobs, so there is no preference to read: ask the "
+            "judge for log probabilities of its first token"
         ) from error
     first, second = share.get(FIRST, 0.0), share.get(SECOND, 0.0)
     if first + second == 0:

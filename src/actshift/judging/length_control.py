@@ -1,13 +1,13 @@
 r"""Length-controlled win rates: what a model's win rate would be if its answers were as long as the reference's.
 
-Legend: N instructions, G gamed rows (answers of the reference itself, asked to be concise or verbose), K = 3 features.
-Model rows x = [tanh z, difficulty, 1] with weight 1, z = (length of the reference - length of the model) / sd; gamed rows
-x = [tanh z, difficulty, 0] with weight 0.1. The fit minimizes
+Legend: N instructions, G gamed rows (answers of the reference, asked to be concise or verbose), K = 3 features.
+Model rows x = [tanh z, difficulty, 1] with weight 1, z = (length of the reference - length of the model) / sd; gamed
+rows x = [tanh z, difficulty, 0] with weight 0.1. The fit minimizes
 
     |w|_1 + C sum_i s_i [log(1 + exp(x_i w)) - y_i x_i w]
 
-over judged rows, and LC = 100 mean over all N of sigmoid(w_2 difficulty + w_3). Source: arXiv 2404.04475 and alpaca_eval's
-`length_controlled_v1`, which fits the same with liblinear to a tolerance of 1e-4; here the minimum is exact.
+over judged rows, and LC = 100 mean over all N of sigmoid(w_2 difficulty + w_3). Source: arXiv 2404.04475 and
+`length_controlled_v1` of alpaca_eval, which fits the same with liblinear to a tolerance of 1e-4; here it is exact.
 """
 
 from __future__ import annotations
@@ -86,11 +86,9 @@ def fit(rows: Rows, c: float, start_K: Floats | None = None) -> Floats:
         step = _lasso(curve, slope - curve @ w) - w
         if np.abs(step).max() <= _TOLERANCE * (1 + np.abs(w).max()):
             return w + step
-        scale = 1.0
-        while (new := _objective(rows, c, w + scale * step)) > value and scale > 1e-10:
+        scale, most = 1.0, value + 1e-12 * (1 + abs(value))  # near the minimum a descent is below rounding
+        while (new := _objective(rows, c, w + scale * step)) > most and scale > 1e-10:
             scale /= 2
-        if scale <= 1e-10:  # no further descent that floating point can tell
-            return w
         w, value = w + scale * step, new
     raise ActshiftError(f"the length-controlled fit with C = {c:g} does not converge on these judgments")
 
@@ -135,10 +133,10 @@ def folds(count: int) -> NDArray[np.int_]:
 
 
 def chosen_penalty(rows: Rows, penalties: Sequence[float] = PENALTIES) -> float:
-    """C by cross-validation over rows: the largest mean over folds of the weighted mean log likelihood of what is held out.
+    """C by cross-validation over rows: the largest mean over folds of sum_i s_i [log likelihood] / held-out rows.
 
     Upstream's scores of neighbouring C differ by as little as 1e-8, below liblinear's tolerance, so that its choice can
-    be another one; `lc_range` says what hangs on it.
+    be another one; the LC range says what hangs on it.
     """
     fold_R = folds(len(rows.y_R))
     scores = np.zeros(len(penalties))
@@ -147,7 +145,7 @@ def chosen_penalty(rows: Rows, penalties: Sequence[float] = PENALTIES) -> float:
         w = None
         for place, c in enumerate(penalties):
             w = fit(kept, c, w)
-            scores[place] += _log_likelihood(held, w) / held.s_R.sum() / FOLDS
+            scores[place] += _log_likelihood(held, w) / len(held.y_R)
     return float(penalties[int(np.argmax(scores))])
 
 
@@ -161,10 +159,11 @@ class LengthControlled:
 
     `upstream_error` is upstream's `lc_standard_error`, 100 sd(fitted probabilities) / sqrt(N): a spread over
     instructions, not a sampling error. `low` and `high` are the least and the largest LC over C from 2.78 on.
+    `c` is None of the reference against itself, which is not fitted.
     """
 
     win_rate: float
-    c: float
+    c: float | None
     w_K: tuple[float, ...]
     upstream_error: float
     low: float
@@ -175,13 +174,15 @@ class LengthControlled:
 def length_controlled(
     judgments: Judgments, difficulty_N: Floats, gamed: Gamed | None, *, c: float | None = None
 ) -> LengthControlled:
-    """The length-controlled win rate at a given C, or at that of cross-validation."""
+    """The length-controlled win rate at a given C, or at that of cross-validation; 50 of the reference itself."""
+    source = "none" if gamed is None else gamed.source
+    if judgments.model == judgments.reference:
+        return LengthControlled(50.0, c, (0.0, 0.0, 0.0), 0.0, 50.0, 50.0, source)
     rows = rows_of(judgments, features(judgments, difficulty_N), gamed)
     c = chosen_penalty(rows) if c is None else c
     w_K = fit(rows, c)
     others = [lc_win_rate(fit(rows, other), difficulty_N) for other in PENALTIES if other > RANGE_FROM * 0.99]
     found = lc_win_rate(w_K, difficulty_N)
     spread = 100 * float(_sigmoid(w_K[1] * difficulty_N + w_K[2]).std(ddof=1)) / len(difficulty_N) ** 0.5
-    source = "none" if gamed is None else gamed.source
     weights = tuple(float(value) for value in w_K)
     return LengthControlled(found, c, weights, spread, min(others), max(others), source)

@@ -1,4 +1,4 @@
-"""Win rates of one model's judgments: upstream's columns, and by the position in which the judge saw the model's answer."""
+"""Win rates of one model's judgments: upstream's columns, and by the position in which its answers were shown."""
 
 from __future__ import annotations
 
