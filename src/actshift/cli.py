@@ -208,6 +208,21 @@ COMMANDS = {
         overrides="model=A,B method=A,B; dataset=A (the longest rows), hardware=A, training.precision=bfloat16 ...",
         arguments={**CSV, **MARKDOWN},
     ),
+    "winrate": Command(
+        "win rates of recorded judgments (AlpacaEval), length-controlled, with intervals and by position",
+        "judging.winrate_command",
+        "actshift winrate annotations.json --data FOLDER",
+        arguments={
+            "paths": {"nargs": "+", "metavar": "PATH", "help": "files of judgments (annotations.json), or folders"},
+            "--data": {"metavar": "FOLDER", "help": "data sets, alpaca_eval among them: length control needs it"},
+            "--against": {"metavar": "MODEL", "help": "the paired difference of every other model to this one"},
+            "--draws": {"type": int, "default": 1000, "metavar": "N", "help": "bootstrap draws (1000)"},
+            "--seed": {"type": int, "default": 0, "metavar": "N", "help": "the seed of the draws (0)"},
+            "--c": {"type": float, "metavar": "C", "help": "the penalty, where cross-validation is not to choose it"},
+            **CSV,
+            **MARKDOWN,
+        },
+    ),
     "audit": Command(
         "the paper's numbers against themselves and what can be computed",
         "reports.audit_command",

@@ -28,6 +28,26 @@ def ifeval_command(request: Namespace) -> int:
     return 0
 
 
+def winrate_command(request: Namespace) -> int:
+    """Win rates of recorded judgments, length-controlled where the data for it are named."""
+    from actshift.judging import summary
+    from actshift.judging.reference_data import read_reference_data
+    from actshift.report import win_rate_table as report
+
+    data = None if request.data is None else read_reference_data(Path(request.data))
+    every = summary.read_all([Path(path) for path in request.paths])
+    rows = summary.summaries(every, data, number=request.draws, seed=request.seed, c=request.c)
+    differences = summary.comparisons(rows, request.against) if request.against else []
+    rows = sorted(rows, key=lambda row: -(row.lc.win_rate if row.lc else row.win.win_rate))
+    console(200).print(_table(report.COLUMNS, map(report.texts, rows), legend=report.legend(rows)))
+    if differences:
+        legend = "Percent points over the same instructions; the interval is of paired draws."
+        console().print(_table(report.COMPARED, map(report.compared_texts, differences), legend=legend))
+    write_copies(rows, (request.csv, report.csv))
+    write_copies(rows, (request.markdown, lambda shown: report.markdown(shown, differences)))
+    return 0
+
+
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, legend: str) -> Group:
     from rich import box
     from rich.console import Group

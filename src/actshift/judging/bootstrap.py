@@ -1,7 +1,7 @@
 """How sure a win rate is: instructions drawn anew with replacement, the length-controlled fit repeated on each draw.
 
-Legend: N instructions, B draws. A draw counts each instruction some number of times; the gamed rows stay as they are, for
-they are the same in every table, and C stays that of the whole.
+Legend: N instructions, B draws. A draw counts each instruction some number of times; the gamed rows stay as they are,
+for they are the same in every table, and C stays that of the whole.
 """
 
 from __future__ import annotations
@@ -67,14 +67,22 @@ def lc_win_rates(
     return found
 
 
-def check_paired(ours: Judgments, other: Judgments) -> None:
-    """Errors: two models that were not judged on the same instructions in one order, by one judge, against one answer."""
-    if ours.instructions != other.instructions:
-        raise ActshiftError(f"{ours.model} and {other.model} were not judged on the same instructions in one order")
+def aligned(ours: Judgments, other: Judgments) -> Judgments:
+    """The other model's judgments in the order of ours.
+
+    Errors: other instructions, another judge or another reference.
+    """
     for field in ("annotator", "reference"):
         mine, theirs = getattr(ours, field), getattr(other, field)
         if mine != theirs:
             raise ActshiftError(
                 f"the {field} of {ours.model} is {mine}, that of {other.model} is {theirs}: such numbers never share a "
-                "table. Compare files of one judge and one reference."
+                "table. Give files of one judge and one reference."
             )
+    alone = set(ours.instructions) ^ set(other.instructions)
+    if alone:
+        raise ActshiftError(
+            f"{ours.model} and {other.model} cannot be compared: {len(alone)} instructions are judged for one of them "
+            "alone. Give files over the same instructions."
+        )
+    return other.ordered(ours.instructions)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ FIRST, SECOND = "m", "M"
 class Judgments:
     """One model's judged answers, N rows in the order of the file: names, texts, and y = preference - 1 in 0 to 1.
 
-    `y_N` is NaN where a row is unjudged. `first_N`: whether the model's answer was shown to the judge before the
-    reference's.
+    `y_N` is NaN where a row is unjudged; lengths are in characters. `first_N`: whether the model's answer was shown to
+    the judge before the reference's.
     """
 
     model: str
@@ -47,6 +47,18 @@ class Judgments:
     @property
     def first_N(self) -> NDArray[np.bool_]:
         return np.array([is_switched(text) for text in self.instructions])
+
+    def ordered(self, instructions: Sequence[str]) -> Judgments:
+        """The same judgments in the order of these instructions."""
+        place = {text: number for number, text in enumerate(self.instructions)}
+        order = np.array([place[text] for text in instructions])
+        return replace(
+            self,
+            instructions=tuple(instructions),
+            y_N=self.y_N[order],
+            model_length_N=self.model_length_N[order],
+            reference_length_N=self.reference_length_N[order],
+        )
 
 
 def is_switched(instruction: str) -> bool:

@@ -1,7 +1,7 @@
 """What a judge is asked: AlpacaEval's template, filled with an instruction and two answers.
 
-`alpaca_eval_clf.txt` is the template of `weighted_alpaca_eval_gpt4_turbo` (tatsu-lab/alpaca_eval @ cd543a149d, Apache-2.0),
-byte for byte, because another prompt is another judge.
+`alpaca_eval_clf.txt` is the template of `weighted_alpaca_eval_gpt4_turbo` (tatsu-lab/alpaca_eval @ cd543a149d,
+Apache-2.0), byte for byte, because another prompt is another judge.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def template_sha256() -> str:
 def filled(text: str, values: Mapping[str, str]) -> list[Message]:
     """The messages of a template in ChatML, its three places filled in one pass.
 
-    The template is taken apart before it is filled, so that neither a place's name nor a chat marker within an answer can
-    change the question. Upstream fills first; on AlpacaEval's rows both give the same.
+    The template is taken apart before it is filled, so that neither a place's name nor a chat marker within an answer
+    can change the question. Upstream fills first; on AlpacaEval's rows both give the same.
     Errors: a template without messages, or without one of the places.
     """
     messages = [(found["role"], found["content"].strip()) for found in _MESSAGE.finditer(text)]
