@@ -46,9 +46,10 @@ def draws(count: int, *, number: int = DRAWS, seed: int = SEED) -> NDArray[np.fl
 
 
 def win_rates(judgments: Judgments, counts_BN: Floats) -> Floats:
-    """The win rate (percent) of each draw, over its judged rows."""
+    """The win rate (percent) of each draw, over its judged rows; NaN of a draw without any."""
     weights_BN = counts_BN[:, judgments.judged_N]
-    found: Floats = 100 * (weights_BN @ judgments.y_N[judgments.judged_N]) / weights_BN.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        found: Floats = 100 * (weights_BN @ judgments.y_N[judgments.judged_N]) / weights_BN.sum(axis=1)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ def files_of(paths: Iterable[Path]) -> list[Path]:
 
 
 def read_all(paths: Iterable[Path]) -> list[Judgments]:
-    """The judgments of files in one order of instructions. Errors: those of `aligned`, and a model that occurs twice."""
+    """The judgments of files in one order of instructions. Errors: those of `aligned`; a model that occurs twice."""
     every = [read_judgments(path) for path in files_of(paths)]
     models = [each.model for each in every]
     twice = sorted({model for model in models if models.count(model) > 1})
@@ -85,10 +86,14 @@ def summaries(
 ) -> list[Summary]:
     """A row a model, over the same `number` draws; without reference data no length control.
 
-    Errors: those of the parts, and fewer than two draws.
+    Errors: those of the parts, fewer than two draws, a seed below 0, a penalty that is not above 0.
     """
     if number < 2:
         raise ActshiftError(f"--draws {number} is impossible: it must be 2 or more")
+    if seed < 0:
+        raise ActshiftError(f"--seed {seed} is impossible: it must be 0 or more")
+    if c is not None and not 0 < c < math.inf:
+        raise ActshiftError(f"--c {c:g} is impossible: it must be a number above 0")
     counts_BN = bootstrap.draws(len(every[0].instructions), number=number, seed=seed)
     rows = []
     for each in every:

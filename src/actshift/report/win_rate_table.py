@@ -36,15 +36,15 @@ def legend(rows: Sequence[Summary]) -> str:
     first = rows[0]
     text = (
         f"Judge: {first.judgments.annotator}; reference: {first.judgments.reference}; "
-        f"{len(first.judgments.instructions):,} instructions. SE as upstream computes it. Shown first, shown second: the "
-        "win rate where the judge saw the model's answer before, and after, the reference's. Length: mean characters."
+        f"{len(first.judgments.instructions):,} instructions. SE as upstream computes it. Shown first, shown second: "
+        "the win rate where the judge saw the model's answer before, and after, the reference's. Length: mean characters."
     )
     if first.lc is None:
         return f"{text} No length control: give the folder with its data, --data."
     rows_from = {"none": "none", "stand-ins": "stand-ins with the published rows' features and sums"}
     return (
-        f"{text} LC: length-controlled win rate, 95% by {len(first.draws):,} bootstrap draws of instructions; LC over C: "
-        f"the least and the largest over penalties C from 2.78 on. Gamed rows: "
+        f"{text} LC: length-controlled win rate, 95% by {len(first.draws):,} bootstrap draws of instructions; LC over "
+        f"C: the least and the largest over penalties C from 2.78 on. Gamed rows: "
         f"{rows_from.get(first.lc.gamed, first.lc.gamed)}."
     )
 
