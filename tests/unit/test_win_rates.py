@@ -341,7 +341,7 @@ def test_the_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     copies = ["--csv", str(tmp_path / "t.csv"), "--markdown", str(tmp_path / "t.md")]
     words = ["winrate", str(folder), "--data", str(data), "--draws", "30", "--against", "weak", *copies]
     assert main(words) == 0
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
     assert out.index("strong ") < out.index("weak ") and "strong less weak" in out
     assert "Judge: judge; reference: base; 40 instructions" in out and "df_gamed.csv of another revision" in out
     strong, weak = csv.DictReader((tmp_path / "t.csv").open())
@@ -350,7 +350,7 @@ def test_the_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert float(strong["length_controlled_winrate"]) > 0 and float(strong["c"]) in PENALTIES
     assert "| strong less weak | +" in (tmp_path / "t.md").read_text()
     assert main(["winrate", str(folder / "weak" / "annotations.json"), "--draws", "30"]) == 0
-    assert "No length control: give the folder with its data" in capsys.readouterr().out
+    assert "No length control: give the folder with its data" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

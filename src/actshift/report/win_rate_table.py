@@ -37,7 +37,8 @@ def legend(rows: Sequence[Summary]) -> str:
     text = (
         f"Judge: {first.judgments.annotator}; reference: {first.judgments.reference}; "
         f"{len(first.judgments.instructions):,} instructions. SE as upstream computes it. Shown first, shown second: "
-        "the win rate where the judge saw the model's answer before, and after, the reference's. Length: mean characters."
+        "the win rate where the judge saw the model's answer before, and after, the reference's. Length: mean "
+        "characters."
     )
     if first.lc is None:
         return f"{text} No length control: give the folder with its data, --data."
