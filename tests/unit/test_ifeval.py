@@ -22,8 +22,8 @@ CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
     (
         "change_case:capital_word_frequency",
         {"capital_frequency": 2, "capital_relation": "at least"},
-        ["A GPT-4 model", "DON'T stop NOW"],
-        ["Only ONE word", "DON'T stop"],
+        ["A GPT-4 model", "DON'T stop", "I'm OK"],
+        ["Only ONE word", "I'm not"],
     ),
     ("change_case:english_capital", {}, ["THIS IS THE END OF IT."], ["This IS THE END.", "DAS IST DER HUND.", "123"]),
     ("change_case:english_lowercase", {}, ["this is the end of it."], ["this is The end.", "das ist der hund.", "1"]),

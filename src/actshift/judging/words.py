@@ -17,7 +17,7 @@ ABBREVIATIONS = frozenset(
 _WORD = re.compile(r"\w+")
 _END = re.compile(r"""[.!?…]+["'”’)\]*_]*(?=\s|$)|[。！？।॥؟۔]+""")
 _LAST_WORD = re.compile(r"[^\s(\[\"'“‘*_]+$")
-_CAPITALS = re.compile(r"[^\W_]+(?:[-'’.&/][^\W_]+)*")
+_CAPITALS = re.compile(r"[^\W_]+(?:[-.&/][^\W_]+)*")
 
 
 def words(text: str) -> list[str]:
@@ -28,10 +28,10 @@ def words(text: str) -> list[str]:
 def sentences(text: str) -> list[str]:
     """Sentences: up to a stop, an exclamation or a question mark before white space, quotes and brackets closed.
 
-    A stop ends none after an abbreviation, after a single letter (an initial), and where the next word begins in lower
-    case. A line break ends none, so that list items without a stop are one sentence with what follows; the number of a
-    list item ("1.") is one of its own. The reference (nltk's punkt) treats both so; it knows more abbreviations, learnt
-    from newspapers, and no sentence ends but those of Latin script.
+    A stop ends none after an abbreviation or a single letter (an initial), nor do dots before a small letter. A line
+    break ends none, so that list items without a stop are one sentence with what follows; the number of a list item
+    ("1.") is one of its own. The reference (nltk's punkt) treats these so too; it knows more abbreviations, learnt from
+    newspapers, and no sentence ends but those of Latin script.
     """
     found, start = [], 0
     for end in _END.finditer(text):
@@ -43,18 +43,22 @@ def sentences(text: str) -> list[str]:
 
 
 def _closes(text: str, end: re.Match[str]) -> bool:
-    if not end[0].startswith((".", "…")):
-        return True
+    """Whether a sentence ends here. What follows the last mark of a text is no other sentence."""
     after = text[end.end() :].lstrip()
+    if not after or not end[0].startswith((".", "…")):
+        return True
+    if end[0].startswith(("..", "…")):
+        return not after[0].islower()
     before = _LAST_WORD.search(text[max(0, end.start() - 40) : end.start()])
     word = before[0].lower() if before else ""
-    abbreviated = end[0] == "." and (word in ABBREVIATIONS or (len(word) == 1 and word.isalpha() and word != "i"))
-    return not after or not (abbreviated or after[0].islower())
+    initial = len(word) == 1 and word.isalpha() and word != "i"
+    return end[0] != "." or not (initial or word in ABBREVIATIONS)
 
 
 def capital_words(text: str) -> list[str]:
-    """Words whose letters are all capitals ("A", "GPT-4", "U.S", "DON'T"): parts joined by - ' . & / are one word.
+    """Words whose letters are all capitals ("A", "GPT-4", "U.S"): parts joined by - . & / are one word.
 
-    The reference (nltk's word tokenizer) takes contractions apart, so that "DON'T" is two words in capitals there.
+    Contractions are taken apart, so that "DON'T" is two words in capitals and "I'm" has one, as in the reference
+    (nltk's word tokenizer), which leaves names such as "O'NEIL" whole.
     """
     return [word for word in _CAPITALS.findall(text) if word.isupper()]
