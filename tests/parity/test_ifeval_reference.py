@@ -1,4 +1,4 @@
-"""Our checkers of IFEval against the reference's, where it is installed (josejg/instruction_following_eval, and nltk)."""
+"""Our checkers of IFEval against the reference's, where it is installed: josejg/instruction_following_eval, nltk."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def responses(shared: Path) -> list[str]:
     files = sorted((shared / "data" / "alpaca_eval" / "model_outputs").glob("*.jsonl.gz"))
     if not files:
         pytest.skip(f"needs responses in {shared / 'data' / 'alpaca_eval' / 'model_outputs'}")
-    rows = [line for file in files for line in gzip.open(file, "rt", encoding="utf-8")]
-    return [json.loads(line)["output"] for line in rows]
+    lines = [line for file in files for line in gzip.decompress(file.read_bytes()).decode().splitlines()]
+    return [json.loads(line)["output"] for line in lines]
 
 
 def followed_there(registry: Any, one: Instruction, text: str) -> bool:
