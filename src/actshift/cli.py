@@ -208,6 +208,21 @@ COMMANDS = {
         overrides="model=A,B method=A,B; dataset=A (the longest rows), hardware=A, training.precision=bfloat16 ...",
         arguments={**CSV, **MARKDOWN},
     ),
+    "judge": Command(
+        "ask a judge about a model's outputs; no pair is paid for twice",
+        "judging.judge_command",
+        "actshift judge outputs.json --references reference.json --recorded FOLDER --out annotations.json",
+        arguments={
+            "outputs": {"metavar": "OUTPUTS.json", "help": "the model's outputs, in AlpacaEval's format"},
+            "--references": {"required": True, "metavar": "FILE", "help": "the reference's outputs"},
+            "--out": {"required": True, "metavar": "FILE", "help": "the judgments"},
+            "--judge": {"default": "replay", "metavar": "NAME", "help": "a file of conf/judge (replay)"},
+            "--recorded": {"nargs": "+", "metavar": "PATH", "help": "with --judge replay: recorded judgments"},
+            "--ledger": {"default": "results/judgments", "metavar": "FOLDER", "help": "what was asked and answered"},
+            "--limit": {"type": int, "metavar": "N", "help": "the first N pairs alone"},
+            "--dry-run": {**FLAG, "help": "say how many questions there are and what they cost, and ask none"},
+        },
+    ),
     "winrate": Command(
         "win rates of recorded judgments (AlpacaEval), length-controlled, with intervals and by position",
         "judging.winrate_command",

@@ -48,6 +48,34 @@ def winrate_command(request: Namespace) -> int:
     return 0
 
 
+def judge_command(request: Namespace) -> int:
+    """Ask a judge about a model's outputs, through the ledger, and write the judgments."""
+    import json
+
+    from actshift.files import write_file
+    from actshift.judging import judges
+    from actshift.judging.ledger import open_ledger
+    from actshift.judging.summary import files_of
+
+    config = judges.judge_config(request.judge)
+    pairs, generator, reference = judges.pairs_of(Path(request.outputs), Path(request.references))
+    pairs = pairs[: request.limit]
+    ledger = open_ledger(Path(request.ledger) / config.identity[:16])
+    left = judges.open_questions(pairs, config, ledger)
+    most = len(left) * config.dollars_per_question
+    print(f"{len(pairs)} pairs, {len(pairs) - len(left)} need no question, {len(left)} to ask, ${most:.2f} at most")
+    if request.dry_run:
+        return 0
+    ask = judges.replayed(files_of(map(Path, request.recorded or ())))
+    names = {"generator_1": reference, "generator_2": generator}
+    rows = [judges.judged(pair, config, ask, ledger) | names for pair in pairs]
+    write_file(Path(request.out), json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+    unjudged = sum(row["preference"] is None for row in rows)
+    print(f"{len(rows)} judged, {unjudged} of them without a preference, ${ledger.spent:.2f} spent in all")
+    print(request.out)
+    return 0
+
+
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, legend: str) -> Group:
     from rich import box
     from rich.console import Group
