@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actshift.commands.requests import console, write_copies
+from actshift.errors import ActshiftError
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -57,6 +58,8 @@ def judge_command(request: Namespace) -> int:
     from actshift.judging.ledger import open_ledger
     from actshift.judging.summary import files_of
 
+    if request.limit is not None and request.limit < 1:
+        raise ActshiftError(f"--limit {request.limit} is impossible: it must be 1 or more")
     config = judges.judge_config(request.judge)
     pairs, generator, reference = judges.pairs_of(Path(request.outputs), Path(request.references))
     pairs = pairs[: request.limit]

@@ -1,7 +1,7 @@
 """Judges by name (`conf/judge/`), what makes one the same judge, and asking one about a model's outputs.
 
-Outputs, judgments and statistics are three things: outputs are a file in AlpacaEval's format, every question and answer goes
-through the ledger, and what comes out is a file of judgments that `actshift winrate` reads.
+Outputs, judgments and statistics are three things: outputs are a file in AlpacaEval's format, every question and
+answer goes through the ledger, and what comes out is a file of judgments that `actshift winrate` reads.
 """
 
 from __future__ import annotations
