@@ -147,7 +147,7 @@ def test_outputs_are_joined_by_instruction(tmp_path: Path) -> None:
     assert [(pair.reference, pair.output) for pair in pairs] == [(f"base {n}", f"ours {n}") for n in range(6)]
     cases = [
         (outputs_of(tmp_path / "few.json", "ours", count=5), "1 instructions stand in"),
-        (outputs_of(tmp_path / "twice.json", "ours", instruction="A?"), "'A?' is answered a second time"),
+        (outputs_of(tmp_path / "twice.json", "ours", instruction="A?"), "is answered a second time"),
         (outputs_of(tmp_path / "none.json", "ours", output=None), "row 1 has no text under output"),
     ]
     for file, said in cases:

@@ -79,8 +79,8 @@ def replayed(paths: Sequence[Path]) -> Ask:
         key = question_key("", messages)
         if key not in answers:
             raise ActshiftError(
-                f"none of the {len(answers)} recorded answers is to this question: {messages[-1]['content'][:200]!r}. A "
-                "replay answers for the outputs alone that were judged then; name the files that hold them, --recorded"
+                f"none of the {len(answers)} recorded answers is to this question: {messages[-1]['content'][:200]!r}. "
+                "A replay answers for the outputs alone that were judged then; name the files that hold them, --recorded"
             )
         return answers[key]
 
