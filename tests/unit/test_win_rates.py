@@ -153,6 +153,15 @@ def test_a_fit_meets_the_conditions_of_its_minimum(x_RK: Any, y_R: Any, c: float
         assert abs(slope_k + np.sign(w_k)) <= room if w_k else abs(slope_k) <= 1 + room
 
 
+def test_lengths_are_in_units_of_their_own_deviation() -> None:
+    """Differences 1, 0, -1 have a deviation of 1 with n - 1; counted twice, of sqrt(4 / 5)."""
+    judged = judgments_of([0.5] * 3, lengths=[9, 10, 11])
+    difficulty = np.array([0.3, 0.2, 0.1])
+    assert features(judged, difficulty) == pytest.approx(np.c_[np.tanh([1, 0, -1]), difficulty, np.ones(3)])
+    twice = features(judged, difficulty, np.full(3, 2.0))
+    assert twice[:, 0] == pytest.approx(np.tanh(np.array([1, 0, -1]) / math.sqrt(4 / 5)))
+
+
 def test_longer_answers_are_brought_down_and_shorter_ones_up() -> None:
     generator = np.random.default_rng(0)
     gap = generator.normal(size=400)

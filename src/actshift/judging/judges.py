@@ -80,7 +80,7 @@ def replayed(paths: Sequence[Path]) -> Ask:
         if key not in answers:
             raise ActshiftError(
                 f"none of the {len(answers)} recorded answers is to this question: {messages[-1]['content'][:200]!r}. "
-                "A replay answers for the outputs alone that were judged then; name the files that hold them, --recorded"
+                "A replay answers for outputs that were judged then; name the files that hold them with --recorded"
             )
         return answers[key]
 
