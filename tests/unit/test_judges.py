@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -203,3 +206,22 @@ def test_the_replay_of_recorded_answers_gives_the_published_preferences(
     for pair in pairs[60:]:
         if pair.output != pair.reference:
             ask(pair.messages())  # every question has its answer
+
+
+LIGHT = """
+import sys
+from actshift.cli import main
+codes = [main(line.split()) for line in sys.argv[1:]]
+print("RESULT", codes, sorted({"torch", "transformers", "datasets", "pandas", "scipy", "peft"} & set(sys.modules)))
+"""
+
+
+def test_judging_loads_nothing_heavy(tmp_path: Path) -> None:
+    outputs_of(tmp_path / "o.json", "ours")
+    outputs_of(tmp_path / "b.json", "base")
+    recorded_of(tmp_path / "r.json")
+    lines = ["judge o.json --references b.json --recorded r.json --out a.json", "winrate a.json", "ifeval x --data ."]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    words = [sys.executable, "-c", LIGHT, *lines]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
+    assert done.stdout.splitlines()[-1] == "RESULT [0, 0, 2] []"
