@@ -10,7 +10,8 @@ from typing import Any
 import torch
 import yaml
 
-from actshift.config.composition import compose, groups
+from actshift.config.composition import compose
+from actshift.config.groups import groups
 from actshift.data.examples import Example
 from actshift.evaluation.generation import generate
 from actshift.methods import attach

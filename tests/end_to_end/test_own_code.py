@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from actshift.cli import main
-from actshift.config.composition import compose, groups
+from actshift.config.composition import compose
+from actshift.config.groups import groups
 from actshift.config.identity import identity_of, ignored_keys
 from actshift.errors import ActshiftError
 from actshift.paths import CONFIG_DIR

@@ -14,7 +14,7 @@ import yaml
 from actshift import cli
 from actshift.cli import main
 from actshift.commands.requests import split_options
-from actshift.config.composition import groups
+from actshift.config.groups import groups
 from actshift.config.keys import SCHEMAS, group_keys, known_keys
 from actshift.methods.options import SteeringConfig
 

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actshift.config import composition
-from actshift.config.composition import cell_of, check_names, compose, groups
+from actshift.config.composition import cell_of, check_names, compose
+from actshift.config.groups import groups
 from actshift.config.identity import identity_of, ignored_keys
 from actshift.config.keys import CHOICES, SCHEMAS, known_keys
 from actshift.config.validation import validate
@@ -348,7 +349,8 @@ def test_a_data_set_file_says_what_it_lacks_and_what_it_is_called(
     """Mistakes of a first YAML: no name, another name than the file's, bare yes and no as keys, no place on the hub."""
     conf = tmp_path / "conf"
     shutil.copytree(conf_dir(), conf)
-    monkeypatch.setattr("actshift.config.composition.conf_dir", lambda: conf)
+    for module in ("composition", "groups"):
+        monkeypatch.setattr(f"actshift.config.{module}.conf_dir", lambda: conf)
     whole = (conf / "dataset" / "sst2.yaml").read_text()
 
     def refusal(text: str, *overrides: str) -> str:

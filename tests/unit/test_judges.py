@@ -17,7 +17,7 @@ import yaml
 
 from actshift import paths
 from actshift.cli import main
-from actshift.config.composition import groups
+from actshift.config.groups import groups
 from actshift.errors import ActshiftError
 from actshift.judging import judges
 from actshift.judging.judges import Pair, judge_config, judged, pairs_of, replayed

@@ -11,7 +11,8 @@ import pytest
 from actshift import paths
 from actshift.cli import main
 from actshift.config.cached import CachedComposer
-from actshift.config.composition import compose, groups
+from actshift.config.composition import compose
+from actshift.config.groups import groups
 from actshift.errors import ActshiftError
 
 
@@ -51,7 +52,8 @@ def test_an_option_that_changes_more_than_its_group_is_composed_whole(
     inner = "".join(f"  {line}\n" for line in file.read_text().splitlines() if not line.startswith("defaults"))
     head = "# @package _global_\ndefaults: [dataset_schema@dataset, _self_]\ntraining: {max_steps: 3}\n"
     file.write_text(f"{head}dataset:\n{inner}")
-    monkeypatch.setattr("actshift.config.composition.conf_dir", lambda: tmp_path / "conf")
+    for module in ("composition", "groups"):
+        monkeypatch.setattr(f"actshift.config.{module}.conf_dir", lambda: tmp_path / "conf")
     composer = CachedComposer()
     for dataset in ("gsm8k", "boolq"):
         overrides = ["model=tiny", "method=sft", f"dataset={dataset}"]

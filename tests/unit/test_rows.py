@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from actshift.config.composition import compose, composed, groups, resolved
+from actshift.config.composition import compose, composed, resolved
+from actshift.config.groups import groups
 from actshift.data.sources import hub_split
 from actshift.data.splits import load_split
 from actshift.errors import ActshiftError

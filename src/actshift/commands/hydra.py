@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from actshift.config.composition import check_names, register_schemas, search_path
+from actshift.config.composition import check_names, register_schemas
+from actshift.config.groups import search_path
 from actshift.config.schema import EVALUATE
 from actshift.errors import ActshiftError
 from actshift.libraries.private import multirun_jobs

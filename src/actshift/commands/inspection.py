@@ -7,7 +7,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from actshift.commands.requests import console, results_folder, split_options, write_copies
-from actshift.config.composition import compose, groups, option_file
+from actshift.config.composition import compose
+from actshift.config.groups import groups, option_file
 from actshift.errors import ActshiftError, unknown
 
 

@@ -16,7 +16,7 @@ from actshift.commands.requests import (
     write_copies,
 )
 from actshift.config.cached import CachedComposer, hub_models
-from actshift.config.composition import groups
+from actshift.config.groups import groups
 from actshift.errors import ActshiftError, unknown
 from actshift.files import write_file
 from actshift.planning.manifests import Manifest, read_manifest

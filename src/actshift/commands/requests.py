@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from actshift.config.cached import CachedComposer
-from actshift.config.composition import compose, groups
+from actshift.config.composition import compose
+from actshift.config.groups import groups
 from actshift.config.identity import ignored_keys
 from actshift.errors import ActshiftError, unknown
 from actshift.planning.expand import expand_grid

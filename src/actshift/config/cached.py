@@ -6,7 +6,8 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from actshift.config.composition import composed, groups, option_file, resolved
+from actshift.config.composition import composed, resolved
+from actshift.config.groups import groups, option_file
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -8,15 +8,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from actshift.config.groups import groups, search_path
 from actshift.config.keys import CHOICES, SCHEMAS, known_keys
 from actshift.config.validation import validate
 from actshift.errors import ActshiftError, impossible, unknown
 from actshift.libraries.user_code import code_sha256
 from actshift.models.weights import describe_weights, weights_path
-from actshift.paths import conf_dir, user_conf_dir
+from actshift.paths import conf_dir
 from actshift.tasks import CUSTOM
 
 if TYPE_CHECKING:
@@ -30,44 +30,6 @@ def register_schemas() -> None:
 
     for (group, name), node in SCHEMAS.items():
         ConfigStore.instance().store(group=group, name=name, node=node)
-
-
-def groups() -> dict[str, list[str]]:
-    """The config groups and the options that each has, from the files alone, those of ``--config-dir`` among them.
-
-    Errors: a file of the user's that has the name of one of the package's, which Hydra would leave out silently.
-    """
-    options = {
-        folder.name: [file.stem for file in folder.glob("*.yaml")]
-        for folder in sorted(conf_dir().iterdir())
-        if folder.is_dir()
-    }
-    user_folder = user_conf_dir()
-    for group, names in options.items():
-        files = sorted((user_folder / group).glob("*.yaml")) if user_folder else []
-        for file in files:
-            if file.stem in names:
-                raise ActshiftError(
-                    f"{file} has the name of {group}={file.stem} of the package, which would be taken instead: give "
-                    "the file another name."
-                )
-        names += [file.stem for file in files]
-    return {group: sorted(names) for group, names in options.items()}
-
-
-def option_file(group: str, option: str) -> Path:
-    """The YAML file of an option, in the package or in the folder of ``--config-dir``."""
-    user_folder, file = user_conf_dir(), Path(group) / f"{option}.yaml"
-    return user_folder / file if user_folder is not None and (user_folder / file).is_file() else conf_dir() / file
-
-
-def search_path() -> list[str]:
-    """The Hydra override that adds the folder of ``--config-dir`` to the search path; none where none was given."""
-    user_folder = user_conf_dir()
-    if user_folder is None:
-        return []
-    url = f"file://{user_folder}".replace("\\", "\\\\").replace("'", "\\'")
-    return [f"hydra.searchpath=['{url}']"]
 
 
 def compose(overrides: Sequence[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actshift.config.cached import CachedComposer, hub_models
-from actshift.config.composition import groups
+from actshift.config.groups import groups
 from actshift.errors import ActshiftError
 from actshift.estimates.memory import CARDS, Fit, Peak, estimate_peak, fit
 from actshift.estimates.sweep import DEFAULT_HARDWARE, HARDWARE

@@ -9,7 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actshift.config.composition import check_names, compose, groups
+from actshift.config.composition import check_names, compose
+from actshift.config.groups import groups
 from actshift.config.identity import changed_keys, hashed_part, ignored_keys
 from actshift.config.schema import EVALUATE
 from actshift.errors import ActshiftError
