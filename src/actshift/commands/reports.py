@@ -98,7 +98,8 @@ def _hub_rows(
     """Rows of the hub's splits by data set, and of the test splits by data set and protocol."""
     from actshift.estimates.costs import rows_of
 
-    rows, tests = {}, {}
+    rows: dict[str, dict[str, int]] = {}
+    tests: dict[str, dict[str, int]] = {}
     for name in datasets:
         for protocol in ("paper", "released"):
             config = composer([f"dataset={name}", f"protocol={protocol}", "data.source=hub"])

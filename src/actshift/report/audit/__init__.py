@@ -39,7 +39,7 @@ __all__ = [
 ANSWERS = {
     "winogrande": {"paper": {"1": 628, "2": 639}, "released": {"1": 312, "2": 322}},
 }
-"""How often each answer is right in the test split of each protocol, counted on the hub's file (a test counts again)."""
+"""How often each answer is right in the test split of each protocol; a test counts again on the hub's file."""
 
 
 def audit(

@@ -111,7 +111,7 @@ def _lead(table: Any) -> Any:
 
 
 def margin_8b(printed: float = 8.0) -> Claim:
-    """The best of ours less the best baseline at 8B, by the accuracies: the printed averages rest on wrong differences."""
+    """The best of ours less the best baseline at 8B, by the accuracies: printed averages rest on wrong differences."""
     as_printed, exact = (float(_lead(averages(2, printed=printed)).loc["llama3.1-8b"]) for printed in (True, False))
     computed = f"{exact:.2f} from the accuracies, {as_printed:.1f} from the printed averages"
     # Six accuracies a mean, each rounded: the mean of the differences misses by one half of a unit on either side.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal
+from typing import Any
 
 import pandas as pd
 
@@ -24,7 +25,8 @@ def deviations() -> Iterator[Finding]:
     The tables round: where a pair fits when it is cut and other pairs only when they are rounded, it is a slip of
     rounding; where neither fits, one of the two figures is another run's or a typing error.
     """
-    for row in pairs().itertuples():
+    both: Any = pairs()
+    for row in both.itertuples():
         if "rounded" not in row.ways:
             yield Finding(
                 "deviation",
@@ -45,6 +47,7 @@ def pairs() -> pd.DataFrame:
     both = frame.merge(frame, on=["model", "method", "dataset"], suffixes=("", "_other"))
     both = both[both["table"] < both["table_other"]]
     rows = []
+    row: Any
     for row in both.itertuples():
         one, other = (row.printed, row.table), (row.printed_other, row.table_other)
         (fine, fine_table), (coarse, coarse_table) = sorted((one, other), key=lambda each: unit(each[0]))
@@ -58,9 +61,9 @@ def _of_single_runs() -> Iterator[Finding]:
     """SFT is one run (Appendix F.3: "not applicable"), and the tables print a deviation for it all the same."""
     single = as_printed().query("method == 'sft'")
     for (table, label), rows in single.groupby(["table", "label"], sort=False):
-        text = f"{label} is a single run (Appendix F.3): five runs are needed, and none were made"
+        text = f"{label} is a single run (Appendix F.3), which has no deviation"
         figures = f"{len(rows)} deviations of {', '.join(sorted(set(rows['printed'])))}"
-        note = "not applicable, as the text says; 0.0 is what five equal runs would have"
+        note = "the text says: not applicable; 0.0 is what five equal runs have"
         yield Finding("deviation", f"Table {table}, {label}", figures, text, 0.0, Severity.TYPO, note)
 
 
@@ -70,8 +73,8 @@ def constants(answers: dict[str, dict[str, dict[str, int]]]) -> Iterator[Finding
     `answers` counts, by data set and protocol, how often each answer is right in the test split. It is a finding where
     a constant answer gives the printed accuracy on another test split than the paper's, and on the paper's none does.
     """
-    table = pd.concat([paper.table(1), paper.table(2)]).set_index(["model", "method", "dataset"])
-    still = as_printed().query("method != 'sft' and printed == '0.0'")
+    table: Any = pd.concat([paper.table(1), paper.table(2)]).set_index(["model", "method", "dataset"])
+    still: Any = as_printed().query("method != 'sft' and printed == '0.0'")
     for row in still.itertuples():
         accuracy = f"{table.loc[(row.model, row.method, row.dataset), 'accuracy']:.1f}"
         shares = {
@@ -90,7 +93,7 @@ def constants(answers: dict[str, dict[str, dict[str, int]]]) -> Iterator[Finding
                 f"{others} on the whole split",
                 0.0,
                 Severity.CLAIM,
-                "as if every run gave one answer to every row of the released half",
+                "as if all five runs gave one answer to every row of the released code's half",
             )
 
 

@@ -13,6 +13,7 @@ from decimal import Decimal
 from functools import cache
 from itertools import combinations_with_replacement
 from math import floor
+from typing import Any
 
 import pandas as pd
 
@@ -24,8 +25,6 @@ from actshift.report.audit.finding import Finding, Severity, place, readings, un
 RUNS = 5
 SPREAD = 10
 """Five whole numbers are tried up to this far apart; wider intervals of S than 4/5 need no trial."""
-
-SIZES = ("paper", "released")
 
 
 @dataclass(frozen=True)
@@ -90,20 +89,22 @@ def smallest_deviation(rows: int) -> float:
 
 def impossible(tests: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
     """Values that no run gives on any of the test sets; `tests` has their rows by data set and protocol."""
-    for row in _values(1).query("method == 'sft'").itertuples():
+    single: Any = _values(1).query("method == 'sft'")
+    spread: Any = as_printed().query("method != 'sft'")
+    for row in single.itertuples():
         sizes = tests.get(str(row.dataset), {})
         if sizes and not any(accuracy_possible(row.text, rows) for rows in sizes.values()):
             where = place(1, row.model, row.label, row.dataset)
             around = "; ".join(_around(row.text, rows) for rows in sorted(set(sizes.values())))
             note = "SFT is one run: its accuracy is a whole number of rows"
             yield Finding("impossible", where, row.text, around, _miss(row.text, sizes), Severity.NUMBER, note)
-    for row in as_printed().query("method != 'sft'").itertuples():
+    for row in spread.itertuples():
         sizes = tests.get(str(row.dataset), {})
         if sizes and not any(deviation_possible(row.printed, rows) for rows in sizes.values()):
             yield _deviation(row, max(sizes.values()))
 
 
-def _deviation(row: pd.Series, rows: int) -> Finding:
+def _deviation(row: Any, rows: int) -> Finding:
     least, printed = smallest_deviation(rows), Decimal(row.printed)
     points = str(printed.scaleb(2))
     return Finding(
@@ -123,8 +124,8 @@ def _around(text: str, rows: int) -> str:
 
 
 def _miss(text: str, sizes: Mapping[str, int]) -> float:
-    near = [100 * round(float(text) * rows / 100) / rows for rows in sizes.values()]
-    return round(min((float(text) - value for value in near), key=abs), 2)
+    near: list[float] = [100 * round(float(text) * rows / 100) / rows for rows in sizes.values()]
+    return round(float(text) - min(near, key=lambda value: abs(float(text) - value)), 2)
 
 
 def test_sets(tests: Mapping[str, Mapping[str, int]]) -> list[TestSet]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from actshift.paper import printed as paper
 from actshift.report import names
@@ -14,7 +15,8 @@ FAMILIES = {8: "steering_r8", 9: "steering_r1_vector", 10: "joint"}
 
 def rates() -> Iterator[Finding]:
     """Grids out of order, chosen rates outside their grid, and sizes of models that no grid is printed for."""
-    grids = {key: list(group) for key, group in paper.learning_rate_grids().groupby(["scale", "family"])["lr"]}
+    printed: Any = paper.learning_rate_grids().groupby(["scale", "family"])["lr"]
+    grids: dict[tuple[str, str], list[float]] = {key: list(group) for key, group in printed}
     for (scale, family), grid in grids.items():
         for slip, meant in slips(grid).items():
             where = f"Appendix F.2, {scale.upper()}, {family}"
@@ -26,12 +28,13 @@ def rates() -> Iterator[Finding]:
 
 def slips(grid: Sequence[float]) -> dict[float, float]:
     """Values of a grid that stand above the one after them, each with the power of ten of it that would be in order."""
-    found = {}
+    found: dict[float, float] = {}
     for place_, value in enumerate(grid[:-1]):
         if value > grid[place_ + 1]:
             low = grid[place_ - 1] if place_ else 0.0
             powers = (float(f"{value * 10.0**shift:.6g}") for shift in (-1, -2, -3))
-            found |= {value: meant for meant in powers if low < meant < grid[place_ + 1]}
+            fitting = [power for power in powers if low < power < grid[place_ + 1]]
+            found.update(dict.fromkeys([value], fitting[0]) if fitting else {})
     return found
 
 

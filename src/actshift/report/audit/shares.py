@@ -20,7 +20,7 @@ def shares(computed: pd.DataFrame) -> Iterator[Finding]:
     where the paper prints a share. A share that fits the other way only is a finding of rounding.
     """
     rows = [_read(row) for row in _printed(computed).itertuples()]
-    way = rule(rows)
+    way, fits = rule(rows), fitting(rows)
     for row, text, ways in rows:
         if way not in ways:
             other = next(iter(ways), None)
@@ -28,24 +28,24 @@ def shares(computed: pd.DataFrame) -> Iterator[Finding]:
                 "share",
                 f"Table {row.paper_table}, {names.model(row.model)}, {names.method(row.method)}",
                 f"{text}%",
-                f"{_plain(row.trainable)} of {_plain(row.total)} = {row.share_pct:.5f}%",
-                round(row.paper_pct - row.share_pct, 5),
+                f"{_plain(row.trainable)} of {_plain(row.total)} = {row.share_pct:.4g}%",
+                round(row.paper_pct - row.share_pct, 6),
                 Severity.ROUNDING if other else Severity.NUMBER,
-                f"{other}, where more of the shares are {way}" if other else "",
+                f"{other}; of {len(rows)} shares {fits[way]} are right when {way}, {fits[other]} when {other}"
+                if other
+                else "",
             )
 
 
 def rule(rows: Sequence[tuple[Any, str, set[str]]]) -> str:
     """The way of shortening that fits more of the shares; "rounded" where both fit as many."""
-    fits = Counter(way for *_, ways in rows for way in ways)
+    fits = fitting(rows)
     return max(("rounded", "cut"), key=lambda way: fits[way])
 
 
-def fitting(computed: pd.DataFrame) -> dict[str, int]:
-    """How many printed shares there are, and how many of them fit when rounded, when cut, and in neither way."""
-    rows = [_read(row) for row in _printed(computed).itertuples()]
-    fits = Counter(way for *_, ways in rows for way in ways or {"neither"})
-    return {"printed": len(rows), "rounded": fits["rounded"], "cut": fits["cut"], "neither": fits["neither"]}
+def fitting(rows: Sequence[tuple[Any, str, set[str]]]) -> Counter[str]:
+    """How many of the shares fit when rounded, and when cut."""
+    return Counter(way for *_, ways in rows for way in ways)
 
 
 def _printed(computed: pd.DataFrame) -> pd.DataFrame:
