@@ -12,15 +12,15 @@ import pandas as pd
 
 from actshift.report.audit import claims as _claims
 from actshift.report.audit import deviations as _deviations
+from actshift.report.audit import differences as _differences
 from actshift.report.audit import possible as _possible
+from actshift.report.audit import rates as _rates
+from actshift.report.audit import repeats as _repeats
 from actshift.report.audit import shares as _shares
 from actshift.report.audit import sizes as _sizes
-from actshift.report.audit.differences import averages, differences
+from actshift.report.audit import statements as _statements
 from actshift.report.audit.document import COLUMNS, HEADINGS, counts, frame, markdown, summary, texts
 from actshift.report.audit.finding import Finding, Severity
-from actshift.report.audit.rates import rates
-from actshift.report.audit.repeats import repeats
-from actshift.report.audit.statements import statements
 
 __all__ = [
     "ANSWERS",
@@ -54,14 +54,14 @@ def audit(
     by hub split, `tests` those of the test splits by data set and protocol; a check whose input is absent is left out.
     """
     checks: list[Callable[[], Iterator[Finding]]] = [
-        differences,
-        averages,
-        rates,
+        _differences.differences,
+        _differences.averages,
+        _rates.rates,
         _deviations.deviations,
         lambda: _deviations.constants(ANSWERS),
-        repeats,
+        _repeats.repeats,
         lambda: _claims.findings(shares),
-        statements,
+        _statements.statements,
     ]
     found = [finding for check in checks for finding in check()]
     found += _possible.impossible(tests) if tests is not None else ()
