@@ -24,7 +24,18 @@ from actshift.commands import terminal_frames
 from actshift.commands.reports import audit_command
 from actshift.paper import printed as paper
 from actshift.report import audit, names
-from actshift.report.audit import claims, deviations, finding, joint_claims, possible, rates, shares, sizes, statements
+from actshift.report.audit import (
+    claims,
+    deviations,
+    differences,
+    finding,
+    joint_claims,
+    possible,
+    rates,
+    shares,
+    sizes,
+    statements,
+)
 from actshift.report.audit.finding import Severity, readings
 
 ROOT = Path(__file__).parents[2]
@@ -147,6 +158,21 @@ def test_averages_of_wrong_differences_are_said_to_be_so() -> None:
             mean = sum(Decimal(r["delta_vs_sft"]) for r in mine) / 6
             explained = abs(mean - Decimal(row["avg_delta"])) <= Decimal("0.05")
             assert ("made of wrong differences" in found("average")[where].note) == explained
+
+
+@pytest.mark.parametrize(
+    ("values", "order", "severity"),
+    [
+        ((-2.10, -2.15, -2.2), False, Severity.NUMBER),  # made of wrong differences, however near
+        ((-2.10, -2.15, -2.2), True, Severity.CLAIM),
+        ((-2.10, -2.50, -2.2), False, Severity.ROUNDING),  # accuracies that were rounded may explain it
+        ((-2.10, -2.50, -2.3), False, Severity.NUMBER),
+    ],
+)
+def test_severity_of_an_average(values: tuple[float, float, float], order: bool, severity: Severity) -> None:
+    each = differences._average("there", values, order=order)
+    assert each.severity is severity and ("order" in each.note) == order
+    assert ("made of" in each.note) == (values[1] == -2.15)
 
 
 # Tables 8 to 13
@@ -283,6 +309,7 @@ def test_impossible_values() -> None:
         assert all(f"{100 * k / 254:.1f}" != text and int(1000 * k / 254) != 10 * float(text) for k in range(255))
     for text in ("36.2", "32.7"):
         assert any(f"{100 * k / 254:.1f}" == text for k in range(255))
+    assert there["Table 1, Qwen3-4B, SFT, AQuA"].arithmetic == "164/254 = 64.57, 165/254 = 64.96"
     assert there["Table 12, Llama-3.1-8B, Ours vector, BoolQ"].note == "0.18 points, if it is a share of one"
 
 
@@ -484,8 +511,29 @@ def test_false_claims_by_hand() -> None:
     joint = {cell: table["4", cell[0], "Joint-Orth", cell[1]] for cell in cells}
     parts = {cell: [table["4", cell[0], label, cell[1]] for label in ("LoRA (r=8)", "Adapter")] for cell in cells}
     assert max(joint[cell] - max(parts[cell]) for cell in cells) == 23
+    below = sum(joint[cell] < max(parts[cell]) for cell in cells)
+    (ceiling,) = [each for each in of("claim") if "3.8%" in each.printed]
+    assert (
+        f"below the better part in {below} of 9 cells" in ceiling.note and "3.8 is the gain over LoRA" in ceiling.note
+    )
     assert max(joint[cell] - parts[cell][0] for cell in cells) == 38, "the printed 3.8 is over LoRA alone"
     assert table["4", "gemma3-1b", "Joint", "gsm8k"] > max(parts["gemma3-1b", "gsm8k"])
+
+
+def test_counts_of_cells_in_notes() -> None:
+    wide = {(row.model, row.dataset, row.method): round(10 * row.accuracy) for row in paper.table(1).itertuples()}
+    cells = [(model, name) for model, name, method in wide if method == "sft"]
+    over = {other: [wide[*at, "post_block"] - wide[*at, other] for at in cells] for other in ("reft", "lora_r8")}
+    for other, gaps in over.items():
+        above, below = sum(gap > 0 for gap in gaps), sum(gap < 0 for gap in gaps)
+        note = f"above in {above} of 24 cells, below in {below}, equal in {24 - above - below}"
+        assert claims.consistent(other).note == note
+    small = [gap for at, gap in zip(cells, over["lora_r8"], strict=True) if at[0].endswith("1b")]
+    (note,) = [claim.note for claim in claims.claims() if claim.text.startswith("on 1B-scale")]
+    assert note.startswith(f"below LoRA in {sum(gap < 0 for gap in small)} of {len(small)} cells")
+    assert note.endswith(f"{min(small) / 10:+.1f}")
+    counted = {claim.text.split()[1]: claim.computed for claim in claims.claims() if claim.where == "Section 6.4"}
+    assert counted["often"] == "in 5 of 9 cells" and counted["frequently"] == "in 5 of 9 cells"
 
 
 def test_claims_are_decided_by_their_figures() -> None:

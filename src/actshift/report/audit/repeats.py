@@ -44,7 +44,7 @@ def _two_accuracies() -> Iterator[Finding]:
 
 
 def _equal_rows(column: str, numbers: tuple[int, ...]) -> Iterator[Finding]:
-    """Rows of two tables, of one model and two methods, that are equal on every data set they share."""
+    """Rows of one model and two methods that are equal on every data set they share."""
     rows = pd.concat([paper.table(number).assign(number=number) for number in numbers])
     for model, group in rows.groupby("model", sort=False):
         wide = {
@@ -54,7 +54,7 @@ def _equal_rows(column: str, numbers: tuple[int, ...]) -> Iterator[Finding]:
         for one, other in combinations(wide, 2):
             shared = [name for name in wide[one].index if name in wide[other].index]
             same = bool((wide[one][shared] == wide[other][shared]).all() and (wide[one][shared] > 0).all())
-            if one[0] != other[0] and one[2] != other[2] and len(shared) >= ENOUGH and same:
+            if one[2] != other[2] and len(shared) >= ENOUGH and same:
                 where = f"Table {one[0]} {one[1]} and Table {other[0]} {other[1]}, {names.model(str(model))}"
                 figures = ", ".join(f"{value:g}" for value in wide[one][shared])
                 text = f"{len(shared)} of {len(shared)} figures are equal: {', '.join(map(names.dataset, shared))}"
