@@ -248,6 +248,7 @@ def test_recurring_rates_and_accuracies_are_those_of_the_files() -> None:
     differ = {key for key in one.keys() & four.keys() if one[key] != four[key]}
     assert differ == {("gemma3-1b", "lora_r8", "winogrande")} and len(one.keys() & four.keys()) == 18
     assert four[differ.pop()] == one["gemma3-1b", "sft", "winogrande"]
+    assert found("repeat")["Table 4, Gemma-3-1B, LoRA (r=8), WinoG"].note == "51.4 is SFT's figure"
 
 
 def test_one_changed_figure_ends_a_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,6 +345,10 @@ def test_test_sets_that_the_values_fit() -> None:
         "aqua": "neither",
         "listops": "paper (2,000) or released (2,000)",
     }
+    there = {(each.dataset, each.protocol): each.deviations for each in sets}
+    assert there["boolq", "paper"] == (39, 39), "39 of 40 that are not SFT's: one is possible on no test set"
+    assert there["boolq", "released"] == (38, 39) and there["listops", "paper"] == (27, 27)
+    assert there["aqua", "paper"] == (0, 0)
     (arc,) = [each for each in sets if each.dataset == "arc_challenge" and each.protocol == "released"]
     near = [{f"{100 * k / 150:.1f}" for k in range(151)}, {f"{1000 * k // 150 / 10:.1f}" for k in range(151)}]
     assert arc.single == (sum(text in near[0] | near[1] for text in ("60.3", "48.2", "88.4", "80.6")), 4)
@@ -580,6 +585,10 @@ def test_right_references_are_no_findings(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_what_the_tables_leave_out() -> None:
     assert [each.note for each in of("coverage")[:4]] == ["none for ARC-C and AQuA"] * 4
+    assert [each.arithmetic for each in of("coverage")[:4]] == [
+        f"Table {short} has 4 of the 6 data sets of Table {whole}"
+        for short, whole in ((11, 1), (12, 2), (8, 1), (9, 2))
+    ]
     for number in (8, 9, 11, 12):
         assert not {"arc_challenge", "aqua"} & set(paper.table(number)["dataset"])
     assert {"arc_challenge", "aqua"} <= set(paper.table(1)["dataset"]) & set(paper.table(2)["dataset"])
@@ -656,7 +665,8 @@ def test_outputs_hold_every_finding() -> None:
     text, frame = audit.markdown(FINDINGS, sets=possible.test_sets(TESTS)), audit.frame(FINDINGS)
     assert len(frame) == len(FINDINGS) == sum(audit.counts(FINDINGS).values())
     for each in FINDINGS:
-        assert each.where in text
+        size = f"{each.size:g}" if each.size else ""
+        assert f"| {each.where} | {each.printed} | {each.arithmetic} | {size} | {each.severity} |" in text
     assert terminal_frames.audit_table(FINDINGS).row_count == len(FINDINGS)
     assert all(f"| {names.dataset(name)} | released |" in text for name in TESTS)
 
