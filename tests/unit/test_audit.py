@@ -424,6 +424,8 @@ def test_shares_are_rounded_or_cut_and_not_both() -> None:
     there = {each.where: each for each in shares.shares(mixed)}
     wrong = there.pop("Table 1, Gemma-3-1B, LoRA")
     assert wrong.size == pytest.approx(-0.2003) and wrong.severity is Severity.NUMBER
+    assert wrong.note == ""
+    assert there["Table 1, Qwen3-4B, ReFT"].note == "rounded; of 4 shares 2 are right when cut, 1 when rounded"
     assert [(where, each.severity) for where, each in there.items()] == [("Table 1, Qwen3-4B, ReFT", Severity.ROUNDING)]
     assert not list(shares.shares(share_rows(("qwen3-4b", "reft", 0.04, 0.0367), ("gemma3-1b", "reft", 0.04, 0.041))))
 
