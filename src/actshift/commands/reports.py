@@ -76,23 +76,39 @@ def audit_command(request: Namespace) -> int:
     from actshift.estimates.parameters import counts
     from actshift.paper import printed as paper
     from actshift.report import audit, params
+    from actshift.report.audit import claims, possible
 
     composer, printed = CachedComposer(), params.printed_shares()
     models = list(paper.table(1)["model"].unique())
     methods = [method for method in groups()["method"] if method in set(printed["method"])]
     shares = params.frame(list(counts(models, methods, composer)))
-    rows = {
-        name: composer([f"dataset={name}", "data.source=hub"])["dataset"]["hub"]["rows"] for name in groups()["dataset"]
-    }
-    findings = audit.audit(shares=shares, rows=rows)
+    rows, tests = _hub_rows(composer, list(paper.table(1)["dataset"].unique()))
+    findings = audit.audit(shares=shares, rows=rows, tests=tests)
     console(200).print(terminal_frames.audit_table(findings))
     print(audit.summary(findings))
     if request.out:
         folder = Path(request.out)
-        write_file(folder / "audit.md", audit.markdown(findings))
-        write_file(folder / "audit.csv", audit.frame(findings).to_csv(index=False))
+        text = audit.markdown(findings, claims=claims.claims(shares), sets=possible.test_sets(tests))
+        write_file(folder / "audit.md", text)
+        write_file(folder / "audit.csv", audit.frame(findings).to_csv(index=False, lineterminator="\n"))
         print(folder / "audit.md", folder / "audit.csv", sep="\n")
     return 0
+
+
+def _hub_rows(
+    composer: CachedComposer, datasets: Sequence[str]
+) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]]:
+    """Rows of the hub's splits by data set, and of the test splits by data set and protocol."""
+    from actshift.estimates.costs import rows_of
+
+    rows: dict[str, dict[str, int]] = {}
+    tests: dict[str, dict[str, int]] = {}
+    for name in datasets:
+        for protocol in ("paper", "released"):
+            config = composer([f"dataset={name}", f"protocol={protocol}", "data.source=hub"])
+            rows[name] = config["dataset"]["hub"]["rows"]
+            tests.setdefault(name, {})[protocol] = rows_of(config, "test")
+    return rows, tests
 
 
 def params_command(request: Namespace) -> int:

@@ -67,6 +67,18 @@ def table(number: int) -> pd.DataFrame:
     return _read(number).copy()
 
 
+def as_printed(name: str) -> pd.DataFrame:
+    """What has to be read as text, every cell as it is printed: an empty cell is an empty string.
+
+    `deviations` (Tables 11 to 13, for 8.0e-1 has a digit more than 0.8), `sizes` (Table 6), `figures` (what each
+    shows, by its caption) and `references` (where the text names a figure, and what for).
+    """
+    files = {path.stem: path for path in (FOLDER / "text").glob("*.csv")}
+    if name not in files:
+        raise unknown("text of the paper", name, files, where="the call")
+    return pd.read_csv(files[name], dtype=str, keep_default_na=False)
+
+
 def learning_rate_grids() -> pd.DataFrame:
     """The searched rates (Appendix F.2), one row a `scale`, `family` and `position` in the printed grid, with `lr`."""
     wide = _csv("lr_grids.csv").drop(columns="note")
