@@ -1,0 +1,98 @@
+"""Statements judged: every form on its draws, the worst case by search, and the smallest counterexample."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from actshift.analysis.theory.search import smallest_counterexample, value_of, worst
+from actshift.analysis.theory.statements import Check, Draw, Entry, Example, Form, Sizes, Statement
+
+SEARCHED = "worst case by search"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How hard statements are tried: draws a family and their sizes, the search's sizes, climbs and steps, the seed."""
+
+    draws: int
+    sizes: Sizes
+    searched: Sizes
+    restarts: int
+    steps: int
+    seed: int
+
+
+def evaluate(statements: Iterable[Statement], settings: Settings) -> list[Entry]:
+    """Every statement with its checks. Each has random numbers of its own, so that no statement moves another."""
+    return [entry_of(statement, settings) for statement in statements]
+
+
+def entry_of(statement: Statement, settings: Settings) -> Entry:
+    """One statement judged, with a counterexample where its printed form fails."""
+    checks = tuple(_checks(statement, settings))
+    failed = any(not check.holds for check in checks if check.role == "printed")
+    found = _counterexample(statement, settings) if failed else None
+    return Entry(statement, checks, found)
+
+
+def _checks(statement: Statement, settings: Settings) -> Iterator[Check]:
+    yield from _on_draws("printed", statement.printed, statement.draws, statement, settings)
+    if statement.condition is not None:
+        yield from _on_draws("condition", statement.printed, statement.condition.draws, statement, settings)
+    if statement.corrected is not None:
+        yield from _on_draws("corrected", statement.corrected, statement.draws, statement, settings)
+    for form in statement.also:
+        yield from _on_draws("also", form, statement.draws, statement, settings)
+
+
+def _on_draws(
+    role: str, form: Form, draws: Mapping[str, Draw], statement: Statement, settings: Settings
+) -> Iterator[Check]:
+    for family, draw in draws.items():
+        rng = _numbers(settings.seed, statement.name, role, form.says, family)
+        values = [value_of(form.measure, draw(rng, settings.sizes)) for _ in range(settings.draws)]
+        yield _check(role, form, family, [value for value in values if value > -np.inf])
+    if statement.searched:
+        rng = _numbers(settings.seed, statement.name, role, form.says, SEARCHED)
+        found = [
+            worst(form, draw, settings.searched, rng, restarts=settings.restarts, steps=settings.steps)[0]
+            for draw in draws.values()
+        ]
+        yield _check(role, form, SEARCHED, [max(found)], draws=len(found) * settings.restarts * settings.steps)
+
+
+def _check(role: str, form: Form, family: str, values: list[float], *, draws: int | None = None) -> Check:
+    """The check of some values. No value at all decides nothing: it does not hold."""
+    top = max(values, default=float("inf"))
+    says = form.says
+    return Check(
+        role, says, form.kind, family, len(values) if draws is None else draws, top, form.limit, form.holds(top)
+    )
+
+
+def _counterexample(statement: Statement, settings: Settings) -> Mapping[str, object] | None:
+    found = smallest_counterexample(
+        statement.printed,
+        dict(statement.draws),
+        statement.smallest,
+        _numbers(settings.seed, statement.name, "counterexample"),
+        tries=40,
+        steps=settings.steps,
+    )
+    if found is None:
+        return None
+    sizes, value, example = found
+    return {"sizes": vars(sizes), "value": value, "limit": statement.printed.limit, "example": plain(example)}
+
+
+def plain(example: Example) -> dict[str, object]:
+    """An example as lists, numbers rounded to 12 digits."""
+    return {name: array if isinstance(array, str) else np.round(array, 12).tolist() for name, array in example.items()}
+
+
+def _numbers(seed: int, *words: str) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32("|".join(words).encode())])
