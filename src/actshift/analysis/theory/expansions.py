@@ -33,7 +33,7 @@ CHANGES = ("d_gate", "d_up", "d_down")
 def drawn(*activations: str, point: str = "random") -> Draw:
     """A GLU (whose gate and down projection make a simple MLP too), an input, a step, and changes of the weights.
 
-    point: random; zero (the input 0, where every pre-activation is 0); flat (no gate and no value weights).
+    point: random; zero (the input 0, where every pre-activation is 0); gate 0 (only those of the gate are 0).
     """
 
     def draw(rng: np.random.Generator, sizes: Sizes) -> Example:
@@ -49,15 +49,16 @@ def drawn(*activations: str, point: str = "random") -> Draw:
             "d_down": weights(rng, d, m),
             "activation": activations[rng.integers(len(activations))],
         }
-        if point == "flat":
-            example |= {"gate": np.zeros((m, d)), "up": np.zeros((m, d))}
+        if point == "gate 0":
+            gate, h = arrays(example, "gate", "h")
+            example["gate"] = gate - np.outer(gate @ h, h) / (h @ h)
         return example
 
     return draw
 
 
 SMOOTH: dict[str, Draw] = {"smooth": drawn(*net.SMOOTH), "input 0": drawn(*net.SMOOTH, point="zero")}
-ROUGH: dict[str, Draw] = {"derivative not Lipschitz": drawn("power_3_2", "relu", point="zero")}
+ROUGH: dict[str, Draw] = {"derivative not Lipschitz": drawn("power_3_2", point="gate 0")}
 LIPSCHITZ = Condition("the derivative of phi is Lipschitz near the pre-activations (SiLU, GELU, tanh, sigmoid)", SMOOTH)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from actshift.analysis.theory.statements import Draw, Example, Form, Measure, Sizes
 
-MARGIN = 1e-3
+MARGIN = 5e-4
 """How far beyond the limit a counterexample lies, so that no rounding makes one."""
 
 
@@ -88,9 +88,13 @@ def refutes(form: Form, example: Example) -> bool:
 def simplified(form: Form, example: Example) -> Example:
     """The example with each number replaced by the simplest one with which it still refutes the form.
 
-    Simplest first: 0, 1, -1, the nearest whole number, the nearest half, one digit behind the point.
+    Whole arrays first (zeros, ones on the diagonal, whole numbers), then entries: 0, 1, -1, the nearest whole number,
+    the nearest half, one digit behind the point.
     """
     current = {name: np.array(array) if not isinstance(array, str) else array for name, array in example.items()}
+    for name, array in current.items():
+        if not isinstance(array, str):
+            current[name] = _simple_array(form, current, name, array)
     for _ in range(3):
         changed = False
         for name, array in current.items():
@@ -99,6 +103,14 @@ def simplified(form: Form, example: Example) -> Example:
         if not changed:
             break
     return current
+
+
+def _simple_array(form: Form, current: Example, name: str, array: np.ndarray) -> np.ndarray:
+    diagonal = np.eye(*array.shape) if array.ndim == 2 else np.ones_like(array)
+    for simple in (np.zeros_like(array), diagonal, np.round(array)):
+        if refutes(form, current | {name: simple}):
+            return simple
+    return array
 
 
 def _simplify_array(form: Form, current: Example, name: str, array: np.ndarray) -> bool:
