@@ -34,8 +34,8 @@ def evaluate(statements: Iterable[Statement], settings: Settings) -> list[Entry]
 def entry_of(statement: Statement, settings: Settings) -> Entry:
     """One statement judged, with a counterexample where its printed form fails."""
     checks = tuple(_checks(statement, settings))
-    failed = any(not check.holds for check in checks if check.role == "printed")
-    found = _counterexample(statement, settings) if failed else None
+    failed = [check.family for check in checks if check.role == "printed" and not check.holds]
+    found = _counterexample(statement, settings, failed) if failed else None
     return Entry(statement, checks, found)
 
 
@@ -55,29 +55,30 @@ def _on_draws(
     for family, draw in draws.items():
         rng = _numbers(settings.seed, statement.name, role, form.says, family)
         values = [value_of(form.measure, draw(rng, settings.sizes)) for _ in range(settings.draws)]
-        yield _check(role, form, family, [value for value in values if value > -np.inf])
+        decided = [value for value in values if value > -np.inf]
+        if decided or role != "also":
+            yield _check(role, form, family, decided)
     if statement.searched:
         rng = _numbers(settings.seed, statement.name, role, form.says, SEARCHED)
         found = [
             worst(form, draw, settings.searched, rng, restarts=settings.restarts, steps=settings.steps)[0]
             for draw in draws.values()
         ]
-        yield _check(role, form, SEARCHED, [max(found)], draws=len(found) * settings.restarts * settings.steps)
+        yield _check(role, form, SEARCHED, [max(found)], tried=len(found) * settings.restarts * settings.steps)
 
 
-def _check(role: str, form: Form, family: str, values: list[float], *, draws: int | None = None) -> Check:
+def _check(role: str, form: Form, family: str, values: list[float], *, tried: int | None = None) -> Check:
     """The check of some values. No value at all decides nothing: it does not hold."""
     top = max(values, default=float("inf"))
-    says = form.says
-    return Check(
-        role, says, form.kind, family, len(values) if draws is None else draws, top, form.limit, form.holds(top)
-    )
+    within = sum(form.holds(value) for value in values) / max(1, len(values)) if tried is None else None
+    draws = len(values) if tried is None else tried
+    return Check(role, form.says, form.kind, family, draws, within, top, form.limit, form.holds(top))
 
 
-def _counterexample(statement: Statement, settings: Settings) -> Mapping[str, object] | None:
+def _counterexample(statement: Statement, settings: Settings, failed: list[str]) -> Mapping[str, object] | None:
     found = smallest_counterexample(
         statement.printed,
-        dict(statement.draws),
+        {family: draw for family, draw in statement.draws.items() if family in failed} or dict(statement.draws),
         statement.smallest,
         _numbers(settings.seed, statement.name, "counterexample"),
         tries=40,

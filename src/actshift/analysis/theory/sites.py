@@ -157,12 +157,12 @@ def _constant_after_zero(example: Example) -> float:
 
 
 def attention(rng: np.random.Generator, sizes: Sizes) -> Example:
-    """A block whose attention's value map changes: `H` its inputs, `mix` the attention weights, `value`, `change`."""
+    """A block whose attention's value map changes: `H` its inputs, `scores` of the softmax, `value`, `change`."""
     d, n = sizes.width, max(2, sizes.inputs)
     example = network()(rng, sizes)
     return example | {
         "H": rng.standard_normal((d, n)),
-        "mix": net.softmax(rng.standard_normal((n, n))),
+        "scores": rng.standard_normal((n, n)),
         "value": weights(rng, d, d),
         "change": weights(rng, d, d),
     }
@@ -176,7 +176,8 @@ def attention_without_mlp(rng: np.random.Generator, sizes: Sizes) -> Example:
 
 def _site_errors(example: Example) -> tuple[float, float]:
     """What the best linear maps after the block and after the MLP leave of an update of the attention."""
-    gate, up, down, h, mix, value, change = arrays(example, "gate", "up", "down", "H", "mix", "value", "change")
+    gate, up, down, h, value, change = arrays(example, "gate", "up", "down", "H", "value", "change")
+    mix = net.softmax(*arrays(example, "scores"))
 
     def block(values: Array) -> tuple[Array, Array]:
         y = h + values @ h @ mix

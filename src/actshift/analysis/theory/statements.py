@@ -97,6 +97,8 @@ class Check:
     kind: str
     family: str
     draws: int
+    within: float | None
+    """The share of the draws that are within the limit; a search has none."""
     worst: float
     limit: float
     holds: bool
