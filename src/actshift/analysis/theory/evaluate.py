@@ -83,6 +83,7 @@ def _counterexample(statement: Statement, settings: Settings, failed: list[str])
         _numbers(settings.seed, statement.name, "counterexample"),
         tries=40,
         steps=settings.steps,
+        kept=statement.kept,
     )
     if found is None:
         return None

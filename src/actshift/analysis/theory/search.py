@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
@@ -20,7 +20,7 @@ def value_of(measure: Measure, example: Example) -> float:
     with np.errstate(all="ignore"):
         try:
             value = float(measure(example))
-        except np.linalg.LinAlgError:
+        except (np.linalg.LinAlgError, ZeroDivisionError):
             return -np.inf
     return -np.inf if np.isnan(value) else value
 
@@ -62,12 +62,19 @@ def worst(
 
 
 def smallest_counterexample(
-    form: Form, draws: dict[str, Draw], sizes: tuple[Sizes, ...], rng: np.random.Generator, *, tries: int, steps: int
+    form: Form,
+    draws: dict[str, Draw],
+    sizes: tuple[Sizes, ...],
+    rng: np.random.Generator,
+    *,
+    tries: int,
+    steps: int,
+    kept: Collection[str] = (),
 ) -> tuple[Sizes, float, Example] | None:
     """A counterexample at the smallest of `sizes` at which one is found, with as simple entries as still refute."""
     for size in sizes:
         for example in _candidates(form, draws, size, rng, tries=tries, steps=steps):
-            simple = simplified(form, example)
+            simple = simplified(form, example, kept=kept)
             return size, value_of(form.measure, simple), simple
     return None
 
@@ -88,20 +95,20 @@ def refutes(form: Form, example: Example) -> bool:
     return value_of(form.measure, example) > form.limit + MARGINS[form.kind]
 
 
-def simplified(form: Form, example: Example) -> Example:
+def simplified(form: Form, example: Example, *, kept: Collection[str] = ()) -> Example:
     """The example with each number replaced by the simplest one with which it still refutes the form.
 
     Whole arrays first (zeros, ones on the diagonal, whole numbers), then entries: 0, 1, -1, the nearest whole number,
-    the nearest half, one digit behind the point.
+    the nearest half, one digit behind the point. Arrays in `kept` stay.
     """
     current = {name: np.array(array) if not isinstance(array, str) else array for name, array in example.items()}
     for name, array in current.items():
-        if not isinstance(array, str):
+        if not isinstance(array, str) and name not in kept:
             current[name] = _simple_array(form, current, name, array)
     for _ in range(3):
         changed = False
         for name, array in current.items():
-            if not isinstance(array, str):
+            if not isinstance(array, str) and name not in kept:
                 changed |= _simplify_array(form, current, name, array)
         if not changed:
             break
