@@ -1,1 +1,1 @@
-"""The paper's numbered statements, evaluated by numbers: `statements` says what there is, `evaluate` judges it."""
+"""The paper's numbered statements, evaluated by numbers: `STATEMENTS` says what there is, `evaluate` judges it."""

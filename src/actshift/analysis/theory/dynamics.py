@@ -269,7 +269,9 @@ STATEMENTS = (
         "the flow starts with (G^ - G) Y' for dh and (G^ - G) F' for dW",
         Form("it does", lambda example: _flow_sign(example, -1.0), EQUALITY),
         PLAIN,
-        corrected=Form("it starts with (G - G^) Y' and (G - G^) F'", lambda example: _flow_sign(example, 1.0), EQUALITY),
+        corrected=Form(
+            "it starts with (G - G^) Y' and (G - G^) F'", lambda example: _flow_sign(example, 1.0), EQUALITY
+        ),
         smallest=SMALL,
     ),
     Statement(
@@ -290,7 +292,9 @@ STATEMENTS = (
         Form("it is", lambda example: _solution(example, growth=1.0), EQUALITY),
         PLAIN,
         corrected=Form(
-            "by -B U L^-1 (1 - e^(-tL)) U', with t in place of 0 / 0", lambda example: _solution(example, growth=-1.0), EQUALITY
+            "by -B U L^-1 (1 - e^(-tL)) U', with t in place of 0 / 0",
+            lambda example: _solution(example, growth=-1.0),
+            EQUALITY,
         ),
         smallest=SMALL,
     ),

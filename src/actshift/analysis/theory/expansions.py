@@ -62,7 +62,9 @@ ROUGH: dict[str, Draw] = {"derivative not Lipschitz": drawn("power_3_2", point="
 LIPSCHITZ = Condition("the derivative of phi is Lipschitz near the pre-activations (SiLU, GELU, tanh, sigmoid)", SMOOTH)
 
 
-def order_of(moved: Callable[[Example, float], Array], first: Callable[[Example], Array], *, order: float = 2) -> Measure:
+def order_of(
+    moved: Callable[[Example, float], Array], first: Callable[[Example], Array], *, order: float = 2
+) -> Measure:
     """``order`` less the slope of ``|moved(t) - moved(0) - t first|`` against t."""
 
     def measure(example: Example) -> float:

@@ -162,7 +162,9 @@ CONTAINED: dict[str, Draw] = {
     "SiLU features that contain x": features(paired=True),
     "ReLU features that contain x": features(paired=True, activation="relu"),
 }
-APART = Condition("the functions x_j and F_j are linearly independent (no combination of features is linear)", INDEPENDENT)
+APART = Condition(
+    "the functions x_j and F_j are linearly independent (no combination of features is linear)", INDEPENDENT
+)
 FEW = (Sizes(1, 1, 1), Sizes(2, 2, 1), Sizes(3, 3, 1))
 
 STATEMENTS = (

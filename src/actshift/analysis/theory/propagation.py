@@ -86,7 +86,9 @@ def _glu_sides(example: Example) -> tuple[float, float, dict[str, float]]:
     gate2, up2, down2 = arrays(example, "gate2", "up2", "down2")
     activation = word(example)
     normed, normed2 = net.layer_norm(h), net.layer_norm(other)
-    left = norm(h + net.glu(gate, up, down, normed, activation) - other - net.glu(gate2, up2, down2, normed2, activation))
+    left = norm(
+        h + net.glu(gate, up, down, normed, activation) - other - net.glu(gate2, up2, down2, normed2, activation)
+    )
     eps, s = norm(h - other), min(float(net.deviation(h)), float(net.deviation(other)))
     if s < 1e-9 * max(norm(h), norm(other)):
         eps = float("nan")
@@ -138,19 +140,25 @@ def _sigmoid_ratio(example: Example, *, sharper: bool = False) -> float:
 
 
 def tokens(*, flat: bool = False) -> Draw:
-    """Two sequences and two attentions near each other; `flat`: a token whose entries are nearly equal."""
+    """Two sequences and two attentions near each other.
+
+    flat: the weights are equal, attention is uniform, and all that differs is a first token of small deviation, whose
+    entries' differences from their mean change signs.
+    """
 
     def draw(rng: np.random.Generator, sizes: Sizes) -> Example:
         d, w = max(2, sizes.width), max(2, sizes.inputs)
-        first = rng.standard_normal((d, w))
-        noise = 0.1 * rng.standard_normal((d, w))
+        first, noise = rng.standard_normal((d, w)), 0.1 * rng.standard_normal((d, w))
         if flat:
-            first[:, 0] = 1 + 1e-2 * rng.standard_normal(d)
-            noise *= 0.1
+            small = 0.01 * (first[:, 0] - first[:, 0].mean())
+            first[:, 0], noise = 1 + small, np.zeros((d, w))
+            noise[:, 0] = -2 * small
         example: Example = {"H": first, "H2": first + noise}
         for name in ("query", "key", "value"):
             matrix = weights(rng, d, d)
-            example |= {name: matrix, f"{name}2": matrix + 0.1 * weights(rng, d, d)}
+            example |= {name: matrix, f"{name}2": matrix + (0.0 if flat else 0.1) * weights(rng, d, d)}
+        if flat:
+            example |= {name: np.zeros((d, d)) for name in ("query", "query2", "key", "key2")}
         return example
 
     return draw
@@ -214,7 +222,7 @@ STATEMENTS = (
         "Lemma E.1",
         "LayerNorm moves by epsilon / min(std, std') at most (population deviations)",
         Form("left side / right side", _norm_ratio, BOUND),
-        near_and_far(),
+        {"near": pair(), "far": pair(distance=3.0), "small deviation": pair(flat=True)},
         also=(
             Form("2 epsilon / (std + std') in its place", lambda example: _norm_ratio(example, kind="sharper"), BOUND),
             Form("with sample deviations (d - 1)", lambda example: _norm_ratio(example, kind="sample"), BOUND),

@@ -160,7 +160,7 @@ def attention(rng: np.random.Generator, sizes: Sizes) -> Example:
     """A block whose attention's value map changes: `H` its inputs, `scores` of the softmax, `value`, `change`."""
     d, n = sizes.width, max(2, sizes.inputs)
     example = network()(rng, sizes)
-    return example | {
+    return {name: example[name] for name in ("gate", "up", "down", "activation")} | {
         "H": rng.standard_normal((d, n)),
         "scores": rng.standard_normal((n, n)),
         "value": weights(rng, d, d),
@@ -185,6 +185,8 @@ def _site_errors(example: Example) -> tuple[float, float]:
 
     (y, x), (y_tuned, x_tuned) = block(value), block(value + 0.1 * change)
     target = y_tuned + x_tuned - y - x
+    if norm(target) < 1e-9 * norm(x + y):
+        return float("nan"), float("nan")  # no update
     return best_map_error(x + y, target), best_map_error(x, target)
 
 

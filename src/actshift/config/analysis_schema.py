@@ -1,0 +1,42 @@
+"""The structured configuration of analyses: each kind has keys of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+
+@dataclass
+class AnalysisConfig:
+    """What every analysis has."""
+
+    name: str = MISSING
+    seed: int = 0
+
+
+@dataclass
+class SizesConfig:
+    """Sizes of the examples of a statement."""
+
+    width: int = MISSING
+    inner: int = MISSING  # of an MLP
+    inputs: int = MISSING  # or tokens
+
+
+@dataclass
+class SearchConfig:
+    """The search for worst cases: climbs from so many draws of each family, each of so many steps."""
+
+    restarts: int = MISSING
+    steps: int = MISSING
+    sizes: SizesConfig = field(default_factory=SizesConfig)
+
+
+@dataclass
+class TheoryConfig(AnalysisConfig):
+    """The theory ledger."""
+
+    draws: int = MISSING  # of each family of examples
+    sizes: SizesConfig = field(default_factory=SizesConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
