@@ -7,8 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from actshift.analysis.theory.statements import FAILS, HOLDS, UNDER
 from actshift.report.markdown_text import table
 
+COUNTED = {HOLDS: "hold", UNDER: "hold under a condition", FAILS: "do not hold as printed"}
 LONGEST = 12
 """Arrays with more numbers than this are told by their shape; the JSON beside the page has them."""
 
@@ -16,8 +18,8 @@ LONGEST = 12
 def markdown(record: Mapping[str, Any], checks: pd.DataFrame) -> str:
     """The page of a ledger's record and frame of checks."""
     statements = record["statements"]
-    counts = pd.Series([each["verdict"] for each in statements]).value_counts()
-    head = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+    verdicts = [each["verdict"] for each in statements]
+    head = ", ".join(f"{verdicts.count(verdict)} {words}" for verdict, words in COUNTED.items())
     config = record["config"]
     effort = (
         f"{config['draws']} draws of each family of examples in float64, seed {config['seed']}; worst cases by "

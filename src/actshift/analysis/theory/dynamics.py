@@ -40,7 +40,7 @@ def task(*, rank: str = "full", target: str = "any") -> Draw:
             g = x + w @ f + rng.standard_normal((d, k)) @ rng.standard_normal((k, n))
         moves = {"dh": weights(rng, d, d), "dW": weights(rng, d, m)}
         adapter = {"sketch": weights(rng, _rank_of(d), d)}
-        return {"X": x, "W": w, "F": f, "G": g} | moves | adapter
+        return {"X": x, "W": w, "F": f, "G": g, **moves, **adapter}
 
     return draw
 

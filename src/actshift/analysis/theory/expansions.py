@@ -262,7 +262,7 @@ STATEMENTS = (
         {"inner width above the model's": drawn(*net.SMOOTH), "inner width below the model's": narrow},
         condition=Condition("A_GLU(h) is singular, as with an inner width below the model's", {"narrow": narrow}),
         corrected=Form(
-            "what no dh can do is the part of (dWd) m outside the column space of A_GLU(h); nothing where it is regular",
+            "what no dh can do is the part of (dWd) m outside the column space of A_GLU(h)",
             _down_outside,
             EQUALITY,
         ),

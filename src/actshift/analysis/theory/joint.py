@@ -131,7 +131,7 @@ def projected(*, dependent: bool = False) -> Draw:
         if dependent:
             b[:, -1] = b[:, 0]
         shapes = {"W2": (d, rank), "W1": (rank, d), "A": (rank, sizes.inner), "h": (d,), "m": (sizes.inner,)}
-        return {"B": b} | {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+        return {"B": b, **{name: rng.standard_normal(shape) for name, shape in shapes.items()}}
 
     return draw
 

@@ -30,8 +30,8 @@ from actshift.analysis.theory.statements import (
     Statement,
 )
 
-NOTHING = 1e-14
-"""A relative error below this is none: a ratio of two such numbers says nothing."""
+NOTHING = 1e-5
+"""A relative error below this is left out of ratios: rounding of 1e-15 would show in their tenth digit."""
 
 
 def network(scale: float = 1.0) -> Draw:
@@ -67,31 +67,39 @@ def streams(example: Example) -> tuple[Array, Array]:
     return net.glu(gate, up, down, y, word(example)), y
 
 
-def _left(example: Example) -> float:
-    """The least relative squared error of Theorem 3.1, by least squares."""
+def block_and_shift(example: Example) -> tuple[Array, Array]:
+    """(d, n) each: the block's output X + Y, and the shift A X after the MLP."""
     x, y = streams(example)
     (a,) = arrays(example, "A")
-    return best_map_error(x + y, a @ x)
+    return x + y, a @ x
 
 
-def _by_principal_angles(example: Example, *, falling: bool = False) -> float:
+def principal_sum(block: Array, shift: Array, *, falling: bool = False) -> float:
     """The sum of Theorem 3.1 with the i-th principal angle; the right angle for directions without a partner."""
-    x, y = streams(example)
-    (a,) = arrays(example, "A")
-    values = np.linalg.svd(a @ x, compute_uv=False) ** 2
-    sines = squared_sines(row_basis(x + y), row_basis(a @ x))
+    values = np.linalg.svd(shift, compute_uv=False) ** 2
+    sines = squared_sines(row_basis(block), row_basis(shift))
     sines = np.concatenate([sines, np.ones(max(0, len(values) - len(sines)))])
     return float(values @ (sines[::-1] if falling else sines) / values.sum())
 
 
-def _by_vector_angles(example: Example) -> float:
-    """The sum with the angle between the i-th right singular vector of A X and the row space of X + Y."""
-    x, y = streams(example)
-    (a,) = arrays(example, "A")
-    _, values, right = np.linalg.svd(a @ x, full_matrices=False)
-    basis = row_basis(x + y)
-    sines = 1 - np.linalg.norm(basis.T @ right.T, axis=0) ** 2
+def vector_sum(block: Array, shift: Array) -> float:
+    """The sum with the angle between the shift's i-th right singular vector and the row space of the block's output."""
+    _, values, right = np.linalg.svd(shift, full_matrices=False)
+    sines = 1 - np.linalg.norm(row_basis(block).T @ right.T, axis=0) ** 2
     return float(values**2 @ sines / (values**2).sum())
+
+
+def _least(example: Example) -> float:
+    """The least relative squared error of Theorem 3.1, by least squares."""
+    return best_map_error(*block_and_shift(example))
+
+
+def _principal(example: Example, *, falling: bool = False) -> float:
+    return principal_sum(*block_and_shift(example), falling=falling)
+
+
+def _by_vectors(example: Example) -> float:
+    return vector_sum(*block_and_shift(example))
 
 
 def _ratio(top: float, bottom: float) -> float:
@@ -196,28 +204,28 @@ STATEMENTS = (
     Statement(
         "theorem_3_1",
         "Theorem 3.1, Theorem C.2",
-        "the best post-block map leaves of a post-MLP shift A X the share sum_i s_i^2 sin^2(t_i) / sum_j s_j^2, s_i the "
-        "singular values of A X and t_i the i-th principal angle of the row spaces of X + Y and A X",
+        "of a post-MLP shift A X the best post-block map leaves the share sum_i s_i^2 sin^2(t_i) / sum_j s_j^2, with "
+        "s_i the singular values of A X and t_i the i-th principal angle of the row spaces of X + Y and A X",
         Form(
             "the least error equals the sum over principal angles",
-            lambda example: abs(_left(example) - _by_principal_angles(example)),
+            lambda example: abs(_least(example) - _principal(example)),
             EQUALITY,
         ),
         {"network": network(), "small MLP": network(0.05), "low rank": few_features},
         corrected=Form(
             "t_i is the angle between the i-th right singular vector of A X and the row space of X + Y",
-            lambda example: abs(_left(example) - _by_vector_angles(example)),
+            lambda example: abs(_least(example) - _by_vectors(example)),
             EQUALITY,
         ),
         also=(
             Form(
                 "the printed sum is a lower bound of the least error",
-                lambda example: _ratio(_by_principal_angles(example), _left(example)),
+                lambda example: _ratio(_principal(example), _least(example)),
                 BOUND,
             ),
             Form(
                 "the sum with the angles in falling order is an upper bound of it",
-                lambda example: _ratio(_left(example), _by_principal_angles(example, falling=True)),
+                lambda example: _ratio(_least(example), _principal(example, falling=True)),
                 BOUND,
             ),
         ),
@@ -247,7 +255,7 @@ STATEMENTS = (
         "post_block_more_expressive",
         "Section 3.3, opening of Appendix C.2",
         "every linear shift after the MLP is a linear shift after the block",
-        Form("no error is left", lambda example: float(np.sqrt(_left(example))), EQUALITY),
+        Form("no error is left", lambda example: float(np.sqrt(_least(example))), EQUALITY),
         {"network": network(), "small MLP": network(0.05)},
         condition=Condition(
             "the spans of Y and X meet in 0 alone (Proposition C.1's premise, or at most d inputs)",
