@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from actshift.analysis.theory import dynamics, expansions, joint, linear, propagation, search, sites
+from actshift.analysis.theory import dynamics, expansions, joint, linear, search, sites
 from actshift.analysis.theory import networks as net
 from actshift.analysis.theory.evaluate import Settings, entry_of
 from actshift.analysis.theory.ledger import STATEMENTS, json_text, ledger, record
@@ -112,10 +112,7 @@ def test_the_committed_ledger_is_what_its_configuration_gives() -> None:
     committed = json.loads((COMMITTED / "theory.json").read_text())
     again = record(ledger(committed["config"]), committed["config"])
     assert {each["name"]: each["verdict"] for each in again["statements"]} == EXPECTED
-    if again["versions"] == committed["versions"] and again["code"] == committed["code"]:
-        assert [each["verdict"] for each in again["statements"]] == [
-            each["verdict"] for each in committed["statements"]
-        ]
+    assert again["code"] == committed["code"], "made by other code: do `actshift analyze theory` again"
 
 
 def test_the_same_seed_is_the_same_text_and_another_is_not() -> None:
@@ -146,11 +143,15 @@ def test_a_form_without_any_decided_draw_does_not_hold() -> None:
     assert entry_of(empty, settings()).verdict == FAILS
 
 
+def start(example: dict[str, np.ndarray | str]) -> np.ndarray:
+    return dynamics.start(example)[1]
+
+
 MUTATIONS = [
     ("expansion_glu_input", net, "glu_jacobian", lambda gate, up, down, h, activation: down @ up),
-    ("expansion_LayerNorm", net, "layer_norm_jacobian", lambda h: np.eye(len(h)) / net.deviation(h)),
+    ("proposition_4_2_sketch", dynamics, "speed", lambda example: 1.0),
     ("proposition_c_1", sites, "column_basis", lambda matrix: np.linalg.qr(matrix)[0][:, :1]),
-    ("appendix_d_gradients", dynamics, "output", lambda example, dh, dw: (1 + np.zeros_like(dh)) @ dw),
+    ("appendix_d_gradients", dynamics, "output", lambda example, dh, dw: start(example) + dh @ start(example)),
     ("lemma_e_1", net, "deviation", lambda h: 1.1 * np.sqrt(np.mean((h - h.mean(axis=0)) ** 2, axis=0))),
     ("projection_5_2", joint, "column_basis", lambda matrix: matrix),
 ]
@@ -226,7 +227,7 @@ def test_an_oblique_projection_has_the_norm_of_its_angle(angle: float) -> None:
     y, x = np.array([[1.0], [0.0]]), np.array([[np.cos(angle)], [np.sin(angle)]])
     *_, onto = sites._projected({"X": x, "Y": y, "A": np.eye(2)})
     assert linear.norm(onto) == pytest.approx(1 / np.sin(angle))
-    np.testing.assert_allclose(onto @ x, x)
+    np.testing.assert_allclose(onto @ x, x, atol=1e-12)
     np.testing.assert_allclose(onto @ y, 0 * y, atol=1e-12)
 
 

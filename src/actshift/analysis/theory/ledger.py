@@ -84,7 +84,7 @@ def record(entries: Sequence[Entry], config: Mapping[str, Any]) -> dict[str, Any
     """
     return {
         "analysis": config["name"],
-        "config": dict(config),
+        "config": json.loads(json.dumps(config)),
         "code": code_fingerprint(),
         "versions": {"numpy": np.__version__, "scipy": scipy.__version__},
         "frame": hashlib.sha256(frame(entries).to_csv(index=False).encode()).hexdigest(),
