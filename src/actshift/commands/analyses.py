@@ -5,12 +5,16 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actshift.commands.requests import console
 from actshift.config.composition import compose, groups
 from actshift.errors import ActshiftError, unknown
 from actshift.files import write_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 
 def analyze_command(request: Namespace) -> int:
@@ -39,5 +43,47 @@ def theory(config: Mapping[str, Any], folder: Path) -> None:
         print(folder / f"theory.{ending}")
 
 
-ANALYSES: dict[str, Callable[[Mapping[str, Any], Path], None]] = {"theory": theory}
+def oracle(config: Mapping[str, Any], folder: Path) -> None:
+    """Oracle steering of one model: oracle-MODEL.csv, .json and the figure."""
+    from actshift.analysis.oracle import oracle as frame_of
+    from actshift.report.analysis_figures import oracle_by_layer
+
+    frame = frame_of(config)
+    print(frame[frame["layer"].isna()].to_string(index=False))
+    _write(config, folder, {"": frame}, {"": oracle_by_layer(frame)})
+
+
+def overlap(config: Mapping[str, Any], folder: Path) -> None:
+    """Figure 3 of one model: overlap-MODEL.csv, the inner products of three layers, .json and two figures."""
+    from actshift.analysis.overlap import overlaps
+    from actshift.report.analysis_figures import overlap_by_layer, overlap_maps
+
+    frame, maps = overlaps(config)
+    print(frame.to_string(index=False))
+    figures = {"": overlap_by_layer(frame), "_maps": overlap_maps(maps)}
+    _write(config, folder, {"": frame, "_maps": maps}, figures)
+
+
+def _write(
+    config: Mapping[str, Any], folder: Path, frames: Mapping[str, pd.DataFrame], figures: Mapping[str, Figure]
+) -> None:
+    """The frames as CSV, what they were made from as JSON, and the figures; NAME-MODEL is what all files begin with."""
+    from actshift.analysis.records import record
+    from actshift.report.figures import write
+
+    name = f"{config['analysis']['name']}-{config['model']['name']}"
+    texts = {f"{name}{part}.csv": frame.to_csv(index=False, float_format="%.6g") for part, frame in frames.items()}
+    texts[f"{name}.json"] = record(config, texts)
+    for file, text in texts.items():
+        write_file(folder / file, text)
+        print(folder / file)
+    for path in write({part.strip("_") or "layers": each for part, each in figures.items()}, folder, sweep=name):
+        print(path)
+
+
+ANALYSES: dict[str, Callable[[Mapping[str, Any], Path], None]] = {
+    "theory": theory,
+    "oracle": oracle,
+    "overlap": overlap,
+}
 """What does each analysis of conf/analysis."""

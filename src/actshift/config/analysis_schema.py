@@ -16,6 +16,25 @@ class AnalysisConfig:
 
 
 @dataclass
+class OracleConfig(AnalysisConfig):
+    """Base and tuned model side by side: what an overwritten site gives, and the best linear maps of the shift."""
+
+    rows: int = MISSING  # of the training split
+    adapter: str | None = None  # a run's folder; null: every weight of the layers changed at random
+    change: float = MISSING  # its relative size, where there is no adapter
+    ranks: list[int] = MISSING  # of the linear maps
+    ridge: float = MISSING  # over the mean squared norm of the inputs
+
+
+@dataclass
+class OverlapConfig(AnalysisConfig):
+    """Figure 3: the directions in which a full adapter and down_proj learn first."""
+
+    rows: int = MISSING
+    directions: int = MISSING  # leading left singular vectors that are compared
+
+
+@dataclass
 class SizesConfig:
     """Sizes of the examples of a statement."""
 

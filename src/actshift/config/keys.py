@@ -26,6 +26,8 @@ SCHEMAS: dict[tuple[str | None, str], type] = {
     ("logger", "logger_schema"): schema.LoggerConfig,
     ("sweep", "sweep_schema"): schema.SweepConfig,
     ("analysis", "theory_schema"): analysis_schema.TheoryConfig,
+    ("analysis", "oracle_schema"): analysis_schema.OracleConfig,
+    ("analysis", "overlap_schema"): analysis_schema.OverlapConfig,
     (None, "config_schema"): schema.Config,
 }
 """The structured configurations, by group and the name under which a YAML's defaults list takes them."""

@@ -58,6 +58,10 @@ AT_LEAST = {
 OF_ANALYSES = {
     "seed": 0,
     "draws": 1,
+    "rows": 2,
+    "directions": 1,
+    "change": 0,
+    "ridge": 0,
     "sizes.width": 2,
     "sizes.inner": 1,
     "sizes.inputs": 2,
@@ -111,6 +115,8 @@ def _validate_analysis(analysis: Config) -> None:
         head = key.split(".")[0]
         if head in analysis and _get(analysis, key) < least:
             raise _impossible(f"analysis.{key}", _get(analysis, key), f"at least {least}")
+    if not all(rank >= 1 for rank in analysis.get("ranks", ())):
+        raise _impossible("analysis.ranks", analysis["ranks"], "a list of ranks of 1 or more")
 
 
 def _validate_model(model: Config) -> None:
