@@ -53,11 +53,11 @@ def record(base: Base, batch: Batch, *, sites: tuple[str, ...]) -> tuple[torch.T
 
 
 @torch.no_grad()
-def overwritten(base: Base, batch: Batch, values: Places) -> torch.Tensor:
-    """The logits of a batch with the hidden states of some places replaced."""
+def overwritten(base: Base, batch: Batch, values: Places, *, added: bool = False) -> torch.Tensor:
+    """The logits of a batch with the hidden states of some places replaced or, `added`, with the values added."""
     with ExitStack() as hooks:
         for (site, layer), value_BTD in values.items():
-            handle = base.sites.hook(site, layer, lambda _, new=value_BTD: new)  # type: ignore[misc]
+            handle = base.sites.hook(site, layer, lambda h, new=value_BTD: h + new if added else new)  # type: ignore[misc]
             hooks.callback(handle.remove)
         logits: torch.Tensor = base.model(input_ids=batch.ids_BT).logits
     return logits

@@ -20,9 +20,11 @@ from actshift.runtime.session import Session
 from actshift.training.batches import Batch
 
 Config = Mapping[str, Any]
+Row = tuple[str, str, int | None, str, float]
 BLOCK = "post_block"
 COLUMNS = ("measure", "site", "layer", "map", "value")
-"""`layer` is empty for all layers at once, `map` for anything but the fitted maps."""
+"""`layer` is empty for all layers at once. `map` names a fitted map, or says that shifts are added."""
+ADDED = "shifts added"
 
 
 def sites_of(base: Base) -> tuple[str, ...]:
@@ -34,6 +36,7 @@ def oracle(config: Config, *, session: Session | None = None) -> pd.DataFrame:
     """One row a number, with the columns of `COLUMNS`:
 
     logit_error: largest difference of a logit to the tuned model's, over the largest size of one.
+    With `ADDED` the shift (tuned less base) of every layer is added to what the layer gives by then: they add up.
     kl_left: mean over tokens of KL(tuned || overwritten), as a share of KL(tuned || base).
     explained: share of the shift's squared norm after a block that a map of the base's hidden state predicts, on rows
     that it was not fitted to.
@@ -44,21 +47,37 @@ def oracle(config: Config, *, session: Session | None = None) -> pd.DataFrame:
     plain, before = record(base, batch, sites=sites_of(base))
     with tuned(base, batch, analysis):
         wanted, after = record(base, batch, sites=sites_of(base))
-    rows = [*_overwriting(base, batch, plain, wanted, after), *_maps(batch, before, after, analysis)]
+    shifts = {place: value - before[place] for place, value in after.items() if place[0] == BLOCK}
+    rows = [
+        *_overwriting(base, batch, plain, wanted, after),
+        *_rows(BLOCK, None, ADDED, overwritten(base, batch, shifts, added=True), plain, wanted, tokens_BT(batch)),
+        *_maps(batch, before, after, analysis),
+    ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _overwriting(
-    base: Base, batch: Batch, plain: torch.Tensor, wanted: torch.Tensor, after: Places
-) -> Iterator[tuple[str, str, int | None, str, float]]:
+def _overwriting(base: Base, batch: Batch, plain: torch.Tensor, wanted: torch.Tensor, after: Places) -> Iterator[Row]:
     mask_BT = tokens_BT(batch)
-    untouched = divergence(wanted[mask_BT], plain[mask_BT])
     for site in sites_of(base):
         everywhere = {place: value for place, value in after.items() if place[0] == site}
         for layer, places in [(None, everywhere), *((at, {(site, at): everywhere[site, at]}) for _, at in everywhere)]:
             found = overwritten(base, batch, places)
-            yield "logit_error", site, layer, "", float((found - wanted)[mask_BT].abs().max() / wanted.abs().max())
-            yield "kl_left", site, layer, "", divergence(wanted[mask_BT], found[mask_BT]) / untouched
+            yield from _rows(site, layer, "", found, plain, wanted, mask_BT)
+
+
+def _rows(
+    site: str,
+    layer: int | None,
+    how: str,
+    found: torch.Tensor,
+    plain: torch.Tensor,
+    wanted: torch.Tensor,
+    mask_BT: torch.Tensor,
+) -> Iterator[Row]:
+    error = float((found - wanted)[mask_BT].abs().max() / wanted[mask_BT].abs().max())
+    yield "logit_error", site, layer, how, error
+    left = divergence(wanted[mask_BT], found[mask_BT]) / divergence(wanted[mask_BT], plain[mask_BT])
+    yield "kl_left", site, layer, how, left
 
 
 def divergence(wanted_NV: torch.Tensor, found_NV: torch.Tensor) -> float:
@@ -67,9 +86,7 @@ def divergence(wanted_NV: torch.Tensor, found_NV: torch.Tensor) -> float:
     return float(kl_div(*logs, reduction="batchmean", log_target=True))
 
 
-def _maps(
-    batch: Batch, before: Places, after: Places, analysis: Config
-) -> Iterator[tuple[str, str, int | None, str, float]]:
+def _maps(batch: Batch, before: Places, after: Places, analysis: Config) -> Iterator[Row]:
     mask_BT = tokens_BT(batch)
     fitted, scored = mask_BT.clone(), mask_BT.clone()
     fitted[1::2], scored[::2] = False, False

@@ -5,7 +5,7 @@ Shapes: B rows, T tokens, D width, M inner width of the MLP, N tokens, K directi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +18,13 @@ from torch.nn.functional import cross_entropy
 
 from actshift.analysis.activations import batch_of, tokens_BT
 from actshift.models.loading import Base
+from actshift.models.sites import Change
 from actshift.runtime.session import Session
 from actshift.training.batches import Batch
 
 Array = NDArray[np.float64]
 Config = Mapping[str, Any]
+Seen = dict[tuple[str, int], torch.Tensor]
 COLUMNS = ("layer", "width", "directions", "tokens", "overlap", "random", "diagonal")
 
 
@@ -37,7 +39,7 @@ class Layer:
     features_MN: Array
 
     def products(self) -> tuple[Array, Array]:
-        """``R Y'`` (D, D) and ``R F'`` (D, M): minus the gradients of a full adapter after the block and of down_proj."""
+        """``R Y'`` (D, D) and ``R F'`` (D, M): minus the gradients of a full adapter and of the down projection."""
         return self.block_residual_DN @ self.block_DN.T, self.down_residual_DN @ self.features_MN.T
 
 
@@ -59,8 +61,8 @@ def overlap(first: Array, second: Array, k: int) -> float:
 
 def layers(base: Base, batch: Batch) -> list[Layer]:
     """What every layer learns from at the first step of joint training, at which both parts add nothing yet."""
-    probes: dict[tuple[str, int], torch.Tensor] = {}
-    seen: dict[tuple[str, int], torch.Tensor] = {}
+    probes: Seen = {}
+    seen: Seen = {}
     with ExitStack() as hooks:
         for layer in range(base.sites.layers):
             down = base.sites.module("post_mlp", layer).get_submodule("down_proj")
@@ -87,7 +89,7 @@ def layers(base: Base, batch: Batch) -> list[Layer]:
     ]
 
 
-def _probe(probes: dict[tuple[str, int], torch.Tensor], seen: dict[tuple[str, int], torch.Tensor], at: tuple[str, int]):  # type: ignore[no-untyped-def]  # noqa: E501
+def _probe(probes: Seen, seen: Seen, at: tuple[str, int]) -> Change:
     """A change that adds zeros, whose gradient is the gradient at that place."""
 
     def change(h_BTD: torch.Tensor) -> torch.Tensor:
@@ -97,11 +99,8 @@ def _probe(probes: dict[tuple[str, int], torch.Tensor], seen: dict[tuple[str, in
     return change
 
 
-def _note(seen: dict[tuple[str, int], torch.Tensor], at: tuple[str, int]):  # type: ignore[no-untyped-def]
-    def keep(values: torch.Tensor) -> None:
-        seen[at] = values
-
-    return keep
+def _note(seen: Seen, at: tuple[str, int]) -> Callable[[torch.Tensor], None]:
+    return lambda values: seen.update({at: values})
 
 
 def _loss(base: Base, batch: Batch) -> torch.Tensor:

@@ -12,7 +12,7 @@ from actshift.observe.provenance import code_provenance
 
 
 def record(config: Mapping[str, Any], files: Mapping[str, str]) -> str:
-    """The analysis, model, data set and rows of a configuration, code and versions, and SHA-256 of each frame's text."""
+    """What a configuration says of an analysis, the code and versions at work, and SHA-256 of each frame's text."""
     content = {
         "analysis": config["analysis"],
         "model": config["model"]["name"],
