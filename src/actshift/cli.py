@@ -197,10 +197,10 @@ COMMANDS = {
         arguments={**CSV, **MARKDOWN},
     ),
     "analyze": Command(
-        "an analysis of conf/analysis: theory (every statement of the paper, evaluated)",
+        "theory (every statement of the paper, evaluated), oracle, overlap (Figure 3)",
         "analyses.analyze_command",
         "actshift analyze theory analysis.seed=1",
-        overrides="Hydra overrides: analysis.draws=N, results=FOLDER ...",
+        overrides="Hydra overrides: model=A dataset=B analysis.rows=N results=FOLDER ...",
         arguments={"name": {"metavar": "NAME", "help": "a file of conf/analysis without .yaml"}},
     ),
     "audit": Command(

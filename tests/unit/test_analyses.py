@@ -165,7 +165,7 @@ def test_residuals_at_the_down_projection_are_the_blocks_unless_a_norm_follows()
 @pytest.mark.parametrize(
     ("name", "files"),
     [
-        ("oracle", {".csv", ".json", "_layers.svg", "_layers.png"}),
+        ("oracle", {".csv", ".json", "_sites.svg", "_sites.png", "_maps.svg", "_maps.png"}),
         ("overlap", {".csv", ".json", "_maps.csv", "_layers.svg", "_layers.png", "_maps.svg", "_maps.png"}),
     ],
 )
@@ -184,7 +184,7 @@ def test_the_command_leaves_frame_record_and_figures(name: str, files: set[str],
 def test_an_adapter_that_a_run_left_is_taken(tmp_path: Path) -> None:
     small = ["debug=few_steps", "training.max_steps=2", f"results={tmp_path}", "dataset=listops"]
     assert main(["run", "method=post_block", *small]) == 0
-    (folder,) = (path.parent for path in tmp_path.glob("runs/*/adapter.safetensors"))
+    (folder,) = tmp_path.glob("runs/*/adapter")
     config = composed("analysis=oracle", *FEW, f"analysis.adapter={folder}")
     frame = oracle(config).set_index(["measure", "site", "map"])["value"]
     assert frame["logit_error", BLOCK, ""].iloc[0] <= 1e-5

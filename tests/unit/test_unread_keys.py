@@ -197,7 +197,11 @@ def _worker(read: set[str], patch: pytest.MonkeyPatch, workplace: Path) -> None:
 def _analyses(read: set[str], patch: pytest.MonkeyPatch) -> None:
     """Every analysis, as small as it can be."""
     patch.setattr(analyses, "compose", lambda names: Recorded(compose(names), read))
-    small = {"theory": ["analysis.draws=1", "analysis.search.restarts=1", "analysis.search.steps=1"]}
+    small = {
+        "theory": ["analysis.draws=1", "analysis.search.restarts=1", "analysis.search.steps=1"],
+        "oracle": ["analysis.rows=2"],
+        "overlap": ["analysis.rows=2"],
+    }
     assert set(small) == set(groups()["analysis"])
     for name, overrides in small.items():
         assert main(["analyze", name, *overrides]) == 0

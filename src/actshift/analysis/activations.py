@@ -14,6 +14,7 @@ import torch
 from actshift.errors import ActshiftError
 from actshift.models.loading import Base
 from actshift.models.packing.forward_pass import ForwardPass
+from actshift.models.sites import Change
 from actshift.runtime.session import Session
 from actshift.runtime.train import training_examples
 from actshift.store.adapters import load_adapter
@@ -40,25 +41,30 @@ def record(base: Base, batch: Batch, *, sites: tuple[str, ...]) -> tuple[torch.T
     """The logits of a batch, and the hidden states at some sites of every layer."""
     seen: Places = {}
 
-    def note(site: str, layer: int, h_BTD: torch.Tensor) -> torch.Tensor:
-        seen[site, layer] = h_BTD.clone()
-        return h_BTD
+    def noting(place: tuple[str, int]) -> Change:
+        def note(h_BTD: torch.Tensor) -> torch.Tensor:
+            seen[place] = h_BTD.clone()
+            return h_BTD
+
+        return note
 
     with ExitStack() as hooks:
         for site in sites:
             for layer in range(base.sites.layers):
-                handle = base.sites.hook(site, layer, lambda h, at=(site, layer): note(*at, h))  # type: ignore[misc]
-                hooks.callback(handle.remove)
+                hooks.callback(base.sites.hook(site, layer, noting((site, layer))).remove)
         return base.model(input_ids=batch.ids_BT).logits, seen
 
 
 @torch.no_grad()
 def overwritten(base: Base, batch: Batch, values: Places, *, added: bool = False) -> torch.Tensor:
     """The logits of a batch with the hidden states of some places replaced or, `added`, with the values added."""
+
+    def change(value_BTD: torch.Tensor) -> Change:
+        return lambda h_BTD: h_BTD + value_BTD if added else value_BTD
+
     with ExitStack() as hooks:
         for (site, layer), value_BTD in values.items():
-            handle = base.sites.hook(site, layer, lambda h, new=value_BTD: h + new if added else new)  # type: ignore[misc]
-            hooks.callback(handle.remove)
+            hooks.callback(base.sites.hook(site, layer, change(value_BTD)).remove)
         logits: torch.Tensor = base.model(input_ids=batch.ids_BT).logits
     return logits
 

@@ -82,8 +82,8 @@ def _rows(
 
 def divergence(wanted_NV: torch.Tensor, found_NV: torch.Tensor) -> float:
     """Mean over tokens of ``KL(wanted || found)`` in nats, from logits."""
-    logs = [logits.double().log_softmax(dim=-1) for logits in (found_NV, wanted_NV)]
-    return float(kl_div(*logs, reduction="batchmean", log_target=True))
+    found, wanted = found_NV.double().log_softmax(dim=-1), wanted_NV.double().log_softmax(dim=-1)
+    return float(kl_div(found, wanted, reduction="batchmean", log_target=True))
 
 
 def _maps(batch: Batch, before: Places, after: Places, analysis: Config) -> Iterator[Row]:

@@ -44,13 +44,13 @@ def theory(config: Mapping[str, Any], folder: Path) -> None:
 
 
 def oracle(config: Mapping[str, Any], folder: Path) -> None:
-    """Oracle steering of one model: oracle-MODEL.csv, .json and the figure."""
+    """Oracle steering of one model: oracle-MODEL.csv, .json and two figures."""
     from actshift.analysis.oracle import oracle as frame_of
-    from actshift.report.analysis_figures import oracle_by_layer
+    from actshift.report.analysis_figures import oracle_maps, oracle_sites
 
     frame = frame_of(config)
     print(frame[frame["layer"].isna()].to_string(index=False))
-    _write(config, folder, {"": frame}, {"": oracle_by_layer(frame)})
+    _write(config, folder, {"": frame}, {"_sites": oracle_sites(frame), "_maps": oracle_maps(frame)})
 
 
 def overlap(config: Mapping[str, Any], folder: Path) -> None:

@@ -12,13 +12,13 @@ class AnalysisConfig:
     """What every analysis has."""
 
     name: str = MISSING
-    seed: int = 0
 
 
 @dataclass
 class OracleConfig(AnalysisConfig):
     """Base and tuned model side by side: what an overwritten site gives, and the best linear maps of the shift."""
 
+    seed: int = MISSING  # of the random change
     rows: int = MISSING  # of the training split
     adapter: str | None = None  # a run's folder; null: every weight of the layers changed at random
     change: float = MISSING  # its relative size, where there is no adapter
@@ -56,6 +56,7 @@ class SearchConfig:
 class TheoryConfig(AnalysisConfig):
     """The theory ledger."""
 
+    seed: int = MISSING
     draws: int = MISSING  # of each family of examples
     sizes: SizesConfig = field(default_factory=SizesConfig)
     search: SearchConfig = field(default_factory=SearchConfig)

@@ -112,8 +112,7 @@ def validate(config: Config, *, planned: bool = False) -> None:
 
 def _validate_analysis(analysis: Config) -> None:
     for key, least in OF_ANALYSES.items():
-        head = key.split(".")[0]
-        if head in analysis and _get(analysis, key) < least:
+        if key.partition(".")[0] in analysis and _get(analysis, key) < least:
             raise _impossible(f"analysis.{key}", _get(analysis, key), f"at least {least}")
     if not all(rank >= 1 for rank in analysis.get("ranks", ())):
         raise _impossible("analysis.ranks", analysis["ranks"], "a list of ranks of 1 or more")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -41,13 +42,20 @@ def overlap_by_layer(frame: pd.DataFrame) -> Figure:
     return small_multiples(curves, x_label="layer", y_label="overlap of subspaces", width=4.5)
 
 
-def oracle_by_layer(frame: pd.DataFrame) -> Figure:
-    """What overwriting one site in one layer leaves of the divergence, and what linear maps explain, by layer."""
-    one = frame[frame["layer"].notna()]
-    curves = []
-    for measure, column, name in (("kl_left", "site", "KL left (share)"), ("explained", "map", "explained (share)")):
-        for label, group in one[one["measure"].eq(measure)].groupby(column, sort=False):
-            group = group.sort_values("layer")
-            shown = SITES.get(str(label), f"map: {label}")
-            curves.append(Curve("", name, shown, group["layer"].tolist(), group["value"].tolist()))
-    return small_multiples(curves, x_label="layer", y_label="share", width=3.4)
+def oracle_sites(frame: pd.DataFrame) -> Figure:
+    """The share of the divergence that is left when one site of one layer has the tuned model's values, by layer."""
+    return _by_layer(frame, "kl_left", "site", y_label="KL divergence left (share)", names=SITES)
+
+
+def oracle_maps(frame: pd.DataFrame) -> Figure:
+    """The share of the shift's squared norm that linear maps of the base's hidden state explain, by layer."""
+    return _by_layer(frame, "explained", "map", y_label="shift explained (share)", names={})
+
+
+def _by_layer(frame: pd.DataFrame, measure: str, line: str, *, y_label: str, names: Mapping[str, str]) -> Figure:
+    shown = frame[frame["layer"].notna() & frame["measure"].eq(measure)].sort_values("layer", kind="stable")
+    curves = [
+        Curve("", "", names.get(str(label), str(label)), group["layer"].tolist(), group["value"].tolist())
+        for label, group in shown.groupby(line, sort=False)
+    ]
+    return small_multiples(curves, x_label="layer", y_label=y_label, width=4.5)
