@@ -203,3 +203,44 @@ def test_a_wrong_request_is_refused(
 ) -> None:
     assert main(["analyze", "oracle", *overrides, f"results={tmp_path}"]) == 2
     assert message in capsys.readouterr().err
+
+
+# --- a model's own activations in the theory ledger -------------------------------------------------------------
+
+
+def test_examples_from_a_model_are_its_weights_and_hidden_states() -> None:
+    """The GLU of an example gives what the model's own MLP gives, and X + Y is its block's output."""
+    from actshift.analysis.activations import record, tokens_BT
+    from actshift.analysis.real_draws import OF_STREAMS, OF_WEIGHTS, families
+    from actshift.analysis.theory import networks
+    from actshift.analysis.theory.statements import Sizes
+
+    config = composed("analysis=theory", "model=random-llama", "dataset=listops", "analysis.rows=4")
+    found = families(config)
+    assert set(found) == {*OF_STREAMS, *OF_WEIGHTS}
+    base = base_of("random-llama")
+    batch = batch_of(config, base, rows=4, session=Session())
+    _, seen = record(base, batch, sites=(BLOCK, "post_mlp", "pre_mlp"))
+    mask = tokens_BT(batch)
+    columns = {place: h_BTD[mask].double().numpy().T for place, h_BTD in seen.items()}
+    for seed in range(3):
+        (draw,) = found["takeaway_1"].values()
+        glu = draw(np.random.default_rng(seed), Sizes(2, 2, 2))
+        h = glu["h"]
+        (layer, token), *_ = [
+            (layer, int(np.argmax(same)))
+            for layer in range(base.sites.layers)
+            if (same := np.all(np.isclose(columns["pre_mlp", layer].T, h), axis=1)).any()
+        ]
+        out = networks.glu(glu["gate"], glu["up"], glu["down"], h, "silu")  # type: ignore[arg-type]
+        np.testing.assert_allclose(out, columns["post_mlp", layer][:, token], atol=1e-6)
+        (draw,) = found["theorem_3_1"].values()
+        streams = draw(np.random.default_rng(seed), Sizes(2, 2, 2))
+        block = streams["X"] + streams["Y"]  # type: ignore[operator]
+        blocks = np.hstack([columns[BLOCK, layer] for layer in range(base.sites.layers)])
+        assert np.isclose(blocks.T, block[:, 0], atol=1e-9).all(axis=1).any()
+
+
+def test_a_model_of_another_activation_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["analyze", "theory", "model=random-gemma3", f"results={tmp_path}"]) == 2
+    assert "analysis.activations=false" in capsys.readouterr().err

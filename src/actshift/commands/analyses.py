@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from actshift.commands.requests import console
 from actshift.config.composition import compose, groups
+from actshift.config.identity import identity_of, ignored_keys
 from actshift.errors import ActshiftError, unknown
 from actshift.files import write_file
 
@@ -34,8 +35,15 @@ def theory(config: Mapping[str, Any], folder: Path) -> None:
     from actshift.commands.terminal_frames import theory_table
     from actshift.report import theory as pages
 
-    entries = ledger.ledger(config["analysis"])
-    checks, record = ledger.frame(entries), ledger.record(entries, config["analysis"])
+    real, model = {}, None
+    if config["analysis"]["activations"]:
+        from actshift.analysis.real_draws import families
+
+        real = families(config)
+        identity = identity_of(config, ignore=ignored_keys())
+        model = {"model": config["model"]["name"], "dataset": config["dataset"]["name"], "identity": identity}
+    entries = ledger.ledger(config["analysis"], real)
+    checks, record = ledger.frame(entries), ledger.record(entries, config["analysis"], model=model)
     console().print(theory_table(record))
     texts = {"json": ledger.json_text(record), "csv": checks.to_csv(index=False), "md": pages.markdown(record, checks)}
     for ending, text in texts.items():

@@ -58,5 +58,7 @@ class TheoryConfig(AnalysisConfig):
 
     seed: int = MISSING
     draws: int = MISSING  # of each family of examples
+    activations: bool = MISSING  # whether the model's own weights and hidden states are one of the families
+    rows: int = MISSING  # of the training split, for these
     sizes: SizesConfig = field(default_factory=SizesConfig)
     search: SearchConfig = field(default_factory=SearchConfig)

@@ -52,7 +52,8 @@ def _checks(statement: Statement, settings: Settings) -> Iterator[Check]:
 def _on_draws(
     role: str, form: Form, draws: Mapping[str, Draw], statement: Statement, settings: Settings
 ) -> Iterator[Check]:
-    for family, draw in draws.items():
+    drawn = draws if role == "condition" else {**draws, **statement.real}
+    for family, draw in drawn.items():
         rng = _numbers(settings.seed, statement.name, role, form.says, family)
         values = [value_of(form.measure, draw(rng, settings.sizes)) for _ in range(settings.draws)]
         decided = [value for value in values if value > -np.inf]

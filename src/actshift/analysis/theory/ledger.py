@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import scipy
 
 from actshift.analysis.theory import dynamics, expansions, joint, propagation, sites
 from actshift.analysis.theory.evaluate import Settings, evaluate
-from actshift.analysis.theory.statements import BOUND, Entry, Sizes, Statement
+from actshift.analysis.theory.statements import BOUND, Draw, Entry, Sizes, Statement
 
 STATEMENTS: tuple[Statement, ...] = (
     *expansions.STATEMENTS,
@@ -48,9 +49,11 @@ def _sizes(config: Mapping[str, int]) -> Sizes:
     return Sizes(config["width"], config["inner"], config["inputs"])
 
 
-def ledger(config: Mapping[str, Any]) -> list[Entry]:
-    """Every statement judged under a configuration of `analysis=theory`."""
-    return evaluate(STATEMENTS, settings_of(config))
+def ledger(config: Mapping[str, Any], real: Mapping[str, Mapping[str, Draw]] | None = None) -> list[Entry]:
+    """Every statement judged under a configuration of `analysis=theory`. `real`: a model's families, by statement."""
+    families = real or {}
+    own = [replace(statement, real=families.get(statement.name, {})) for statement in STATEMENTS]
+    return evaluate(own, settings_of(config))
 
 
 def frame(entries: Sequence[Entry]) -> pd.DataFrame:
@@ -77,14 +80,18 @@ def digits(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def record(entries: Sequence[Entry], config: Mapping[str, Any]) -> dict[str, Any]:
+def record(
+    entries: Sequence[Entry], config: Mapping[str, Any], *, model: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """The ledger as JSON: verdicts and counterexamples, with all that a repetition needs.
 
-    `code` is the SHA-256 of this folder's files and `frame` that of the frame as CSV.
+    `model` says whose weights and hidden states took part (its name, the data set's, and the identity of both), `code`
+    is the SHA-256 of this folder's files and `frame` that of the frame as CSV.
     """
     return {
         "analysis": config["name"],
         "config": json.loads(json.dumps(config)),
+        "model": model,
         "code": code_fingerprint(),
         "versions": {"numpy": np.__version__, "scipy": scipy.__version__},
         "frame": hashlib.sha256(frame(entries).to_csv(index=False).encode()).hexdigest(),

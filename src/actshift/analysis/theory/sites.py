@@ -62,7 +62,10 @@ def few_features(rng: np.random.Generator, sizes: Sizes) -> Example:
 
 
 def streams(example: Example) -> tuple[Array, Array]:
-    """(d, n) each: X = GLU(Y) and Y."""
+    """(d, n) each: X and Y, where X = GLU(Y) unless the example has it."""
+    if "X" in example:
+        x, y = arrays(example, "X", "Y")
+        return x, y
     gate, up, down, y = arrays(example, "gate", "up", "down", "Y")
     return net.glu(gate, up, down, y, word(example)), y
 

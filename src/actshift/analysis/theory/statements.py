@@ -86,6 +86,8 @@ class Statement:
         default=(Sizes(1, 1, 1), Sizes(1, 1, 2), Sizes(2, 1, 1), Sizes(2, 2, 2), Sizes(2, 2, 3), Sizes(3, 3, 4))
     )
     """Sizes at which a counterexample is looked for, the smallest first."""
+    real: Mapping[str, Draw] = field(default_factory=dict)
+    """Families from a model's weights and hidden states: drawn as the others, but neither searched nor simplified."""
     kept: tuple[str, ...] = ()
     """Arrays of a counterexample that stay as they were drawn: simpler ones would make it empty."""
 
