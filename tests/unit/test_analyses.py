@@ -233,7 +233,7 @@ def test_examples_from_a_model_are_its_weights_and_hidden_states() -> None:
             if (same := np.all(np.isclose(columns["pre_mlp", layer].T, h), axis=1)).any()
         ]
         out = networks.glu(glu["gate"], glu["up"], glu["down"], h, "silu")  # type: ignore[arg-type]
-        np.testing.assert_allclose(out, columns["post_mlp", layer][:, token], atol=1e-6)
+        np.testing.assert_allclose(out, columns["post_mlp", layer][:, token], atol=1e-4)
         (draw,) = found["theorem_3_1"].values()
         streams = draw(np.random.default_rng(seed), Sizes(2, 2, 2))
         block = streams["X"] + streams["Y"]  # type: ignore[operator]
