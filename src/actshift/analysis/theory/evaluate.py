@@ -12,6 +12,8 @@ from actshift.analysis.theory.search import smallest_counterexample, value_of, w
 from actshift.analysis.theory.statements import Check, Draw, Entry, Example, Form, Sizes, Statement
 
 SEARCHED = "worst case by search"
+OF_A_MODEL = 10
+"""An example from a model is large: there are so many times fewer draws."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ def _on_draws(
     drawn = draws if role == "condition" else {**draws, **statement.real}
     for family, draw in drawn.items():
         rng = _numbers(settings.seed, statement.name, role, form.says, family)
-        values = [value_of(form.measure, draw(rng, settings.sizes)) for _ in range(settings.draws)]
+        count = max(1, settings.draws // OF_A_MODEL) if family in statement.real else settings.draws
+        values = [value_of(form.measure, draw(rng, settings.sizes)) for _ in range(count)]
         decided = [value for value in values if value > -np.inf]
         if decided or role != "also":
             yield _check(role, form, family, decided)
