@@ -366,7 +366,13 @@ def test_what_is_no_number_refutes_nothing() -> None:
 
 
 def test_the_command_writes_three_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    few = ["analysis.draws=2", "analysis.search.restarts=1", "analysis.search.steps=3", f"results={tmp_path}"]
+    few = [
+        "analysis.activations=false",
+        "analysis.draws=2",
+        "analysis.search.restarts=1",
+        "analysis.search.steps=3",
+        f"results={tmp_path}",
+    ]
     assert main(["analyze", "theory", *few]) == 0
     assert {file.name for file in (tmp_path / "analyses").iterdir()} == {"theory.json", "theory.csv", "theory.md"}
     page = (tmp_path / "analyses" / "theory.md").read_text()
