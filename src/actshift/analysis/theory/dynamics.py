@@ -38,9 +38,8 @@ def task(*, rank: str = "full", target: str = "any") -> Draw:
         if target == "one subspace":  # a residual of rank k: both products have its column space
             k = _rank_of(d)
             g = x + w @ f + rng.standard_normal((d, k)) @ rng.standard_normal((k, n))
-        moves = {"dh": weights(rng, d, d), "dW": weights(rng, d, m)}
-        adapter = {"sketch": weights(rng, _rank_of(d), d)}
-        return {"X": x, "W": w, "F": f, "G": g, **moves, **adapter}
+        moves = {"dh": weights(rng, d, d), "dW": weights(rng, d, m), "sketch": weights(rng, _rank_of(d), d)}
+        return {"X": x, "W": w, "F": f, "G": g, **moves}
 
     return draw
 
@@ -156,7 +155,7 @@ def _gradient_formulas(example: Example) -> float:
     return abs(numeric - exact) / max(abs(numeric), abs(exact), abs(loss(2)))
 
 
-def _directions(example: Example, *, inside: Callable[[Example], Array], all_rows: bool = False) -> float:
+def _directions(example: Example, *, inside: Callable[[Example], Array]) -> float:
     """The largest share that parameters have outside a subspace in 1, 3 and 10 steps of gradient descent."""
     basis, worst = inside(example), 0.0
     for steps in (1, 3, 10):
