@@ -124,9 +124,12 @@ def _parser() -> argparse.ArgumentParser:
         sub = verbs.add_parser(verb, help=command.help, description=f"{command.help}.", epilog=epilog)
         if command.sweep:
             sub.add_argument("sweep", help="a file of conf/sweep without .yaml, or the name of a planned sweep")
+        flags = {name: options for name, options in command.arguments.items() if name.startswith("-")}
+        for name in command.arguments.keys() - flags.keys():  # what stands by its place comes before overrides
+            sub.add_argument(name, **command.arguments[name])
         if command.overrides:
             sub.add_argument("overrides", nargs="*", help=command.overrides)
-        for name, options in command.arguments.items():
+        for name, options in flags.items():
             sub.add_argument(name, **options)
     return parser
 

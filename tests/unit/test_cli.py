@@ -14,6 +14,7 @@ import yaml
 from actshift import cli
 from actshift.cli import main
 from actshift.commands.requests import split_options
+from actshift.config.analysis_schema import TheoryConfig
 from actshift.config.groups import groups
 from actshift.config.keys import SCHEMAS, group_keys, known_keys
 from actshift.methods.options import SteeringConfig
@@ -65,13 +66,14 @@ def test_help_of_the_module(elsewhere: Path) -> None:
 
 @pytest.mark.parametrize("resolve", [[], ["--resolve"]])
 def test_cfg_prints_every_key(resolve: list[str], capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
-    assert main(["run", "--cfg", "job", *resolve, "method=post_block_nonlinear", "sweep=demo"]) == 0
+    assert main(["run", "--cfg", "job", *resolve, "method=post_block_nonlinear", "sweep=demo", "analysis=theory"]) == 0
     config = yaml.safe_load(capsys.readouterr().out)
     printed = leaves(config)
     # Neither other kinds' keys nor those of a list's entries; an interpolation stands for the keys below it.
     wanted = {key for key in known_keys() if "*" not in key and not key.startswith("sweep.exclude.")}
-    own = {key for key in SCHEMAS if key[0] == "method"}
-    others = {key for group in own for key in group_keys(SCHEMAS[group])} - set(group_keys(SteeringConfig))
+    own = {key for key in SCHEMAS if key[0] in ("method", "analysis")}
+    chosen = {*group_keys(SteeringConfig), *group_keys(TheoryConfig)}
+    others = {key for group in own for key in group_keys(SCHEMAS[group])} - chosen
     wanted -= others
     below = ("training.schedule.", "data.splits.")
     assert {key for key in wanted - printed if resolve or not key.startswith(below)} == set()

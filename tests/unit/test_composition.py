@@ -251,7 +251,7 @@ def test_a_sweep_that_cannot_be_is_refused(override: str, message: str) -> None:
         (["protocol=papr"], "papr", "paper, released", "paper"),
         (["method=post_block,srt"], "srt", "lora_r8, post_block", "sft"),
         (["method=null"], "null", "lora_r8, post_block", None),
-        (["hydrax=1"], "hydrax", "adapter, data, dataset", None),
+        (["hydrax=1"], "hydrax", "adapter, analysis, data", None),
         (["model=tiny", "method=sft", "method.rank=4"], "method.rank", "family, kind, lr, name, rates", None),
         (["lr=abc"], "lr = abc", "a number", None),
         (["seed=1.5"], "seed = 1.5", "a whole number", None),

@@ -18,9 +18,9 @@ import pytest
 import yaml
 
 from actshift.cli import main
-from actshift.commands import requests
+from actshift.commands import analyses, requests
 from actshift.config import cached as product
-from actshift.config.composition import compose, resolved
+from actshift.config.composition import compose, groups, resolved
 from actshift.config.identity import identity_of, ignored_keys
 from actshift.config.keys import known_keys
 from actshift.methods import attach
@@ -149,6 +149,7 @@ def read(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         _tracker(read, workplace)
         _sweep(read, patch)
         _worker(read, patch, workplace)
+        _analyses(read, patch)
         patch.setattr("torch.cuda.is_available", lambda: False)
         with pytest.raises(ValueError, match="a100-40gb"):
             pick_device(Recorded(compose(["hardware=a100-40gb"]), read)["hardware"])
@@ -195,6 +196,19 @@ def _worker(read: set[str], patch: pytest.MonkeyPatch, workplace: Path) -> None:
     with patch.context() as inner:
         inner.setattr(Worker, "_config", lambda *given: Recorded(of_run(*given), read))
         Worker(workplace / "worker", overrides=[], tell=lambda event: None).work(manifest)
+
+
+def _analyses(read: set[str], patch: pytest.MonkeyPatch) -> None:
+    """Every analysis, as small as it can be."""
+    patch.setattr(analyses, "compose", lambda names: Recorded(compose(names), read))
+    small = {
+        "theory": ["analysis.draws=1", "analysis.search.restarts=1", "analysis.search.steps=1"],
+        "oracle": ["analysis.rows=2"],
+        "overlap": ["analysis.rows=2"],
+    }
+    assert set(small) == set(groups()["analysis"])
+    for name, overrides in small.items():
+        assert main(["analyze", name, *overrides]) == 0
 
 
 def _parts(read: set[str], session: Session) -> None:

@@ -259,6 +259,13 @@ COMMANDS = {
             **MARKDOWN,
         },
     ),
+    "analyze": Command(
+        "theory (every statement of the paper, evaluated), oracle, overlap (Figure 3)",
+        "analyses.analyze_command",
+        "actshift analyze theory analysis.seed=1",
+        overrides="Hydra overrides: model=A dataset=B analysis.rows=N results=FOLDER ...",
+        arguments={"name": {"metavar": "NAME", "help": "a file of conf/analysis without .yaml"}},
+    ),
     "audit": Command(
         "the paper's numbers against themselves and what can be computed",
         "reports.audit_command",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from rich import box
@@ -66,4 +67,14 @@ def audit_table(findings: Sequence[audit.Finding]) -> Table:
         table.add_column(column, overflow="fold")
     for each in findings:
         table.add_row(each.check, *audit.texts(each))
+    return table
+
+
+def theory_table(record: Mapping[str, Any]) -> Table:
+    """The paper's statements with their verdicts: one line each."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("statement", "place", "verdict", "condition, or what holds instead"):
+        table.add_column(column, overflow="fold")
+    for each in record["statements"]:
+        table.add_row(each["name"], each["place"], each["verdict"], each["condition"] or each["corrected"] or "")
     return table

@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
-from actshift.config import data_schema, schema
+from actshift.config import analysis_schema, data_schema, schema
 from actshift.config.schema import EVALUATE, EXECUTIONS, OPTIMIZERS, SCORINGS, STAGES
 from actshift.data.chat import FORMS
 from actshift.data.splits import OVERLAPS
@@ -25,6 +25,9 @@ SCHEMAS: dict[tuple[str | None, str], type] = {
     ("hardware", "hardware_schema"): schema.HardwareConfig,
     ("logger", "logger_schema"): schema.LoggerConfig,
     ("sweep", "sweep_schema"): schema.SweepConfig,
+    ("analysis", "theory_schema"): analysis_schema.TheoryConfig,
+    ("analysis", "oracle_schema"): analysis_schema.OracleConfig,
+    ("analysis", "overlap_schema"): analysis_schema.OverlapConfig,
     (None, "config_schema"): schema.Config,
 }
 """The structured configurations, by group and the name under which a YAML's defaults list takes them."""

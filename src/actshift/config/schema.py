@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from actshift.config.analysis_schema import AnalysisConfig
 from actshift.config.data_schema import DataConfig, DatasetConfig
 from actshift.methods.options import MethodConfig
 
@@ -199,6 +200,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     sweep: SweepConfig | None = None  # the sweep that is planned; null for one run
+    analysis: AnalysisConfig | None = None  # the analysis that is made; null for one run
     stage: str = "grid"  # grid | final | evaluate: which split may be scored
     profile: bool = False  # print where the time goes, and write a trace of the first steps
     execution: str = "separate"  # of a sweep: separate | replicas (a cell's rates, or seeds, at once where it pays)

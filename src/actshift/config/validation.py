@@ -57,6 +57,23 @@ AT_LEAST = {
     "hardware.evaluation_tokens": 1,
     "hardware.checkpoint_every": 0,
 }
+OF_ANALYSES = {
+    "seed": 0,
+    "draws": 1,
+    "rows": 2,
+    "directions": 1,
+    "change": 0,
+    "ridge": 0,
+    "sizes.width": 2,
+    "sizes.inner": 1,
+    "sizes.inputs": 2,
+    "search.restarts": 1,
+    "search.steps": 1,
+    "search.sizes.width": 2,
+    "search.sizes.inner": 1,
+    "search.sizes.inputs": 2,
+}
+"""The least values of keys below `analysis`, where the chosen analysis has them."""
 
 
 def validate(config: Config, *, planned: bool = False) -> None:
@@ -91,6 +108,16 @@ def validate(config: Config, *, planned: bool = False) -> None:
         check(config["method"], model=config["model"])
     if config["sweep"] is not None:
         _validate_sweep(config["sweep"])
+    if config.get("analysis") is not None:
+        _validate_analysis(config["analysis"])
+
+
+def _validate_analysis(analysis: Config) -> None:
+    for key, least in OF_ANALYSES.items():
+        if key.partition(".")[0] in analysis and _get(analysis, key) < least:
+            raise _impossible(f"analysis.{key}", _get(analysis, key), f"at least {least}")
+    if not all(rank >= 1 for rank in analysis.get("ranks", ())):
+        raise _impossible("analysis.ranks", analysis["ranks"], "a list of ranks of 1 or more")
 
 
 def _validate_model(model: Config) -> None:

@@ -1,0 +1,106 @@
+"""Hidden states of a model on the rows of a data set.
+
+Shapes: B rows, T tokens, D width, N the tokens that are no padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from actshift.errors import ActshiftError
+from actshift.models.loading import Base
+from actshift.models.packing.forward_pass import ForwardPass
+from actshift.models.sites import Change
+from actshift.runtime.session import Session
+from actshift.runtime.train import training_examples
+from actshift.store.adapters import load_adapter
+from actshift.training.batches import Batch, collate
+
+Config = Mapping[str, Any]
+Places = dict[tuple[str, int], torch.Tensor]
+"""Hidden states by site and layer."""
+
+
+def batch_of(config: Config, base: Base, *, rows: int, session: Session) -> Batch:
+    """The first rows of a configuration's training split as one batch, answers included."""
+    examples = training_examples(session.split(config, "train"), config=config, tokenizer=base.tokenizer, cache=None)
+    return collate([examples[row] for row in range(min(rows, len(examples)))], pad_id=base.pad_id, device=base.device)
+
+
+def tokens_BT(batch: Batch) -> torch.Tensor:
+    """True where a token is no padding."""
+    return batch.prompt_BT | batch.answer_BT
+
+
+@torch.no_grad()
+def record(base: Base, batch: Batch, *, sites: tuple[str, ...]) -> tuple[torch.Tensor, Places]:
+    """The logits of a batch, and the hidden states at some sites of every layer."""
+    seen: Places = {}
+
+    def noting(place: tuple[str, int]) -> Change:
+        def note(h_BTD: torch.Tensor) -> torch.Tensor:
+            seen[place] = h_BTD.clone()
+            return h_BTD
+
+        return note
+
+    with ExitStack() as hooks:
+        for site in sites:
+            for layer in range(base.sites.layers):
+                hooks.callback(base.sites.hook(site, layer, noting((site, layer))).remove)
+        return base.model(input_ids=batch.ids_BT).logits, seen
+
+
+@torch.no_grad()
+def overwritten(base: Base, batch: Batch, values: Places, *, added: bool = False) -> torch.Tensor:
+    """The logits of a batch with the hidden states of some places replaced or, `added`, with the values added."""
+
+    def change(value_BTD: torch.Tensor) -> Change:
+        return lambda h_BTD: h_BTD + value_BTD if added else value_BTD
+
+    with ExitStack() as hooks:
+        for (site, layer), value_BTD in values.items():
+            hooks.callback(base.sites.hook(site, layer, change(value_BTD)).remove)
+        logits: torch.Tensor = base.model(input_ids=batch.ids_BT).logits
+    return logits
+
+
+@contextmanager
+def tuned(base: Base, batch: Batch, analysis: Config) -> Iterator[None]:
+    """The base model with an adapter attached or, without one, with every weight of its layers changed at random.
+
+    A random change has the relative size `analysis.change` in each weight matrix. Afterwards the model is as before.
+    """
+    if analysis["adapter"] is None:
+        with _changed(base, size=analysis["change"], seed=analysis["seed"]):
+            yield
+        return
+    adapter = load_adapter(analysis["adapter"])
+    if adapter.description.diverged:
+        raise ActshiftError(f"the training of the adapter in {analysis['adapter']} diverged: there is nothing to see.")
+    adaptation = adapter.attach(base)
+    try:
+        adaptation.begin_pass(ForwardPass(batch.prompt_BT))
+        yield
+    finally:
+        adaptation.detach()
+
+
+@contextmanager
+def _changed(base: Base, *, size: float, seed: int) -> Iterator[None]:
+    generator = torch.Generator().manual_seed(seed)
+    layers = [base.sites.module("post_block", layer) for layer in range(base.sites.layers)]
+    weights = [weight for layer in layers for weight in layer.parameters()]
+    before = [weight.detach().clone() for weight in weights]
+    try:
+        for weight in weights:
+            noise = torch.randn(weight.shape, generator=generator).to(weight)
+            weight.data += size * noise * weight.norm() / noise.norm()
+        yield
+    finally:
+        for weight, old in zip(weights, before, strict=True):
+            weight.data.copy_(old)

@@ -1,0 +1,107 @@
+"""Oracle steering (Section 3.3): a tuned model's hidden states put into its base model.
+
+Shapes: B rows, T tokens, D width, N tokens that are no padding, V words of the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn.functional import kl_div
+
+from actshift.analysis.activations import Places, batch_of, overwritten, record, tokens_BT, tuned
+from actshift.analysis.regression import explained, reduced_rank
+from actshift.models.loading import Base
+from actshift.runtime.session import Session
+from actshift.training.batches import Batch
+
+Config = Mapping[str, Any]
+Row = tuple[str, str, int | None, str, float]
+BLOCK = "post_block"
+COLUMNS = ("measure", "site", "layer", "map", "value")
+"""`layer` is empty for all layers at once. `map` names a fitted map, or says that shifts are added."""
+ADDED = "shifts added"
+
+
+def sites_of(base: Base) -> tuple[str, ...]:
+    """The sites that are as wide as the model: post_block, post_mlp, pre_mlp, attn_out."""
+    return (BLOCK, "post_mlp", "pre_mlp", "attn_out")
+
+
+def oracle(config: Config, *, session: Session | None = None) -> pd.DataFrame:
+    """One row a number, with the columns of `COLUMNS`:
+
+    logit_error: largest difference of a logit to the tuned model's, over the largest size of one.
+    With `ADDED` the shift (tuned less base) of every layer is added to what the layer gives by then: they add up.
+    kl_left: mean over tokens of KL(tuned || overwritten), as a share of KL(tuned || base).
+    explained: share of the shift's squared norm after a block that a map of the base's hidden state predicts, on rows
+    that it was not fitted to.
+    """
+    session, analysis = session or Session(), config["analysis"]
+    base = session.base(config)
+    batch = batch_of(config, base, rows=analysis["rows"], session=session)
+    plain, before = record(base, batch, sites=sites_of(base))
+    with tuned(base, batch, analysis):
+        wanted, after = record(base, batch, sites=sites_of(base))
+    shifts = {place: value - before[place] for place, value in after.items() if place[0] == BLOCK}
+    rows = [
+        *_overwriting(base, batch, plain, wanted, after),
+        *_rows(BLOCK, None, ADDED, overwritten(base, batch, shifts, added=True), plain, wanted, tokens_BT(batch)),
+        *_maps(batch, before, after, analysis),
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _overwriting(base: Base, batch: Batch, plain: torch.Tensor, wanted: torch.Tensor, after: Places) -> Iterator[Row]:
+    mask_BT = tokens_BT(batch)
+    for site in sites_of(base):
+        everywhere = {place: value for place, value in after.items() if place[0] == site}
+        for layer, places in [(None, everywhere), *((at, {(site, at): everywhere[site, at]}) for _, at in everywhere)]:
+            found = overwritten(base, batch, places)
+            yield from _rows(site, layer, "", found, plain, wanted, mask_BT)
+
+
+def _rows(
+    site: str,
+    layer: int | None,
+    how: str,
+    found: torch.Tensor,
+    plain: torch.Tensor,
+    wanted: torch.Tensor,
+    mask_BT: torch.Tensor,
+) -> Iterator[Row]:
+    error = float((found - wanted)[mask_BT].abs().max() / wanted[mask_BT].abs().max())
+    yield "logit_error", site, layer, how, error
+    left = divergence(wanted[mask_BT], found[mask_BT]) / divergence(wanted[mask_BT], plain[mask_BT])
+    yield "kl_left", site, layer, how, left
+
+
+def divergence(wanted_NV: torch.Tensor, found_NV: torch.Tensor) -> float:
+    """Mean over tokens of ``KL(wanted || found)`` in nats, from logits."""
+    found, wanted = found_NV.double().log_softmax(dim=-1), wanted_NV.double().log_softmax(dim=-1)
+    return float(kl_div(found, wanted, reduction="batchmean", log_target=True))
+
+
+def _maps(batch: Batch, before: Places, after: Places, analysis: Config) -> Iterator[Row]:
+    mask_BT = tokens_BT(batch)
+    fitted, scored = mask_BT.clone(), mask_BT.clone()
+    fitted[1::2], scored[::2] = False, False
+    for site, layer in (place for place in before if place[0] == BLOCK):
+        h_BTD, shift_BTD = before[site, layer], after[site, layer] - before[site, layer]
+        (x, s), (x_new, s_new) = ((columns(h_BTD, rows), columns(shift_BTD, rows)) for rows in (fitted, scored))
+        constant = np.broadcast_to(s.mean(axis=1, keepdims=True), s_new.shape)
+        yield "explained", site, layer, "constant", explained(constant, s_new)
+        ridge = analysis["ridge"] * float(np.mean(np.sum(x**2, axis=0)))
+        for rank in [*(rank for rank in analysis["ranks"] if rank < len(x)), len(x)]:
+            found = reduced_rank(x, s, rank=rank, ridge=ridge)
+            name = "full" if rank == len(x) else f"rank {rank}"
+            yield "explained", site, layer, name, explained(found @ x_new, s_new)
+
+
+def columns(h_BTD: torch.Tensor, mask_BT: torch.Tensor) -> np.ndarray:
+    """(D, N) in float64: the hidden states of the tokens in a mask."""
+    return h_BTD[mask_BT].double().cpu().numpy().T

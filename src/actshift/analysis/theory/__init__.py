@@ -1,0 +1,1 @@
+"""The paper's numbered statements, evaluated by numbers: `STATEMENTS` says what there is, `evaluate` judges it."""

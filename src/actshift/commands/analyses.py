@@ -1,0 +1,97 @@
+"""`actshift analyze`: what an analysis finds, printed and written to FOLDER/analyses."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actshift.commands.requests import console
+from actshift.config.composition import compose, groups
+from actshift.config.identity import identity_of, ignored_keys
+from actshift.errors import ActshiftError, unknown
+from actshift.files import write_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+def analyze_command(request: Namespace) -> int:
+    """Do one analysis. Errors: a name that conf/analysis does not have, or that no code of ours knows."""
+    if request.name not in groups()["analysis"]:
+        raise unknown("analysis", request.name, groups()["analysis"], where="conf/analysis/")
+    if any(override.startswith("analysis=") for override in request.overrides):
+        raise ActshiftError("analysis=... : the analysis is the command's first word, as in `actshift analyze theory`")
+    config = compose([f"analysis={request.name}", *request.overrides])
+    ANALYSES[request.name](config, Path(config["results"]) / "analyses")
+    return 0
+
+
+def theory(config: Mapping[str, Any], folder: Path) -> None:
+    """The theory ledger: one line a statement in the terminal; theory.json, theory.csv and theory.md."""
+    from actshift.analysis.theory import ledger
+    from actshift.commands.terminal_frames import theory_table
+    from actshift.report import theory as pages
+
+    real, model = {}, None
+    if config["analysis"]["activations"]:
+        from actshift.analysis.real_draws import families
+
+        real = families(config)
+        identity = identity_of(config, ignore=ignored_keys())
+        model = {"model": config["model"]["name"], "dataset": config["dataset"]["name"], "identity": identity}
+    entries = ledger.ledger(config["analysis"], real)
+    checks, record = ledger.frame(entries), ledger.record(entries, config["analysis"], model=model)
+    console().print(theory_table(record))
+    texts = {"json": ledger.json_text(record), "csv": checks.to_csv(index=False), "md": pages.markdown(record, checks)}
+    for ending, text in texts.items():
+        write_file(folder / f"theory.{ending}", text)
+        print(folder / f"theory.{ending}")
+
+
+def oracle(config: Mapping[str, Any], folder: Path) -> None:
+    """Oracle steering of one model: oracle-MODEL.csv, .json and two figures."""
+    from actshift.analysis.oracle import oracle as frame_of
+    from actshift.report.analysis_figures import oracle_maps, oracle_sites
+
+    frame = frame_of(config)
+    print(frame[frame["layer"].isna()].to_string(index=False))
+    _write(config, folder, {"": frame}, {"_sites": oracle_sites(frame), "_maps": oracle_maps(frame)})
+
+
+def overlap(config: Mapping[str, Any], folder: Path) -> None:
+    """Figure 3 of one model: overlap-MODEL.csv, the inner products of three layers, .json and two figures."""
+    from actshift.analysis.overlap import overlaps
+    from actshift.report.analysis_figures import overlap_by_layer, overlap_maps
+
+    frame, maps = overlaps(config)
+    print(frame.to_string(index=False))
+    figures = {"": overlap_by_layer(frame), "_maps": overlap_maps(maps)}
+    _write(config, folder, {"": frame, "_maps": maps}, figures)
+
+
+def _write(
+    config: Mapping[str, Any], folder: Path, frames: Mapping[str, pd.DataFrame], figures: Mapping[str, Figure]
+) -> None:
+    """The frames as CSV, what they were made from as JSON, and the figures; NAME-MODEL is what all files begin with."""
+    from actshift.analysis.records import record
+    from actshift.report.figures import write
+
+    name = f"{config['analysis']['name']}-{config['model']['name']}"
+    texts = {f"{name}{part}.csv": frame.to_csv(index=False, float_format="%.6g") for part, frame in frames.items()}
+    texts[f"{name}.json"] = record(config, texts)
+    for file, text in texts.items():
+        write_file(folder / file, text)
+        print(folder / file)
+    for path in write({part.strip("_") or "layers": each for part, each in figures.items()}, folder, sweep=name):
+        print(path)
+
+
+ANALYSES: dict[str, Callable[[Mapping[str, Any], Path], None]] = {
+    "theory": theory,
+    "oracle": oracle,
+    "overlap": overlap,
+}
+"""What does each analysis of conf/analysis."""

@@ -1,0 +1,64 @@
+"""The structured configuration of analyses: each kind has keys of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+
+@dataclass
+class AnalysisConfig:
+    """What every analysis has."""
+
+    name: str = MISSING
+
+
+@dataclass
+class OracleConfig(AnalysisConfig):
+    """Base and tuned model side by side: what an overwritten site gives, and the best linear maps of the shift."""
+
+    seed: int = MISSING  # of the random change
+    rows: int = MISSING  # of the training split
+    adapter: str | None = None  # a run's folder; null: every weight of the layers changed at random
+    change: float = MISSING  # its relative size, where there is no adapter
+    ranks: list[int] = MISSING  # of the linear maps
+    ridge: float = MISSING  # over the mean squared norm of the inputs
+
+
+@dataclass
+class OverlapConfig(AnalysisConfig):
+    """Figure 3: the directions in which a full adapter and down_proj learn first."""
+
+    rows: int = MISSING
+    directions: int = MISSING  # leading left singular vectors that are compared
+
+
+@dataclass
+class SizesConfig:
+    """Sizes of the examples of a statement."""
+
+    width: int = MISSING
+    inner: int = MISSING  # of an MLP
+    inputs: int = MISSING  # or tokens
+
+
+@dataclass
+class SearchConfig:
+    """The search for worst cases: climbs from so many draws of each family, each of so many steps."""
+
+    restarts: int = MISSING
+    steps: int = MISSING
+    sizes: SizesConfig = field(default_factory=SizesConfig)
+
+
+@dataclass
+class TheoryConfig(AnalysisConfig):
+    """The theory ledger."""
+
+    seed: int = MISSING
+    draws: int = MISSING  # of each family of examples
+    activations: bool = MISSING  # whether the model's own weights and hidden states are one of the families
+    rows: int = MISSING  # of the training split, for these
+    sizes: SizesConfig = field(default_factory=SizesConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
