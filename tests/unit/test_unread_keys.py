@@ -20,7 +20,8 @@ import yaml
 from actshift.cli import main
 from actshift.commands import analyses, requests
 from actshift.config import cached as product
-from actshift.config.composition import compose, groups, resolved
+from actshift.config.composition import compose, resolved
+from actshift.config.groups import groups
 from actshift.config.identity import identity_of, ignored_keys
 from actshift.config.keys import known_keys
 from actshift.methods import attach

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actshift.commands.requests import console
-from actshift.config.composition import compose, groups
+from actshift.config.composition import compose
+from actshift.config.groups import groups
 from actshift.config.identity import identity_of, ignored_keys
 from actshift.errors import ActshiftError, unknown
 from actshift.files import write_file
