@@ -133,7 +133,7 @@ def _launch_and_frozen(overrides: Iterable[str]) -> tuple[list[str], list[str]]:
         )
         (frozen if counts else launch).append(override)
     used_up = ("results=", "sweep.")  # workers are told the folder, and the expansion has used the sweep's own keys
-    return [override for override in launch if not override.startswith(used_up)], frozen
+    return [override for override in launch if not override.lstrip("+~").startswith(used_up)], frozen
 
 
 def planned_grid(request: Namespace) -> tuple[Store, Manifest]:

@@ -11,7 +11,7 @@ from omegaconf import MISSING
 class AnalysisConfig:
     """What every analysis has."""
 
-    name: str = MISSING
+    name: str = MISSING  # the name of its file
 
 
 @dataclass
@@ -38,7 +38,7 @@ class OverlapConfig(AnalysisConfig):
 class SizesConfig:
     """Sizes of the examples of a statement."""
 
-    width: int = MISSING
+    width: int = MISSING  # of a hidden state
     inner: int = MISSING  # of an MLP
     inputs: int = MISSING  # or tokens
 
@@ -47,8 +47,8 @@ class SizesConfig:
 class SearchConfig:
     """The search for worst cases: climbs from so many draws of each family, each of so many steps."""
 
-    restarts: int = MISSING
-    steps: int = MISSING
+    restarts: int = MISSING  # draws of each family that a climb begins from
+    steps: int = MISSING  # of each climb
     sizes: SizesConfig = field(default_factory=SizesConfig)
 
 
@@ -56,7 +56,7 @@ class SearchConfig:
 class TheoryConfig(AnalysisConfig):
     """The theory ledger."""
 
-    seed: int = MISSING
+    seed: int = MISSING  # of the draws
     draws: int = MISSING  # of each family of examples
     activations: bool = MISSING  # whether the model's own weights and hidden states are one of the families
     rows: int = MISSING  # of the training split, for these
