@@ -119,24 +119,39 @@ def train_runs(
         )
         progress.end()
         seconds = (time.monotonic() - started) / len(configs)
-        for replica, ((identity, run_config), curves) in enumerate(zip(configs.items(), all_curves, strict=True)):
-            result = _trained(base, adaptation, replica, rows=rows, split=split, curves=curves, identity=identity)
-            result |= {"train_seconds": round(seconds, 3), "replicas": len(configs)}
-            save_adapter(
-                folders[replica] / "adapter",
-                adaptation,
-                replica=replica,
-                base=base,
-                config=run_config,
-                facts={"trained": result, "config": dict(run_config), "curves": vars(curves)},
-                identity=identity,
-                diverged=result["diverged"],
-            )
+        _save(folders, adaptation, configs, all_curves, base=base, rows=rows, split=split, seconds=seconds)
     finally:
         adaptation.detach()
     checkpoints.clear()
     if checkpoint_folder != folders[0] and checkpoint_folder.exists():
         checkpoint_folder.rmdir()
+
+
+def _save(
+    folders: Sequence[Path],
+    adaptation: Adaptation,
+    configs: Mapping[str, Config],
+    all_curves: Sequence[Curves],
+    *,
+    base: Base,
+    rows: Examples,
+    split: Split,
+    seconds: float,
+) -> None:
+    """Save the adapter of each run in its folder, with how its training went; `seconds` are one run's share."""
+    for replica, ((identity, run_config), curves) in enumerate(zip(configs.items(), all_curves, strict=True)):
+        result = _trained(base, adaptation, replica, rows=rows, split=split, curves=curves, identity=identity)
+        result |= {"train_seconds": round(seconds, 3), "replicas": len(configs)}
+        save_adapter(
+            folders[replica] / "adapter",
+            adaptation,
+            replica=replica,
+            base=base,
+            config=run_config,
+            facts={"trained": result, "config": dict(run_config), "curves": vars(curves)},
+            identity=identity,
+            diverged=result["diverged"],
+        )
 
 
 def _checkpoint_folder(folder: Path, *, identities: Sequence[str]) -> Path:

@@ -76,8 +76,7 @@ def train(
     interrupted training continues from its newest checkpoint; on a CPU it then equals an uninterrupted one bit for
     bit. A replica whose loss is not finite stops there, `diverged_at` names the step, and the others go on.
     """
-    if not len(lrs) == len(seeds) == adaptation.replicas:
-        raise ValueError(f"{adaptation.replicas} replicas, but {len(lrs)} learning rates and {len(seeds)} seeds")
+    _check_replicas(adaptation, lrs=lrs, seeds=seeds)
     plan = {key: training[key] for key in ("batch_size", "epochs", "max_steps")}
     orders = [step_rows(len(rows), **plan, seed=seed) for seed in seeds]
     steps = len(orders[0])
@@ -115,6 +114,11 @@ def train(
                 checkpoints.save(step, adaptation=adaptation, optimizer=optimizer, facts=state)
             progress(step, steps, curves)
     return curves
+
+
+def _check_replicas(adaptation: Adaptation, *, lrs: Sequence[float], seeds: Sequence[int]) -> None:
+    if not len(lrs) == len(seeds) == adaptation.replicas:
+        raise ValueError(f"{adaptation.replicas} replicas, but {len(lrs)} learning rates and {len(seeds)} seeds")
 
 
 def _optimizer(
