@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -79,6 +80,21 @@ def test_runs_of_other_rows_are_never_averaged(split: str) -> None:
         cells(manifest, records, selection)
     assert "f" * 16 in str(refused.value)
     assert records[-1].identity in str(refused.value)
+
+
+def test_a_cell_with_a_diverged_run_says_so_and_is_no_difference() -> None:
+    """Its run answers nothing, so that it scores 0: the mean with it is no measure of the method."""
+    manifest, selection, records = made()
+    last = records[-1]
+    records[-1] = replace(last, metrics={**last.metrics, "accuracy": 0.0, "correct": 0, "diverged": True})
+    frame = cells(manifest, records, selection).set_index(["method", "dataset"])
+    row = frame.loc[(last.cell.method, last.cell.dataset)]
+    assert (row["status"], row["n_diverged"], row["n_finished"]) == ("diverged", 1, 5)
+    assert math.isnan(row["delta"])
+    assert math.isnan(row["p"])
+    texts = layout(cells(manifest, records, selection), manifest)
+    shown = [text for _, block in texts.blocks for line in block for text in line]
+    assert any("(1 of 5 runs diverged)" in text for text in shown)
 
 
 def test_methods_are_never_compared_on_other_test_rows() -> None:

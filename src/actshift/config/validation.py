@@ -89,6 +89,9 @@ def validate(config: Config, *, planned: bool = False) -> None:
         value = _get(config, key)
         if value is not None and not least <= value < math.inf:
             raise _impossible(key, value, f"at least {least}")
+    if config["seed"] >= 2**32:
+        # torch's generator keeps 32 bits of a seed: two seeds that differ beyond them would train alike.
+        raise _impossible("seed", config["seed"], "less than 2^32 = 4,294,967,296")
     if not 0 < config["lr"] < math.inf:
         raise _impossible("lr", config["lr"], "a positive number")
     if not 0 <= _get(config, "training.schedule.warmup") < 1:

@@ -9,16 +9,14 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from actshift.errors import ActshiftError
-from actshift.paper import printed as paper
 from actshift.report.evidence import with_evidence
-from actshift.report.names import DEVIATIONS
 from actshift.report.origins import origin_facts, refuse_mixed_rows, refuse_mixed_scoring
+from actshift.report.printed_figures import printed_figures
 
 if TYPE_CHECKING:
     from actshift.planning.manifests import Manifest, PlannedCell, Run
@@ -28,13 +26,14 @@ if TYPE_CHECKING:
 
 NAN = math.nan
 KEYS = ["model", "method", "dataset", "protocol"]
-COUNTS = ["n_finished", "n_planned", "trainable_parameters"]
+COUNTS = ["n_finished", "n_planned", "n_diverged", "trainable_parameters"]
 TEXT = [*KEYS, "status", "variant", "lr_edge", "lr_tied", "lr_incomplete", "excluded", "scale", "source", "identities"]
 COLUMNS = [
     *KEYS,
     "status",
     "n_finished",
     "n_planned",
+    "n_diverged",
     "mean",
     "std",
     "delta",
@@ -62,9 +61,6 @@ AVERAGED = [
     *("model", "method", "protocol", "status", "mean", "delta"),
     *("params_pct", "paper_avg_delta", "paper_params_pct"),
 ]
-CHANGES = ("model.", "method.", "dataset.", "protocol.", "training.", "evaluation.", "data.splits", "data.limit")
-"""Overrides of these make a cell another experiment than the one that its names say."""
-WATCHES = "training.validation"
 
 
 def cells(
@@ -76,7 +72,8 @@ def cells(
 ) -> pd.DataFrame:
     """The frame of a sweep, in the order of its axes; text that is absent is "", a number that is absent NaN.
 
-    `status` is done, partial, missing or excluded (`excluded` says why). `mean` and `std` (ddof 1, NaN below two)
+    `status` is done, partial, diverged (some run is), missing or excluded (`excluded` says why).
+    `mean` and `std` (ddof 1, NaN below two)
     are over the finished runs; `values` and `seeds` hold them in the order of seeds, `identities` too. `delta` is the
     mean less that of the reference method in the same model and data set, `gap` less the paper's accuracy: NaN until
     all runs they need are finished. The paper's figures stand where a cell is the one that the paper printed: table,
@@ -99,7 +96,7 @@ def cells(
         else:
             planned_runs = runs[plan.cell]
             finished = [found[run.identity] for run in planned_runs if run.identity in found]
-            rows.append(_row(plan, planned_runs, finished) | _choice(plan, selection) | _printed(plan, manifest))
+            rows.append(_row(plan, planned_runs, finished) | _choice(plan, selection) | printed_figures(plan, manifest))
     frame = _completed(_typed(rows), reference=manifest.reference)
     frame = with_evidence(frame, found, reference=manifest.reference)
     frame.attrs["baselines"] = {(each.model, each.dataset): each for each in baselines}
@@ -175,9 +172,10 @@ def _row(plan: PlannedCell, runs: Sequence[Run], finished: Sequence[Record]) -> 
         raise ActshiftError(f"the runs of {plan.cell} trained different numbers of parameters: {sorted(counts)}")
     trainable, total = counts.pop() if counts else (NAN, NAN)
     return plan.cell.to_json() | {
-        "status": "missing" if not values else "done" if len(values) == len(plan.seeds) else "partial",
+        "status": _status(finished, planned=len(plan.seeds)),
         "n_finished": len(values),
         "n_planned": len(plan.seeds),
+        "n_diverged": _diverged(finished),
         # fmean and stdev are correctly rounded: the same digits on every machine.
         "mean": statistics.fmean(values) if values else NAN,
         "std": statistics.stdev(values) if len(values) > 1 else NAN,
@@ -191,6 +189,18 @@ def _row(plan: PlannedCell, runs: Sequence[Run], finished: Sequence[Record]) -> 
         "source": str(plan.config["data"]["source"]),
         "identities": " ".join(record.identity for record in finished),
     }
+
+
+def _diverged(finished: Sequence[Record]) -> int:
+    return sum(bool(record.metrics["diverged"]) for record in finished)
+
+
+def _status(finished: Sequence[Record], *, planned: int) -> str:
+    if not finished:
+        return "missing"
+    if _diverged(finished):
+        return "diverged"
+    return "done" if len(finished) == planned else "partial"
 
 
 def _parameters(record: Record) -> tuple[float, float]:
@@ -225,50 +235,6 @@ def _choice(plan: PlannedCell, selection: Selection | None) -> dict[str, Any]:
         "lr_tied": "; ".join(choice.tie),
         "lr_incomplete": "yes" if choice.incomplete else "",
     }
-
-
-def _printed(plan: PlannedCell, manifest: Manifest) -> dict[str, Any]:
-    """The paper's figures beside a cell that is the paper's."""
-    number = paper.table_number(manifest.table)
-    if number is None or not _is_the_papers(plan):
-        return {}
-    printed = _figures(number)
-    row = printed.get((plan.cell.model, plan.cell.method, plan.cell.dataset))
-    if row is None or "accuracy" not in row:
-        return {}
-    deviations = _figures(DEVIATIONS[number]) if number in DEVIATIONS else {}
-    deviation = deviations.get((plan.cell.model, plan.cell.method, plan.cell.dataset), {})
-    figures = {"paper_accuracy": row["accuracy"], "paper_std": deviation.get("std", NAN)}
-    if "params_pct" in row:
-        figures["paper_params_pct"] = row["params_pct"]
-    if "delta_vs_sft" in row and manifest.reference == "sft":
-        averaged = {dataset for *names, dataset in printed if names == [plan.cell.model, plan.cell.method]}
-        figures["paper_delta"] = row["delta_vs_sft"]
-        figures["paper_avg_delta"] = row["avg_delta"] if averaged == set(manifest.datasets) else NAN
-    return figures
-
-
-@cache
-def _figures(number: int) -> dict[tuple[str, ...], dict[str, Any]]:
-    """A printed table by model, method and data set."""
-    rows: list[dict[str, Any]] = paper.table(number).to_dict("records")  # type: ignore[assignment]
-    return {(row["model"], row["method"], row.get("dataset", "")): row for row in rows}
-
-
-def _is_the_papers(plan: PlannedCell) -> bool:
-    config = plan.config
-    limits = [*(config["data"].get("limit") or {}).values(), config["training"].get("max_steps")]
-    # What differs between variants is tuned, as the paper tunes it; what they share was overridden.
-    shared = set[str].intersection(*(set(variant.overrides) for variant in plan.variants))
-    keys = [override.lstrip("+~") for override in shared]
-    return (
-        plan.cell.protocol == "paper"
-        and config["data"]["source"] != "procedural"
-        and not (config["data"].get("origin") or {}).get("files")  # a split that is there in part
-        and config["model"].get("source") == "hub"  # of weights with a checksum no source is kept
-        and all(limit is None for limit in limits)
-        and not any(key.startswith(CHANGES) and not key.startswith(WATCHES) for key in keys)
-    )
 
 
 def _typed(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -223,7 +223,9 @@ def _std(row: Any, reference: str) -> str:
 
 
 def _so_far(row: Any) -> str:
-    """An unfinished cell: what it has."""
+    """An unfinished cell: what it has. A diverged run scores 0 because it answers nothing: no difference is taken."""
+    if row.status == "diverged":
+        return f"{row.mean:.1f} ({row.n_diverged} of {row.n_finished} runs diverged)"
     return f"{ABSENT if row.status == 'missing' else f'{row.mean:.1f}'} ({row.n_finished}/{row.n_planned})"
 
 

@@ -16,6 +16,7 @@ from actshift.config.identity import identity_of
 from actshift.data.chat import chat_of
 from actshift.data.examples import Examples, tokenize
 from actshift.data.splits import Split
+from actshift.errors import ActshiftError
 from actshift.methods import attach
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
@@ -97,6 +98,7 @@ def train_runs(
     split = session.split(config, "train")
     examples = partial(training_examples, config=config, tokenizer=base.tokenizer, cache=store.cache)
     rows, watched = examples(split), examples(session.split(config, "validation"))
+    _refuse_without_answers(rows, config)
     checkpoint_folder = _checkpoint_folder(folders[0], identities=list(configs))
     every = config["hardware"]["checkpoint_every"]
     checkpoints = Checkpoints(checkpoint_folder, every=every, data=split.fingerprint, stop=stop)
@@ -125,6 +127,15 @@ def train_runs(
     checkpoints.clear()
     if checkpoint_folder != folders[0] and checkpoint_folder.exists():
         checkpoint_folder.rmdir()
+
+
+def _refuse_without_answers(rows: Examples, config: Config) -> None:
+    """Refuse to train where the protocol's length leaves no row a single answer token: nothing would be trained."""
+    if rows.lost_answers == len(rows):
+        raise ActshiftError(
+            f"training.max_tokens = {config['training']['max_tokens']} cuts the answers of all {len(rows)} rows of "
+            f"{config['dataset']['name']}: nothing would be trained. Raise it, or set it to null for no limit."
+        )
 
 
 def _save(
