@@ -52,7 +52,7 @@ def test_table_files(name: str, suffix: str, file_regression: FileRegressionFixt
 
 def test_committed_tables_follow_from_their_records(tmp_path: Path) -> None:
     committed = Path(__file__).parents[2] / "results"
-    for folder in ("manifests", "records", "selected"):
+    for folder in ("manifests", "records", "selected", "baselines"):
         shutil.copytree(committed / folder, tmp_path / folder)
     assert main(["report", "--tables", f"results='{tmp_path}'"]) == 0
     assert (tmp_path / "report.html").is_file()
