@@ -84,6 +84,10 @@ OTHERS = [
     *("tables smoke --variant nothing", "tables smoke --without nothing"),
     *("plan smoke --extend", "submit smoke profile=nope"),
     *("submit smoke --slurm /nowhere --dry-run", "submit smoke", "baselines nothing", "prefetch nothing"),
+    *("analyze", "analyze nothing", "analyze theory analysis.draws=0", "analyze theory analysis.draws=x"),
+    *("ifeval", "ifeval nowhere.json", "ifeval README.md", "ifeval torn.jsonl --data /nowhere"),
+    *("winrate", "winrate nowhere", "winrate README.md --data /nowhere", "winrate torn.jsonl"),
+    *("judge", "judge nowhere.json", "judge torn.jsonl", "judge README.md --references x --recorded y --out z"),
 ]  # fmt: skip
 LINES = [
     *(f"run debug=few_steps {words}" for words in OVERRIDES),

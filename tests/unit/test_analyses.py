@@ -30,7 +30,7 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def test_the_architectures_are_all_there() -> None:
-    assert RANDOM == ["random-gemma3", "random-llama", "random-qwen3"]
+    assert {"random-gemma3", "random-llama", "random-qwen3"} <= set(RANDOM)
 
 
 @pytest.mark.parametrize("model", LOCAL_MODELS)
