@@ -253,6 +253,12 @@ def test_show_shows_the_template_and_what_closes_it(
 
 def test_behind_a_template_the_released_code_cuts_earlier(folder: Path, tmp_path: Path) -> None:
     overrides = ["protocol=released", "method=sft", "dataset=winogrande", "training.max_tokens=300"]
+    released = compose(request(folder, tmp_path, *overrides))
+    assert released["protocol"]["chat_max_tokens"]["winogrande"] == 100
+    # This tokenizer writes a letter a token: at 100 no row has an answer left, which is refused and not trained.
+    with pytest.raises(ActshiftError, match="a limit of 100 tokens cuts the answers of all 24 rows"):
+        run(released)
+    overrides.append("protocol.chat_max_tokens.winogrande=220")
     chatting = run(compose(request(folder, tmp_path, *overrides)))
     plain = run(compose(request(folder, tmp_path, *overrides, "model.chat=false")))
     assert chatting.metrics["rows_touched"]["truncated"] > plain.metrics["rows_touched"]["truncated"]

@@ -71,7 +71,7 @@ def resolved(config: DictConfig, *, planned: bool = False) -> dict[str, Any]:
         for group, is_users in (("method", config.method.kind == "custom"), ("dataset", config.dataset.task == CUSTOM)):
             if is_users:
                 where = f"{group}.target"
-                OmegaConf.update(config, f"{group}.code", code_sha256(config[group].target or "null", key=where))
+                OmegaConf.update(config, f"{group}.code", code_sha256(config[group].target, key=where))
         plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     if plain["sweep"] is not None:
         _check_axes(plain["sweep"])
@@ -143,11 +143,12 @@ def _check_names_of_files(config: DictConfig, overrides: Sequence[str]) -> None:
     """
     from omegaconf import OmegaConf
 
+    options = groups()
     given = dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
     for group in ("model", "method", "dataset", "protocol"):
         option, node = given.get(group), config[group]
         named = option is None or OmegaConf.is_missing(node, "name") or f"{group}.name" in given
-        if not named and option in groups()[group] and node.name != option:
+        if not named and option in options[group] and node.name != option:
             raise ActshiftError(
                 f"conf/{group}/{option}.yaml has the name '{node.name}', and a file's name is the name of what it "
                 f"describes: write 'name: {option}' there, or rename the file."

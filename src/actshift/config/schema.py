@@ -6,6 +6,7 @@ cannot rule out (rank 0, a layer the model lacks). Both happen before any model 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
@@ -20,6 +21,8 @@ EVALUATE = "evaluate"
 """The stage that scores an adapter that exists on a test split. It leaves no record, so no table can show it."""
 SCORINGS = ("generation", "likelihood")
 EXECUTIONS = ("separate", "replicas")
+SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""What can name a sweep, and with it the sweep's files."""
 OPTIMIZERS = {"adamw": None, "adamw_8bit": "torchao", "adamw_bf16_stochastic": "torchao"}
 """AdamW's variants, and the package that each needs beside torch.
 

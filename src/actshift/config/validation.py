@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from actshift.config.keys import CHOICES
-from actshift.config.schema import EVALUATE, OPTIMIZERS
+from actshift.config.schema import EVALUATE, OPTIMIZERS, SWEEP_NAME
 from actshift.data.splits import check_rules
 from actshift.errors import ActshiftError, unknown
 from actshift.errors import impossible as _impossible
@@ -262,7 +261,7 @@ def _validate_procedural(dataset: Config) -> None:
 
 
 def _validate_sweep(sweep: Config) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", sweep["name"]):
+    if not SWEEP_NAME.fullmatch(sweep["name"]):
         allowed = "letters, digits, '.', '_' and '-', a letter or digit first: it names files"
         raise _impossible("sweep.name", sweep["name"] or "''", allowed)
     for axis in ("models", "methods", "datasets", "seeds"):

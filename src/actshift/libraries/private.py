@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, tzinfo
+from functools import cache
 from typing import Any, Self
 
 
@@ -76,20 +77,26 @@ def hub_offline() -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
-@contextmanager
-def day_in_templates(day: datetime) -> Iterator[None]:
-    """Let chat templates that ask for today's date be told this one: transformers gives them its `datetime.now`."""
-    from transformers.utils import chat_template_utils
-
-    module: Any = chat_template_utils
+@cache
+def _clock_of(day: datetime) -> type[datetime]:
+    """A `datetime` whose `now` is always this day: one class a day, since prompts are rendered by the thousand."""
 
     class Fixed(datetime):
         @classmethod
         def now(cls, tz: tzinfo | None = None) -> Self:
             return cls(day.year, day.month, day.day, tzinfo=tz)
 
+    return Fixed
+
+
+@contextmanager
+def day_in_templates(day: datetime) -> Iterator[None]:
+    """Let chat templates that ask for today's date be told this one: transformers gives them its `datetime.now`."""
+    from transformers.utils import chat_template_utils
+
+    module: Any = chat_template_utils
     before = module.datetime
-    module.datetime = Fixed
+    module.datetime = _clock_of(day)
     try:
         yield
     finally:

@@ -13,12 +13,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from actshift.errors import ActshiftError
+from actshift.errors import ActshiftError, shown
 
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
-def code_sha256(path: str, *, key: str) -> str:
+def code_sha256(path: str | None, *, key: str) -> str:
     """The SHA-256 of the file in which the module of a ``module:Class`` path stands, without importing that module.
 
     Errors: no such path, no such module, a module that is not one file of Python code.
@@ -42,10 +42,12 @@ def load_user_class(path: str, base: type, *, key: str) -> Any:
     return found
 
 
-def _file(path: str, *, key: str) -> Path:
+def _file(path: str | None, *, key: str) -> Path:
     """The file of the module of a ``module:Class`` path."""
-    if not _PATH.fullmatch(path):
-        raise ActshiftError(f"{key} = {path} is impossible: it must be 'module:Class', as in 'my_methods:Scaled'.")
+    if path is None or not _PATH.fullmatch(path):
+        raise ActshiftError(
+            f"{key} = {shown(path)} is impossible: it must be 'module:Class', as in 'my_methods:Scaled'."
+        )
     module = path.partition(":")[0]
     try:
         spec = find_spec(module)

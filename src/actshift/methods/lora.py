@@ -2,54 +2,38 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from actshift.methods.base import Adaptation
-from actshift.models.architectures import ARCHITECTURES, projection_names
+from actshift.methods.peft_methods import PeftMethod
 from actshift.models.loading import Base
 
 
-class Lora(Adaptation):
+class Lora(PeftMethod):
     """peft's LoRA in float32 over the frozen base: A Kaiming-uniform, B zero, so a no-op at the start."""
 
     def __init__(self, base: Base, *, config: Mapping[str, Any], seeds: Sequence[int]) -> None:
-        (seed,) = seeds
-        lora = LoraConfig(
-            r=config["rank"],
-            lora_alpha=config["alpha"],
-            lora_dropout=config["dropout"],
-            target_modules=projection_names(config["targets"], ARCHITECTURES[base.sites.architecture].fused),
-            task_type="CAUSAL_LM",
-        )
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            # peft asks transformers for a name that transformers 5 deprecates.
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-            torch.manual_seed(seed)
-            self._peft = get_peft_model(base.model, lora)
-        self._dropout = config["dropout"]
-        if not self._dropout:
+        super().__init__(base, config=config, seeds=seeds)
+        if not config["dropout"]:
             for module in self._peft.modules():
                 if isinstance(module, LoraLayer):
                     module.forward = partial(_forward, module)
-        base.model.eval()  # peft's modules start in training mode: dropout would act at evaluation
-        self._base = base
 
-    def named_parameters(self, replica: int = 0) -> Iterator[tuple[str, nn.Parameter]]:
-        for name, parameter in self._base.model.named_parameters():
-            if "lora_" in name:
-                yield name.replace(".default", ""), parameter
-
-    def shared_prefix_length(self, prompt_BT: torch.Tensor) -> int:
-        """Dropout draws for every token of every row."""
-        return 0 if self._dropout else super().shared_prefix_length(prompt_BT)
+    @staticmethod
+    def settings(config: Mapping[str, Any]) -> LoraConfig:
+        return LoraConfig(
+            r=config["rank"],
+            lora_alpha=config["alpha"],
+            lora_dropout=config["dropout"],
+            target_modules=list(config["targets"]),
+            task_type="CAUSAL_LM",
+        )
 
     def output(self, layer: int, *, projection: str) -> nn.Parameter:
         """B (D x R) of a projection of one layer: its columns span what LoRA adds to the projection's output."""
@@ -58,13 +42,6 @@ class Lora(Adaptation):
                 weight: nn.Parameter = module.get_submodule("default").weight
                 return weight
         raise KeyError(f"no LoRA on {projection} of layer {layer}")
-
-    def detach(self) -> None:
-        self._peft.unload()
-        # peft marks a model that it has been on, and warns when it comes again.
-        if hasattr(self._base.model, "peft_config"):
-            del self._base.model.peft_config
-        self._base.model.requires_grad_(False)
 
 
 def _forward(module: Any, x: torch.Tensor) -> torch.Tensor:

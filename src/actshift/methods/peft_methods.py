@@ -24,7 +24,7 @@ class PeftMethod(Adaptation):
 
     def __init__(self, base: Base, *, config: Mapping[str, Any], seeds: Sequence[int]) -> None:
         (seed,) = seeds
-        settings = settings_of(config)
+        settings = self.settings(config)
         fused = ARCHITECTURES[base.sites.architecture].fused
         for key in ("target_modules", "feedforward_modules"):
             if names := getattr(settings, key, None):
@@ -42,7 +42,12 @@ class PeftMethod(Adaptation):
             name for name, tensor in base.model.named_parameters() if tensor.requires_grad and name not in before
         ]
         if not self._names:
-            raise ActshiftError(f"method '{config['name']}': {config['config_class']} trains nothing on this model")
+            raise ActshiftError(f"{type(settings).__name__} trains nothing on this model: correct method.options")
+
+    @staticmethod
+    def settings(config: Mapping[str, Any]) -> Any:
+        """peft's config object of a method's config."""
+        return settings_of(config)
 
     def named_parameters(self, replica: int = 0) -> Iterator[tuple[str, nn.Parameter]]:
         tensors = dict(self._base.model.named_parameters())

@@ -133,8 +133,9 @@ def _refuse_without_answers(rows: Examples, config: Config) -> None:
     """Refuse to train where the protocol's length leaves no row a single answer token: nothing would be trained."""
     if rows.lost_answers == len(rows):
         raise ActshiftError(
-            f"training.max_tokens = {config['training']['max_tokens']} cuts the answers of all {len(rows)} rows of "
-            f"{config['dataset']['name']}: nothing would be trained. Raise it, or set it to null for no limit."
+            f"a limit of {rows.max_tokens} tokens cuts the answers of all {len(rows)} rows of "
+            f"{config['dataset']['name']}: nothing would be trained. Raise training.max_tokens or, for prompts in a chat "
+            f"template, protocol.chat_max_tokens.{config['dataset']['name']}."
         )
 
 

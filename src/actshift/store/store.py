@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from actshift.config.identity import identity_of
+from actshift.config.schema import SWEEP_NAME
 from actshift.errors import ActshiftError
 from actshift.files import write_file
 from actshift.store.locks import RunLock, RunLocks
 from actshift.store.records import IDENTITY, SPLITS, Record, read_json, read_record, read_records, write_record
-
-SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class Store:

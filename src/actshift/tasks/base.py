@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -78,11 +79,9 @@ class Task(ABC):
 
     def scores_itself(self, answer: str, label: str) -> bool:
         """Whether the gold answer is right by the paper's rule; the released rules miss some of their own."""
-        rule, self.rule = self.rule, "paper"
-        try:
-            return self.score(answer, label)
-        finally:
-            self.rule = rule
+        papers = copy.copy(self)
+        papers.rule = "paper"
+        return papers.score(answer, label)
 
     def wrong(self, row: Row) -> str | None:
         """What is wrong with the values of a row's columns, beside its texts; None where nothing is."""
