@@ -131,11 +131,11 @@ def train_runs(
 
 def _refuse_without_answers(rows: Examples, config: Config) -> None:
     """Refuse to train where the protocol's length leaves no row a single answer token: nothing would be trained."""
+    name = config["dataset"]["name"]
     if rows.lost_answers == len(rows):
         raise ActshiftError(
-            f"a limit of {rows.max_tokens} tokens cuts the answers of all {len(rows)} rows of "
-            f"{config['dataset']['name']}: nothing would be trained. Raise training.max_tokens or, for prompts in a chat "
-            f"template, protocol.chat_max_tokens.{config['dataset']['name']}."
+            f"a limit of {rows.max_tokens} tokens cuts the answers of all {len(rows)} rows of {name}: nothing would be "
+            f"trained. Raise training.max_tokens or, for prompts in a chat template, protocol.chat_max_tokens.{name}."
         )
 
 
