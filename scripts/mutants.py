@@ -3,7 +3,7 @@
     make test-mutants                       all of them (a quarter of an hour on two idle cores)
     make test-mutants ARGS='--area store'   those of one room
 
-A fault is a text of a file of `src/actshift` that stands there once, and the text in its place. Each is made in a copy
+A fault is a text of a file of `src/actshift`, or of `conf/`, that stands there once, and the text in its place. Each is made in a copy
 of the checkout, in which its tests run until the first failure. A mutant that no test notices has survived; so has one
 whose text is no longer there, which is a fault of this list. Exit code 1 where less than nine in ten are killed.
 """
@@ -54,6 +54,10 @@ class Mutant:
     @property
     def area(self) -> str:
         return self.file.partition("/")[0]
+
+    def path(self, checkout: Path) -> Path:
+        """The file in a checkout: below conf/ where it is named so, else below src/actshift/."""
+        return checkout / self.file if self.area == "conf" else checkout / "src" / "actshift" / self.file
 
 
 MUTANTS = (
@@ -125,6 +129,48 @@ MUTANTS = (
     Mutant("sweeps/task.py", 'os.environ["SLURM_ARRAY_JOB_ID"] + "_" + os.environ["SLURM_ARRAY_TASK_ID"]', 'os.environ["SLURM_ARRAY_JOB_ID"]', "tests/unit/test_task.py"),
     Mutant("sweeps/task.py", "self.requeue |= number == signal.SIGUSR1", "self.requeue = True", "tests/unit/test_task.py"),
     Mutant("sweeps/task.py", 'int(first) + int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))', 'int(first)', "tests/unit/test_task.py"),
+    # What is generated and how it is scored.
+    Mutant("evaluation/generation.py", "            if token in ends:\n                going.discard(row)\n            elif row in going:", "            if row in going:", "tests/unit/test_generation.py"),
+    Mutant("evaluation/generation.py", "self.position_B1 = self.position_B1 + 1", "self.position_B1 = self.position_B1", "tests/unit/test_generation.py"),
+    Mutant("evaluation/generation.py", ">= longest - lengths_B[:, None]).long()", ">= 0 * lengths_B[:, None]).long()", "tests/unit/test_generation.py"),
+    Mutant("evaluation/generation.py", "key=lambda row: (-lengths[row], row)", "key=lambda row: (lengths[row], row)", "tests/unit/test_generation.py"),
+    Mutant("evaluation/generation.py", "rows[index] not in going)[:most]", "rows[index] in going)[:most]", "tests/unit/test_generation.py"),
+    Mutant("evaluation/answers.py", "(-loss, len(example.ids) - example.prompt_length)", "(-loss, len(example.ids))", "tests/unit/test_likelihood.py"),
+    Mutant("evaluation/answers.py", "best = max(ordered,", "best = min(ordered,", "tests/unit/test_likelihood.py"),
+    Mutant("evaluation/answers.py", "correct=best == label", "correct=best != label", "tests/unit/test_likelihood.py"),
+    Mutant("evaluation/answers.py", "predictions[replica * rows + row] for row", "predictions[row] for row", "tests/unit/test_generation.py tests/unit/test_predictions.py tests/end_to_end/test_together.py"),
+    Mutant("evaluation/answers.py", "if stop and task.first_match else None", "if stop else None", "tests/unit/test_predictions.py"),
+    Mutant("evaluation/answers.py", "correct=task.score(output, label)", "correct=output == label", "tests/unit/test_predictions.py tests/end_to_end/test_run.py"),
+    Mutant("evaluation/cache.py", "room = 0 if layer.is_sliding else min(SPARE_TOKENS, new_tokens)", "room = min(SPARE_TOKENS, new_tokens)", "tests/unit/test_generation.py tests/contract -k 'generat or greedy'"),
+    Mutant("evaluation/cache.py", "start = width - rows_BTHK.shape[1]", "start = 0 * (width - rows_BTHK.shape[1])", "tests/unit/test_generation.py"),
+    Mutant("evaluation/cache.py", "store[:, :, start : self._held] = states", "store[:, :, start - 1 : self._held - 1] = states", "tests/unit/test_generation.py"),
+    Mutant("evaluation/predictions.py", "logprobs[label][0] / logprobs[label][1]", "logprobs[label][0]", "tests/unit/test_likelihood.py tests/unit/test_predictions.py"),
+    Mutant("evaluation/rescoring.py", 'rule or config.get("evaluation", {}).get("rule", "paper")', 'rule or "paper"', "tests/unit/test_score_command.py"),
+    Mutant("runtime/evaluate.py", 'rule=evaluation["rule"]', 'rule="paper"', "tests/end_to_end"),
+    Mutant("runtime/evaluate.py", 'evaluation["max_new_tokens"]', 'evaluation["max_new_tokens"] + 1', "tests/end_to_end"),
+    Mutant("runtime/evaluate.py", "end_token=False, max_tokens=None", 'end_token=False, max_tokens=config["training"]["max_tokens"]', "tests/end_to_end"),
+    Mutant("runtime/evaluate.py", 'ends=None if chat is None else chat.ends', 'ends=None', "tests/unit/test_chat.py tests/end_to_end"),
+    Mutant("runtime/evaluate.py", 'if evaluation["scoring"] == "likelihood":', 'if False:', "tests/unit/test_likelihood.py"),
+    # Optimizers.
+    Mutant("training/optimizers.py", "torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)", "torch.optim.AdamW(groups, weight_decay=0.0, fused=True)", "tests/unit/test_parameterizations.py tests/unit/test_training.py tests/unit/test_optimizers.py"),
+    Mutant("training/optimizers.py", 'f"{self.seed} {done + 1}"', 'f"{self.seed} 1"', "tests/unit/test_optimizers.py"),
+    Mutant("training/optimizers.py", 'f"{self.seed} {done + 1}"', 'f"0 {done + 1}"', "tests/unit/test_optimizers.py"),
+    Mutant("training/loop.py", "(loss_A / tokens_A)[alive].sum().backward()", "(loss_A / len(blocks[0]))[alive].sum().backward()", "tests/unit/test_training.py tests/unit/test_steps.py"),
+    Mutant("training/loop.py", "            adaptation.after_step(step, losses)\n", "", "tests/unit/test_jola.py tests/unit/test_lofit.py tests/parity"),
+    # Hours and bytes.
+    Mutant("estimates/costs.py", "training = rows * row * (3 if full else 2) / rate", "training = rows * row * 3 / rate", "tests/unit/test_costs.py"),
+    Mutant("estimates/costs.py", '* speed["efficiency"]', "", "tests/unit/test_costs.py"),
+    Mutant("estimates/costs.py", "return float(2 * shape", "return float(4 * shape", "tests/unit/test_costs.py"),
+    Mutant("estimates/costs.py", 'everything * BYTES[precision]', 'everything * 2', "tests/unit/test_costs.py"),
+    Mutant("estimates/memory.py", "(2 * size + 2 * 4)", "(size + 4)", "tests/unit/test_memory.py"),
+    Mutant("estimates/memory.py", 'layer = 2 * tokens * shape["kv_heads"]', 'layer = tokens * shape["kv_heads"]', "tests/unit/test_memory.py"),
+    Mutant("estimates/memory.py", '"adamw": lambda size: 2 * size', '"adamw": lambda size: size', "tests/unit/test_memory.py"),
+    # Literals of conf/.
+    Mutant("conf/grid/paper.yaml", "sft: [5e-6, 1e-5, 2e-5, 5e-5, 1e-4]", "sft: [5e-6, 1e-5, 2e-5, 5e-5, 2e-4]", "tests/unit/test_audit.py tests/unit/test_paper.py tests/unit/test_planning.py tests/unit/test_product.py"),
+    Mutant("conf/protocol/paper.yaml", "clip: 1.0", "clip: 2.0", "tests/unit/test_composition.py tests/unit/test_product.py tests/golden/test_identities.py"),
+    # The audit and the page.
+    Mutant("report/audit/differences.py", 'row["delta_vs_sft"] - row["computed"], 1)', 'row["computed"] - row["delta_vs_sft"], 1)', "tests/unit/test_audit.py"),
+    Mutant("report/audit/differences.py", "size = round(printed - computed, 2)", "size = round(computed - printed, 2)", "tests/unit/test_audit.py"),
 )  # fmt: skip
 
 
@@ -143,7 +189,7 @@ def copied(folder: Path) -> Path:
 @contextmanager
 def applied(mutant: Mutant, checkout: Path) -> Iterator[bool]:
     """The fault in a copy of the checkout, taken back afterwards; whether its text stood there exactly once."""
-    file = checkout / "src" / "actshift" / mutant.file
+    file = mutant.path(checkout)
     before = file.read_text(encoding="utf-8")
     file.write_text(before.replace(mutant.old, mutant.new), encoding="utf-8")
     try:
@@ -160,9 +206,12 @@ def outcome(mutant: Mutant, checkout: Path) -> str:
         environment = {**os.environ, "PYTHONPATH": str(checkout / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *shlex.split(mutant.tests)]
         command += ["-m", "not slow and not gpu and not network and not slurm"]
-        done = subprocess.run(
-            command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
-        )
+        try:
+            done = subprocess.run(
+                command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return f"no verdict in {SECONDS} s"
         # 1: tests failed. Anything else (no test was found, a wrong file) is no evidence.
         return {0: "survived", 1: "killed"}.get(done.returncode, f"absent (pytest ended with {done.returncode})")
 
