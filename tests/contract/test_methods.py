@@ -34,7 +34,7 @@ from torch.nn import functional
 from actshift.errors import ActshiftError
 from actshift.methods import KINDS, REPLICATED, attach
 from actshift.methods.base import Adaptation
-from actshift.methods.registry import PARAMETERIZATIONS
+from actshift.methods.registry import PARAMETERIZATIONS, sites_of
 from actshift.models.loading import Base
 from actshift.training.batches import answer_losses, collate
 from actshift.training.checkpoints import Checkpoints
@@ -59,6 +59,11 @@ class Case:
     @property
     def parameterization(self) -> str | None:
         return self.method.get("parameterization")
+
+    @property
+    def sites(self) -> list[str]:
+        """The sites of a steering method, an empty name for other methods."""
+        return sites_of(self.method) if "site" in self.method else [""]
 
     @property
     def replicated(self) -> bool:
@@ -144,7 +149,7 @@ def test_only_its_own_parameters_train_and_each_gets_a_gradient(case: Case) -> N
             adaptation.before_step(step)
             loss_of(case, adaptation).backward()
         # What the last layer does at a prompt's first positions reaches no answer.
-        deaf = f"{case.model['shape']['layers'] - 1}.{case.method.get('site')}.first."
+        deaf = f"{case.model['shape']['layers'] - 1}.{case.sites[0]}.first."
         heard = {name: parameter for name, parameter in own.items() if not name.startswith(deaf)}
         without = [name for name, parameter in heard.items() if parameter.grad is None or not parameter.grad.any()]
         assert own and not without
@@ -307,6 +312,11 @@ def published_shift(case: Case, tensors: dict[str, torch.Tensor], h_BTD: torch.T
     return code_BTR @ part["up"].T + part.get("bias", 0)
 
 
+def scope_of(case: Case) -> str:
+    scope: str = case.method["scope"]["kind"]
+    return scope
+
+
 def test_the_sum_with_the_shift_rounds_once(rounded_case: Case) -> None:
     case = rounded_case
     if case.parameterization not in ("vector", "linear", "nonlinear", "lofit", "jola"):
@@ -318,11 +328,15 @@ def test_the_sum_with_the_shift_rounds_once(rounded_case: Case) -> None:
         seen.append(h_BTD.detach().clone())
         return h_BTD
 
-    before = case.base.sites.hook(case.method["site"], layer, record)
+    site = case.sites[0]
+    before = case.base.sites.hook(site, layer, record)
     with attached(case.base, case.method) as adaptation:
-        after = case.base.sites.hook(case.method["site"], layer, record)
+        after = case.base.sites.hook(site, layer, record)
         logits(case.base, perturb(adaptation), some_ids(case.base, 4, 9))
-        shift_BTD = published_shift(case, adaptation.state_dict(), seen[0].double())
+        state = {name: tensor for name, tensor in adaptation.state_dict().items() if f".{site}." in name}
+        shift_BTD = published_shift(case, state, seen[0].double())
+        if scope_of(case) != "all":  # the last position, in a pass that is a prompt alone
+            shift_BTD[:, :-1] = 0
         before.remove()
         after.remove()
     exact_BTD = seen[0].double() + shift_BTD

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actshift.methods.options import SCOPES
-from actshift.methods.scopes import first_last, get_scopes, last_prompt, prompt
+from actshift.methods.scopes import answer, first_last, get_scopes, last_prompt, prompt
 from actshift.models.packing.forward_pass import ForwardPass
 
 LENGTHS = st.lists(st.integers(0, 9), min_size=1, max_size=5)
@@ -32,6 +32,7 @@ def test_a_prompt_by_hand() -> None:
     prompt_BT = torch.tensor([[0, 0, 1, 1, 1, 1, 0]], dtype=torch.bool)
     assert prompt(prompt_BT).int().tolist() == [[0, 0, 1, 1, 1, 1, 0]]
     assert last_prompt(prompt_BT).int().tolist() == [[0, 0, 0, 0, 0, 1, 0]]
+    assert answer(prompt_BT).int().tolist() == [[0, 0, 0, 0, 0, 1, 1]]
     assert first_last(prompt_BT, first=1, last=2).int().tolist() == [[0, 0, 1, 0, 1, 1, 0]]
     assert first_last(prompt_BT, first=2, last=0).int().tolist() == [[0, 0, 1, 1, 0, 0, 0]]
     assert first_last(prompt_BT, first=7, last=7).int().tolist() == [[0, 0, 1, 1, 1, 1, 0]]
@@ -64,7 +65,7 @@ def test_the_two_ends_are_the_whole_and_share_no_position(
 ) -> None:
     prompt_BT = masks(lengths, left=left, answer=1)
     ends = get_scopes(kind="first_last", first=first, last=last, separate=True)
-    first_BT, last_BT = (ends[end](prompt_BT) for end in ("first", "last"))  # type: ignore[misc]
+    first_BT, last_BT = (ends[end].positions(prompt_BT) for end in ("first", "last"))  # type: ignore[misc]
     assert not (first_BT & last_BT).any()
     assert torch.equal(first_BT | last_BT, first_last(prompt_BT, first=first, last=last))
 
@@ -85,7 +86,8 @@ def test_the_ends_are_pyrefts() -> None:
 def test_every_scope_of_the_options_exists() -> None:
     scopes = {kind: get_scopes(kind=kind, first=1, last=1, separate=False) for kind in SCOPES}
     assert all(list(found) == [""] for found in scopes.values())
-    assert [kind for kind, found in scopes.items() if found[""] is None] == ["all"]
+    assert [kind for kind, found in scopes.items() if found[""].positions is None] == ["all"]
+    assert [kind for kind, found in scopes.items() if found[""].generated] == ["all", "answer", "every_last"]
 
 
 @pytest.mark.parametrize("model", ["random-llama", "random-qwen3", "random-gemma3"])
@@ -124,7 +126,9 @@ def test_only_the_positions_of_the_scope_change(kind: str, separate: bool) -> No
     before.remove()
     after.remove()
     (scope,) = get_scopes(kind=kind, first=1, last=2, separate=False).values()
-    expected_BT = torch.ones_like(prompt_BT) if scope is None else scope(prompt_BT)
+    expected_BT = torch.ones_like(prompt_BT) if scope.positions is None else scope.positions(prompt_BT)
+    if scope.copies:  # in a pass without copies, the last position
+        expected_BT = torch.arange(prompt_BT.shape[1]).expand_as(prompt_BT) == prompt_BT.shape[1] - 1
     assert torch.equal((seen[0] != seen[1]).any(-1), expected_BT)
     if separate:
         tensors = adaptation.state_dict()

@@ -14,7 +14,14 @@ if TYPE_CHECKING:
 
     from actshift.data.chat import Chat
 
-SCOPES = {"all": "all", "prompt": "prompt", "last_prompt": "last", "first_last": "first_last"}
+SCOPES = {
+    "all": "all",
+    "prompt": "prompt",
+    "last_prompt": "last",
+    "first_last": "first_last",
+    "answer": "answer",
+    "every_last": "every_last",
+}
 """The scopes that are shown, and the heads of their columns."""
 
 
@@ -107,7 +114,7 @@ def _scopes(tokens: int, *, prompt: int, config: Mapping[str, Any]) -> dict[str,
     found = {}
     for kind in SCOPES:
         (scope,) = get_scopes(kind=kind, first=first, last=last, separate=False).values()
-        positions = torch.ones_like(prompt_BT) if scope is None else scope(prompt_BT)
+        positions = torch.ones_like(prompt_BT) if scope.positions is None else scope.positions(prompt_BT)
         found[kind] = set(positions[0].nonzero()[:, 0].tolist())
     return found
 
@@ -119,12 +126,15 @@ def _steering(method: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _acts(method: Mapping[str, Any]) -> str:
+    from actshift.methods.registry import sites_of
+
     steering = _steering(method)
     if "scope" not in steering:
         return f"{method['name']} changes weights, and with them every position"
     layers = "every layer" if steering["layers"] == "all" else f"layers {', '.join(map(str, steering['layers']))}"
     beside = ", beside weights that change every position" if steering is not method else ""
-    return f"{method['name']} acts at {steering['site']} of {layers}, scope {steering['scope']['kind']}{beside}"
+    sites = " and ".join(sites_of(steering))
+    return f"{method['name']} acts at {sites} of {layers}, scope {steering['scope']['kind']}{beside}"
 
 
 def _note(tokens: int, limit: int | None, *, drops: bool) -> str:

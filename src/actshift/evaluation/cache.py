@@ -5,7 +5,8 @@ Shapes: A replicas, N packed tokens, B rows, H key/value heads, T tokens, K head
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -82,6 +83,17 @@ def rows_cache(parts: Sequence[Part], *, config: PreTrainedConfig, new_tokens: i
         else:
             found.layers[number] = PreallocatedLayer(keys_BHTK, values_BHTK, held=keys_BHTK.shape[-2] - room)
     return found
+
+
+@contextmanager
+def forgetting(cache: DynamicCache) -> Iterator[None]:
+    """Passes whose keys and values leave the cache again: afterwards it holds what it held before."""
+    before = [dict(vars(layer)) for layer in cache.layers]
+    try:
+        yield
+    finally:
+        for layer, held in zip(cache.layers, before, strict=True):
+            vars(layer).update(held)
 
 
 def _rows(parts: Sequence[Part], number: int, name: str, *, room: int) -> torch.Tensor:

@@ -12,7 +12,7 @@ import torch
 from transformers import DynamicCache
 
 from actshift.data.examples import Example
-from actshift.evaluation.cache import Part, rows_cache
+from actshift.evaluation.cache import Part, forgetting, rows_cache
 from actshift.evaluation.limits import PROMPT_TOKENS
 from actshift.methods.base import Adaptation
 from actshift.models.arguments import cache_argument
@@ -97,7 +97,7 @@ def _continue(
         if len(kept) <= COMPACT_BELOW_SHARE * len(rows):
             rows = [rows[index] for index in kept]
             state.keep(torch.tensor(kept, device=base.device))
-        state.advance(base)
+        state.advance(base, adaptation)
     return new
 
 
@@ -116,10 +116,21 @@ class _State:
         self.ids_B1, self.position_B1 = self.ids_B1[kept_B], self.position_B1[kept_B]
         self.attention_BT = self.attention_BT[kept_B]
 
-    def advance(self, base: Base) -> None:
-        """Take the newest tokens in, and let the next ones follow."""
+    def advance(self, base: Base, adaptation: Adaptation) -> None:
+        """Take the newest tokens in, and let the next ones follow.
+
+        Where a method changes copies, the changed tokens predict, and the tokens as they are stay in the cache.
+        """
         self.attention_BT = torch.cat([self.attention_BT, torch.ones_like(self.ids_B1)], dim=1)
-        self.ids_B1 = _next(base, self.ids_B1, self.attention_BT, self.position_B1, self.cache)
+        newest = self.ids_B1, self.attention_BT, self.position_B1, self.cache
+        if adaptation.changes_copies:
+            with forgetting(self.cache):
+                self.ids_B1 = _next(base, *newest)
+            adaptation.begin_pass(ForwardPass(None, unchanged=True))
+            _next(base, *newest)
+            adaptation.begin_pass(ForwardPass(None))
+        else:
+            self.ids_B1 = _next(base, *newest)
         self.position_B1 = self.position_B1 + 1
 
 
@@ -136,7 +147,7 @@ def _read(base: Base, adaptation: Adaptation, prompts: Sequence[Sequence[int]], 
         batch, cache = collate(chosen, pad_id=base.pad_id, device=device), DynamicCache()
         packing = pack_batch(adaptation, batch)
         hidden_AND = packed_hidden(base, batch.ids_BT, packing, cache=cache)
-        last_B = packing.packed_index_BT[:, -1]  # where rows are padded, their last token stands again
+        last_B = packing.predictor_BT[:, -1]  # where rows are padded, their last token stands again
         ids_B1[indices] = head(base.model, hidden_AND.flatten(0, 1)[last_B]).argmax(-1, keepdim=True)
         parts.append(Part(indices, packing, lengths_B[indices], cache))
     longest = int(lengths_B.max())

@@ -25,6 +25,8 @@ class Adaptation(ABC):
     """
 
     replicas: int = 1
+    changes_copies: bool = False
+    """Whether the positions that predict an answer are computed twice, as they are and as a changed copy."""
 
     @abstractmethod
     def named_parameters(self, replica: int = 0) -> Iterator[tuple[str, nn.Parameter]]:

@@ -18,7 +18,7 @@ from actshift.methods.options import (
     PROJECTIONS,
     SCOPES,
 )
-from actshift.methods.registry import PARAMETERIZATIONS
+from actshift.methods.registry import PARAMETERIZATIONS, ranks_of, site_width, sites_of
 from actshift.models.architectures import site_names
 
 Config = Mapping[str, Any]
@@ -38,9 +38,7 @@ def check_lora(options: Config, *, model: Config, where: str = "method") -> None
 def check_steering(options: Config, *, model: Config, where: str = "method") -> None:
     """Refuse steering options that do not go together, or not with the model."""
     shape, name = model["shape"], options["parameterization"]
-    sites = site_names(model["architecture"])
-    if options["site"] not in sites:
-        raise unknown("site", options["site"], sites, where=f"{where}.site")
+    _check_sites(options, model=model, where=where)
     _check_scope(options["scope"], where=f"{where}.scope")
     if name not in PARAMETERIZATIONS:
         raise unknown("parameterization", name, PARAMETERIZATIONS, where=f"{where}.parameterization")
@@ -52,9 +50,8 @@ def check_steering(options: Config, *, model: Config, where: str = "method") -> 
                 f"parameterization '{name}' {needs} {where}.{option}; "
                 f"got {shown(options[option])}. It takes: {', '.join(takes) or 'no options'}."
             )
-    width = shape["heads"] * shape["head_size"] if options["site"] == "heads" else shape["width"]
-    if options["rank"] is not None and not 1 <= options["rank"] <= width:
-        raise impossible(f"{where}.rank", options["rank"], f"1 to {width}, the width of {options['site']}")
+    if options["rank"] is not None:
+        _check_ranks(options, model=model, where=f"{where}.rank")
     if options["activation"] is not None and options["activation"] not in ACTIVATIONS:
         raise unknown("activation", options["activation"], ACTIVATIONS, where=f"{where}.activation")
     _check_selection(options["selection"], where=f"{where}.selection")
@@ -80,10 +77,10 @@ def check_joint(options: Config, *, model: Config, where: str = "method") -> Non
     writers = [target for target in ("down_proj", "o_proj") if target in lora["targets"]]
     _check_projections(constraint["against"], writers, where=f"{where}.against")
     able = [name for name, entry in PARAMETERIZATIONS.items() if entry.has_factors]
-    if steering["parameterization"] not in able or steering["site"] == "heads":
+    if steering["parameterization"] not in able or "heads" in sites_of(steering):
         raise ActshiftError(
             f"{where} needs a steering part with W1 and W2 of the model's width ({', '.join(able)}) at any site but "
-            f"heads; got {steering['parameterization']} at {steering['site']}. Set {where}.project=null."
+            f"heads; got {steering['parameterization']} at {', '.join(sites_of(steering))}. Set {where}.project=null."
         )
 
 
@@ -111,6 +108,25 @@ def _check_projections(given: Sequence[str], allowed: Sequence[str], *, where: s
     for projection in given:
         if projection not in allowed:
             raise unknown("projection", projection, allowed, where=where)
+
+
+def _check_sites(options: Config, *, model: Config, where: str) -> None:
+    sites, allowed = sites_of(options), site_names(model["architecture"])
+    if not sites or len(set(map(str, sites))) < len(sites):
+        raise impossible(f"{where}.site", sites, "one site, or a list of at least one, none of them twice")
+    for site in sites:
+        if site not in allowed:
+            raise unknown("site", site, allowed, where=f"{where}.site")
+
+
+def _check_ranks(options: Config, *, model: Config, where: str) -> None:
+    sites, ranks = sites_of(options), ranks_of(options)
+    if len(ranks) != len(sites):
+        raise impossible(where, ranks, f"one rank for all sites, or a list of {len(sites)}, one for each of them")
+    for site, rank in zip(sites, ranks, strict=True):
+        width = site_width(site, model)
+        if type(rank) is not int or not 1 <= rank <= width:
+            raise impossible(where, rank, f"1 to {width}, the width of {site}")
 
 
 def _check_scope(scope: Config, *, where: str) -> None:

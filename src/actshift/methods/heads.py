@@ -97,7 +97,7 @@ class LofitTwoStage(PerHead):
             norms = torch.cat([part.scale[replica].detach().norm(dim=-1) for part in parts.values()])
             chosen = torch.zeros_like(norms, dtype=torch.bool)
             chosen[norms.argsort(descending=True, stable=True)[: max(1, int(first._share * len(norms)))]] = True
-            for part, heads in zip(parts.values(), chosen.split(first.heads), strict=True):
+            for part, heads in zip(parts.values(), chosen.split([part.heads for part in parts.values()]), strict=True):
                 part.get_buffer(f"chosen_{replica}").copy_(heads)
         for part in parts.values():
             part.get_buffer("second").fill_(True)
@@ -170,7 +170,7 @@ class Jola(PerHead):
         norms_2A = torch.stack([_open(part._logs()) for part in parts.values()]).sum(0)
         # The authors add nothing, not even the other gates' term, where lambda is exactly 0.
         penalty_A = torch.where(weight_A > 0, weight_A * norms_2A[0] + (1 - weight_A) * norms_2A[1], 0)
-        penalty_A = penalty_A / (len(parts) * first.heads)
+        penalty_A = penalty_A / sum(part.heads for part in parts.values())
         for part in parts.values():
             for replica, (_, balance) in enumerate(part._balances()):
                 balance[1] = penalty_A[replica].detach()

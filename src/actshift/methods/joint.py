@@ -37,6 +37,7 @@ class Joint(Adaptation):
         self._lora_lr: float | None = config["lora_lr"]
         self._constraint = dict(**config["orthogonality"])
         self._epoch = 0
+        self.changes_copies = self._steering.changes_copies
 
     def named_parameters(self, replica: int = 0) -> Iterator[tuple[str, nn.Parameter]]:
         for part_name, part in self._parts.items():
@@ -92,14 +93,14 @@ class Joint(Adaptation):
         )
         V_LDS = column_basis(written_LDS)
         for V_DS, layer in zip(V_LDS, layers, strict=True):
-            part = self._steering.part(layer)
-            assert isinstance(part, Linear)
-            if self._constraint["project"] == "output":
-                (W2_DR,) = part.up
-                W2_DR.copy_(W2_DR - V_DS @ (V_DS.mT @ W2_DR.double()))
-            else:
-                (W1_RD,) = part.down
-                W1_RD.copy_(W1_RD - (W1_RD.double() @ V_DS) @ V_DS.mT)
+            for part in self._steering.parts(layer):
+                assert isinstance(part, Linear)
+                if self._constraint["project"] == "output":
+                    (W2_DR,) = part.up
+                    W2_DR.copy_(W2_DR - V_DS @ (V_DS.mT @ W2_DR.double()))
+                else:
+                    (W1_RD,) = part.down
+                    W1_RD.copy_(W1_RD - (W1_RD.double() @ V_DS) @ V_DS.mT)
 
     def detach(self) -> None:
         self._steering.detach()  # its hooks may sit on modules that LoRA takes away

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-SCOPES = ("all", "prompt", "last_prompt", "first_last")
+SCOPES = ("all", "prompt", "last_prompt", "first_last", "answer", "every_last")
 ACTIVATIONS = ("silu", "relu", "gelu", "tanh")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear maps of a decoder layer, whose names are the same in every architecture that we know."""
@@ -69,7 +69,7 @@ class CustomConfig(MethodConfig):
 class ScopeConfig:
     """Which positions a steering method changes; what follows `kind` is read by `first_last` alone."""
 
-    kind: str = "all"  # all | prompt | last_prompt | first_last: the positions that are changed
+    kind: str = "all"  # all | prompt | last_prompt | first_last | answer | every_last: the positions that are changed
     first: int = 0  # positions at the beginning of the prompt
     last: int = 0  # positions at its end
     separate: bool = False  # own weights for the first positions and for the last
@@ -98,10 +98,10 @@ class GatesConfig:
 
 @dataclass
 class SteeringOptions:
-    site: str = MISSING  # where in a decoder layer: post_block, post_mlp, pre_mlp, attn_out, heads
+    site: Any = MISSING  # where in a decoder layer: post_block, post_mlp, pre_mlp, attn_out, heads, or a list of these
     scope: ScopeConfig = field(default_factory=ScopeConfig)
     parameterization: str = MISSING  # a key of actshift.methods.registry.PARAMETERIZATIONS
-    rank: int | None = None  # r, where the parameterization has one
+    rank: Any = None  # r, where the parameterization has one: a number, or a list with one for each site
     activation: str | None = None  # silu | relu | gelu | tanh, where the parameterization has one
     selection: SelectionConfig = field(default_factory=SelectionConfig)  # read by lofit_two_stage alone
     gates: GatesConfig = field(default_factory=GatesConfig)  # read by jola alone

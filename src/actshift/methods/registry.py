@@ -112,14 +112,34 @@ def lora_numbers(lora: Options, model: Model) -> int:
 
 
 def steering_numbers(steering: Options, model: Model) -> int:
-    """What one part trains, times the chosen layers, times two where the first and last positions have their own."""
+    """What one part trains, summed over sites, times the chosen layers, times two where the first and last positions have their own."""
     shape = model["shape"]
-    heads = shape["heads"] if steering["site"] == "heads" else 1
-    width = heads * shape["head_size"] if steering["site"] == "heads" else shape["width"]
     layers = shape["layers"] if steering["layers"] == "all" else len(steering["layers"])
     entry = PARAMETERIZATIONS[steering["parameterization"]]
     ends = 2 if steering["scope"]["separate"] else 1
-    return layers * ends * entry.numbers(width, heads, steering["rank"] or 0)
+    return layers * ends * sum(
+        entry.numbers(site_width(site, model), shape["heads"] if site == "heads" else 1, rank or 0)
+        for site, rank in zip(sites_of(steering), ranks_of(steering), strict=True)
+    )
+
+
+def sites_of(steering: Options) -> list[str]:
+    """The sites of a steering part, of which its config has one or a list."""
+    site = steering["site"]
+    return list(site) if isinstance(site, list | tuple) else [site]
+
+
+def ranks_of(steering: Options) -> list[int | None]:
+    """The rank at each site: the one number of the config, or its list."""
+    rank = steering["rank"]
+    return list(rank) if isinstance(rank, list | tuple) else [rank] * len(sites_of(steering))
+
+
+def site_width(site: str, model: Model) -> int:
+    """D of a site in a model."""
+    shape = model["shape"]
+    width: int = shape["heads"] * shape["head_size"] if site == "heads" else shape["width"]
+    return width
 
 
 def joint_numbers(joint: Options, model: Model) -> int:

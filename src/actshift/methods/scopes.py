@@ -15,8 +15,40 @@ import torch
 from actshift.models.packing.forward_pass import ForwardPass
 
 Shift = Callable[[torch.Tensor], torch.Tensor]
-Scope = Callable[[torch.Tensor], torch.Tensor]
+Positions = Callable[[torch.Tensor], torch.Tensor]
 """From prompt_BT, which positions are prompt tokens, to scope_BT, which positions change."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which positions of a pass change, in a pass that holds the prompt and in one that decodes with a cache."""
+
+    positions: Positions | None
+    """None: every position of every pass."""
+    generated: bool = False
+    """Whether the tokens that are decoded with a key/value cache change."""
+    copies: bool = False
+    """Whether a token changes for its own prediction alone: later tokens see it as it is without the method.
+
+    Each position that predicts an answer token is then computed twice, as it is and as a changed copy that no other
+    token sees. In a pass without copies the last token alone changes.
+    """
+
+    def acts(self, forward_pass: ForwardPass) -> bool:
+        """Whether any position of a pass may change."""
+        if self.positions is None or forward_pass.prompt_BT is not None:
+            return True
+        return self.generated and not forward_pass.unchanged
+
+    def chosen(self, forward_pass: ForwardPass, *, replicas: int) -> Chosen | None:
+        """The positions of a pass that change; None for all of them."""
+        if self.positions is None or forward_pass.prompt_BT is None:
+            return None
+        if self.copies:
+            index_AS, is_chosen_AS = forward_pass.copies(replicas=replicas)
+        else:
+            index_AS, is_chosen_AS = forward_pass.positions(self.positions(forward_pass.prompt_BT), replicas=replicas)
+        return Chosen(index_AS, is_chosen_AS[..., None].float())
 
 
 def prompt(prompt_BT: torch.Tensor) -> torch.Tensor:
@@ -43,15 +75,30 @@ def first_last(prompt_BT: torch.Tensor, *, first: int, last: int) -> torch.Tenso
     return prompt_BT & (in_first_BT | (number_BT > length_B1 - half_B1.clamp(max=last)))
 
 
-def get_scopes(*, kind: str, first: int, last: int, separate: bool) -> dict[str, Scope | None]:
-    """The scopes of a config by the name of their weights: one, or the two ends where they have separate weights.
+def answer(prompt_BT: torch.Tensor) -> torch.Tensor:
+    """The last prompt token and everything after it: the positions that predict the answer's tokens.
 
-    None stands for `all`, both prompt and generated tokens, which needs no mask.
+    The released code's ``--intervene-last`` when it generates with a cache: the last token of each pass changes, and
+    keeps the changed keys and values. Padding on the right is among the positions, where nothing sees it.
     """
+    number_BT, length_B1 = _numbered(prompt_BT)
+    return (number_BT == length_B1) & (length_B1 > 0)
+
+
+def get_scopes(*, kind: str, first: int, last: int, separate: bool) -> dict[str, Scope]:
+    """The scopes of a config by the name of their weights: one, or the two ends where they have separate weights."""
     if separate:
-        return {"first": partial(first_last, first=first, last=0), "last": partial(first_last, first=0, last=last)}
-    scopes: dict[str, Scope | None] = {"all": None, "prompt": prompt, "last_prompt": last_prompt}
-    return {"": scopes[kind] if kind in scopes else partial(first_last, first=first, last=last)}
+        ends = {"first": partial(first_last, first=first, last=0), "last": partial(first_last, first=0, last=last)}
+        return {end: Scope(positions) for end, positions in ends.items()}
+    scopes = {
+        "all": Scope(None, generated=True),
+        "prompt": Scope(prompt),
+        "last_prompt": Scope(last_prompt),
+        "first_last": Scope(partial(first_last, first=first, last=last)),
+        "answer": Scope(answer, generated=True),
+        "every_last": Scope(answer, generated=True, copies=True),
+    }
+    return {"": scopes[kind]}
 
 
 @dataclass(frozen=True)
@@ -60,12 +107,6 @@ class Chosen:
 
     index_AS: torch.Tensor
     is_chosen_AS1: torch.Tensor
-
-    @classmethod
-    def of(cls, scope_BT: torch.Tensor, forward_pass: ForwardPass, *, replicas: int) -> Chosen:
-        """The positions of a pass that a scope chooses."""
-        index_AS, is_chosen_AS = forward_pass.positions(scope_BT, replicas=replicas)
-        return cls(index_AS, is_chosen_AS[..., None].float())
 
     def add(self, to_BTD: torch.Tensor, h_BTD: torch.Tensor, shift: Shift) -> torch.Tensor:
         """``to + shift(h)`` at these positions and `to` everywhere else; `shift` takes h_ABTD and sees no other."""

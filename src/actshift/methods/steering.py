@@ -11,7 +11,7 @@ from torch import nn
 
 from actshift.methods.base import Adaptation
 from actshift.methods.parameterizations import Parameterization
-from actshift.methods.registry import PARAMETERIZATIONS, load
+from actshift.methods.registry import PARAMETERIZATIONS, load, ranks_of, sites_of
 from actshift.methods.scopes import Chosen, get_scopes
 from actshift.models.loading import Base
 from actshift.models.packing.forward_pass import ForwardPass
@@ -21,7 +21,7 @@ from actshift.models.sites import Change
 class Steering(Adaptation):
     """h <- h + shift(h) at the scope's positions. The sum is taken in float32 and rounded once to the base's type.
 
-    Every chosen layer has one part, or with ``scope.separate`` one for the first positions and one for the last.
+    Every chosen layer has one part a site, or with ``scope.separate`` one for the first positions and one for the last.
     Parameters are named ``<layer>.<site>[.first|.last].<tensor>``.
     Shapes: A replicas, B rows of one replica, T tokens, D width.
     """
@@ -29,49 +29,58 @@ class Steering(Adaptation):
     def __init__(self, base: Base, *, config: Mapping[str, Any], seeds: Sequence[int]) -> None:
         self.replicas = len(seeds)
         self._model = base.model
-        self._site: str = config["site"]
+        self._sites = sites_of(config)
         self._kind: type[Parameterization] = load(PARAMETERIZATIONS[config["parameterization"]].path)
         self._scopes = get_scopes(**config["scope"])
-        self._chosen: dict[str, Chosen] = {}
+        self._chosen: dict[str, Chosen | None] = {end: None for end, scope in self._scopes.items() if not scope.positions}
         self._steps = 0
         self.layers = list(range(base.sites.layers)) if config["layers"] == "all" else list(config["layers"])
         self._parts = self._build(base, config=config, seeds=seeds)
-        self._hooks = [base.sites.hook(self._site, layer, self._change(layer)) for layer in self.layers]
+        self._hooks = [
+            base.sites.hook(site, layer, self._change(layer, site)) for layer in self.layers for site in self._sites
+        ]
 
     def _build(self, base: Base, *, config: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Parameterization]:
-        """The parts by name, their initial values drawn in the order of the layers."""
-        chosen = {name: config[name] for name in PARAMETERIZATIONS[config["parameterization"]].options}
-        if self._kind.per_head:
-            chosen["heads"] = base.sites.heads if self._site == "heads" else 1
+        """The parts by name, their initial values drawn in the order of the layers, and of the sites within a layer."""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        options = dict(zip(self._sites, self._options(base, config), strict=True))
         with torch.device("meta") if base.device.type == "meta" else nullcontext():
             return {
-                self._name(layer, end): self._kind(base.sites.width(self._site), generators=generators, **chosen).to(
-                    base.device
-                )
+                self._name(layer, site, end): self._kind(
+                    base.sites.width(site), generators=generators, **options[site]
+                ).to(base.device)
                 for layer in self.layers
+                for site in self._sites
                 for end in self._scopes
             }
 
-    def _name(self, layer: int, end: str) -> str:
-        return ".".join(filter(None, (str(layer), self._site, end)))
+    def _options(self, base: Base, config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """What the parameterization takes at each site."""
+        taken = PARAMETERIZATIONS[config["parameterization"]].options
+        for site, rank in zip(self._sites, ranks_of(config), strict=True):
+            chosen = {name: rank if name == "rank" else config[name] for name in taken}
+            heads = {"heads": base.sites.heads if site == "heads" else 1} if self._kind.per_head else {}
+            yield chosen | heads
 
-    def part(self, layer: int) -> Parameterization:
-        """The part of a layer whose scope is whole."""
-        return self._parts[self._name(layer, "")]
+    def _name(self, layer: int, site: str, end: str) -> str:
+        return ".".join(filter(None, (str(layer), site, end)))
 
-    def _change(self, layer: int) -> Change:
-        parts = {end: self._parts[self._name(layer, end)] for end in self._scopes}
+    def parts(self, layer: int) -> list[Parameterization]:
+        """The parts of a layer whose scope is whole, one a site."""
+        return [self._parts[self._name(layer, site, "")] for site in self._sites]
+
+    def _change(self, layer: int, site: str) -> Change:
+        parts = {end: self._parts[self._name(layer, site, end)] for end in self._scopes}
 
         def change(h_BTD: torch.Tensor) -> torch.Tensor:
             exact_BTD = h_BTD.float()
             h_ABTD = exact_BTD.unflatten(0, (self.replicas, -1))
             changed_BTD = exact_BTD
-            for end, part in parts.items():
-                if self._scopes[end] is not None and end not in self._chosen:
+            for end in parts:
+                if end not in self._chosen:
                     continue
+                part, chosen = parts[end], self._chosen[end]
                 part.training = self._model.training
-                chosen = self._chosen.get(end)
                 if chosen is None:
                     changed_BTD = changed_BTD + part(h_ABTD).flatten(0, 1)
                 else:
@@ -80,21 +89,24 @@ class Steering(Adaptation):
 
         return change
 
+    @property
+    def changes_copies(self) -> bool:
+        return any(scope.copies for scope in self._scopes.values())
+
     def begin_pass(self, forward_pass: ForwardPass) -> None:
-        prompt_BT = forward_pass.prompt_BT
-        scopes_BT = {} if prompt_BT is None else self._masks(prompt_BT)
         self._chosen = {
-            end: Chosen.of(scope_BT, forward_pass, replicas=self.replicas) for end, scope_BT in scopes_BT.items()
+            end: scope.chosen(forward_pass, replicas=self.replicas)
+            for end, scope in self._scopes.items()
+            if scope.acts(forward_pass)
         }
 
     def shared_prefix_length(self, prompt_BT: torch.Tensor) -> int:
         differs_BT = torch.zeros_like(prompt_BT)
-        for scope_BT in self._masks(prompt_BT).values():
-            differs_BT |= scope_BT != scope_BT[:1]
+        for scope in self._scopes.values():
+            if scope.positions is not None and not scope.copies:
+                scope_BT = scope.positions(prompt_BT)
+                differs_BT |= scope_BT != scope_BT[:1]
         return int((~differs_BT.any(0)).cumprod(0).sum())
-
-    def _masks(self, prompt_BT: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {end: scope(prompt_BT) for end, scope in self._scopes.items() if scope is not None}
 
     def begin(self, *, steps: int, steps_per_epoch: int) -> None:
         self._steps = steps

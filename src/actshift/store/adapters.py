@@ -145,7 +145,8 @@ def steer(model: PreTrainedModel, folder: str | Path) -> Iterator[Adaptation]:
     """`model` with the adapter in a folder on it, inside a ``with``; afterwards it is what it was.
 
     Works with ``model.generate`` and plain forward passes of transformers, padded on either side: every unmasked token
-    of a pass that continues no key/value cache is a prompt token, every other one a generated token.
+    of a pass that continues no key/value cache is a prompt token, every other one a generated token. An adapter of the
+    scope `every_last` changes the last token of each pass, and is generated with by ``use_cache=False``.
     Errors: what `load_adapter` and `Adapter.attach` refuse; a pass that hides where its prompt ends.
     """
     adapter = load_adapter(folder)
@@ -176,21 +177,46 @@ def _observing(model: PreTrainedModel, adaptation: Adaptation) -> RemovableHandl
     signature = inspect.signature(model.forward)
 
     def before(_: torch.nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
-        adaptation.begin_pass(ForwardPass(_prompt(signature.bind_partial(*positional, **named).arguments)))
+        arguments = signature.bind_partial(*positional, **named).arguments
+        prompt_BT = _whole(arguments) if adaptation.changes_copies else _prompt(arguments)
+        adaptation.begin_pass(ForwardPass(prompt_BT))
 
     return model.register_forward_pre_hook(before, with_kwargs=True)
 
 
 def _prompt(arguments: Mapping[str, Any]) -> torch.Tensor | None:
     """prompt_BT of a forward pass with these arguments; None where it continues a cache."""
-    cache, mask_BT = passed_cache(arguments), arguments.get("attention_mask")
+    cache = passed_cache(arguments)
     if cache is not None and cache.get_seq_length() > 0:
         return None
     if arguments.get("use_cache") is False:
         raise ActshiftError(
-            "without a key/value cache a pass holds both prompt and generated tokens, and this adapter acts on the "
-            "prompt alone. Leave use_cache=False out."
+            "without a key/value cache a pass holds both prompt and generated tokens, and this adapter must know where "
+            "the prompt ends. Leave use_cache=False out."
         )
+    return _tokens(arguments)
+
+
+def _whole(arguments: Mapping[str, Any]) -> torch.Tensor:
+    """The tokens of a forward pass that holds rows whole, each ending at the last position.
+
+    Errors: a pass that has or makes a cache, in which later tokens would see a changed token; padding on the right.
+    """
+    if passed_cache(arguments) is not None or arguments.get("use_cache") is not False:
+        raise ActshiftError(
+            "an adapter of the scope every_last changes a token for its own prediction alone, which a key/value cache "
+            "does not forget. Generate with use_cache=False, or attach it with the scope answer, which is what the "
+            "released code does when it generates."
+        )
+    token_BT = _tokens(arguments)
+    if not bool(token_BT[:, -1].all()):
+        raise ActshiftError("an adapter of the scope every_last changes the last position: pad rows on the left.")
+    return token_BT
+
+
+def _tokens(arguments: Mapping[str, Any]) -> torch.Tensor:
+    """Which positions of a forward pass are tokens."""
+    mask_BT = arguments.get("attention_mask")
     if mask_BT is None:
         shown = arguments.get("input_ids")
         shown = arguments["inputs_embeds"] if shown is None else shown

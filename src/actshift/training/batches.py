@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from actshift.data.examples import Example
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
+from actshift.models.packing.copies import pack_with_copies
 from actshift.models.packing.forward_pass import ForwardPass
 from actshift.models.packing.last_layer import packed_hidden
 from actshift.models.packing.layout import PackedLayout, common_prefix, pack
@@ -39,6 +40,12 @@ class Batch:
     def firsts(self) -> list[int]:
         """The position in each row that predicts its first answer token; the last one where it has none."""
         return [max(min(example.prompt_length, len(example.ids)) - 1, 0) for example in self.examples]
+
+    @property
+    def predictors(self) -> list[range]:
+        """The positions in each row that predict an answer token; the last one where it has none."""
+        pairs = zip(self.firsts, self.lengths, strict=True)
+        return [range(first, max(length - 1, first + 1)) for first, length in pairs]
 
 
 def collate(examples: Sequence[Example], *, pad_id: int, device: torch.device) -> Batch:
@@ -105,7 +112,11 @@ def pack_batch(adaptation: Adaptation, batch: Batch) -> PackedLayout:
     replicas = adaptation.replicas
     prefix = common_prefix([example.ids for example in batch.examples], replicas=replicas)
     shared = min(prefix, adaptation.shared_prefix_length(batch.prompt_BT))
-    packing = pack(batch.lengths, firsts=batch.firsts, replicas=replicas, shared=shared, device=batch.ids_BT.device)
+    where = {"replicas": replicas, "shared": shared, "device": batch.ids_BT.device}
+    if adaptation.changes_copies:
+        packing = pack_with_copies(batch.lengths, copied=batch.predictors, **where)
+    else:
+        packing = pack(batch.lengths, firsts=batch.firsts, **where)
     adaptation.begin_pass(ForwardPass(batch.prompt_BT, packing))
     return packing
 
@@ -114,7 +125,7 @@ def row_losses(base: Base, batch: Batch, packing: PackedLayout) -> torch.Tensor:
     """loss_B of rows packed so. The output head is applied at the positions that predict an answer token alone."""
     hidden_AND = packed_hidden(base, batch.ids_BT, packing, use_cache=False)
     predicts_BT = batch.answer_BT[:, 1:]
-    logits_NV = head(base.model, hidden_AND.flatten(0, 1)[packing.packed_index_BT[:, :-1][predicts_BT]])
+    logits_NV = head(base.model, hidden_AND.flatten(0, 1)[packing.predictor_BT[:, :-1][predicts_BT]])
     losses_N = cross_entropy(logits_NV, batch.ids_BT[:, 1:][predicts_BT], reduction="none")
     return torch.stack([row.sum() for row in losses_N.split(predicts_BT.sum(1).tolist())])
 

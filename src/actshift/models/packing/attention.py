@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 from transformers import AttentionInterface
 
 from actshift.libraries.private import attention_functions
-from actshift.models.packing.layout import PackedLayout
+from actshift.models.packing.layout import Frame, PackedLayout
 
 PACKED = {"sdpa": "packed-sdpa", "eager": "packed-eager"}
 """Transformers' implementations of attention, and ours over each that spreads and gathers."""
@@ -49,26 +49,32 @@ def _attention(
         first = frame.first if last and 2 * frame.first >= frame.tokens else 0
         if first:
             query_BHTK = query_BHTK[:, :, first:].contiguous()  # kept for the backward pass: a view would keep all
-        mask_11QT = _mask(key_BHTK, sliding_window, first=first, always=implementation == "eager")
-        found_BQHK, _ = attend(module, query_BHTK, key_BHTK, value_BHTK, mask_11QT, **options)
+        mask_B1QT = _mask(key_BHTK, sliding_window, frame=frame, first=first, always=implementation == "eager")
+        found_BQHK, _ = attend(module, query_BHTK, key_BHTK, value_BHTK, mask_B1QT, **options)
         found.append(pad(found_BQHK, (0, 0, 0, 0, first, 0)).flatten(0, 1))
     return _FromSlots.apply(torch.cat(found) if len(found) > 1 else found[0], packing), None
 
 
-def _mask(key_BHTK: torch.Tensor, window: int | None, *, first: int, always: bool) -> torch.Tensor | None:
+def _mask(
+    key_BHTK: torch.Tensor, window: int | None, *, frame: Frame, first: int, always: bool
+) -> torch.Tensor | None:
     """0 where a position looks, back to at most `window` positions with itself, and the type's least number elsewhere.
 
     Those that look are from the `first` on. None where each looks at all positions up to its own, unless a mask is
-    `always` wanted: sdpa is causal without one.
+    `always` wanted: sdpa is causal without one. In a frame with copies each looks where the frame says.
     """
     tokens = key_BHTK.shape[2]
-    if not first and not always and (window is None or tokens <= window):
+    if frame.sees_BTT is not None and frame.place_BT is not None:
+        back_BQT = frame.place_BT[:, first:, None] - frame.place_BT[:, None, :]
+        seen_BQT = frame.sees_BTT[:, first:] & (back_BQT < window if window else True)
+    elif not first and not always and (window is None or tokens <= window):
         return None
-    place_T = torch.arange(tokens, device=key_BHTK.device)
-    back_QT = place_T[first:, None] - place_T
-    seen_QT = (back_QT >= 0) & (back_QT < (window or tokens))
-    mask_QT = torch.zeros_like(seen_QT, dtype=key_BHTK.dtype)
-    return mask_QT.masked_fill(~seen_QT, torch.finfo(key_BHTK.dtype).min)[None, None]
+    else:
+        place_T = torch.arange(tokens, device=key_BHTK.device)
+        back_BQT = (place_T[first:, None] - place_T)[None]
+        seen_BQT = (back_BQT >= 0) & (back_BQT < (window or tokens))
+    mask_BQT = torch.zeros_like(seen_BQT, dtype=key_BHTK.dtype)
+    return mask_BQT.masked_fill(~seen_BQT, torch.finfo(key_BHTK.dtype).min)[:, None]
 
 
 class _ToSlots(torch.autograd.Function):

@@ -23,6 +23,8 @@ class ForwardPass:
     prompt_BT: torch.Tensor | None
     layout: PackedLayout | None = None
     """None: hidden states are h_BTD. Otherwise the rows are packed, h_AND."""
+    unchanged: bool = False
+    """True for a pass of tokens whose changed copies are in a pass of their own (`Adaptation.changes_copies`)."""
 
     def positions(self, mask_BT: torch.Tensor, *, replicas: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Where a mask of the rows is True, as indices into the flattened hidden states of this pass.
@@ -32,3 +34,13 @@ class ForwardPass:
         """
         chosen = mask_BT if self.layout is None else self.layout.gather(mask_BT)
         return compact_true_indices(chosen.reshape(replicas, -1))
+
+    def copies(self, *, replicas: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `positions`, of the changed copies; in a pass without copies, of the last position of each row."""
+        if self.layout is None:
+            assert self.prompt_BT is not None
+            last_BT = torch.zeros_like(self.prompt_BT)
+            last_BT[:, -1] = True
+            return compact_true_indices(last_BT.reshape(replicas, -1))
+        assert self.layout.is_copy_AN is not None, "a layout with copies, as `Adaptation.changes_copies` says"
+        return compact_true_indices(self.layout.is_copy_AN)

@@ -40,6 +40,10 @@ class Frame:
     rows: int
     tokens: int
     first: int
+    place_BT: torch.Tensor | None = None
+    """The position in its row of the token in each slot, where some are copies; None: slots are in order."""
+    sees_BTT: torch.Tensor | None = None
+    """Which slots each slot attends to, where some are copies; None: those before it and itself."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,10 @@ class PackedLayout:
     """Packed indices of the tokens whose last hidden state is needed; a replica that has fewer than another is filled
     up with others. None: all are needed."""
     frames: list[Frame]
+    predictor_BT: torch.Tensor
+    """The packed index of the hidden state that predicts what follows a token: the token's, or its copy's."""
+    is_copy_AN: torch.Tensor | None = None
+    """True at changed copies; None where there are none."""
 
     def gather(self, values_BT: torch.Tensor) -> torch.Tensor:
         """Values of the tokens of rows, at the packed tokens: values_AN."""
@@ -100,8 +108,7 @@ def pack(
     placed_BT = token_BT.clone()
     placed_BT.unflatten(0, rests_AS.shape)[:, 1:, :shared] = False
 
-    order, cuts = _frames(lengths, overhead=FRAME_OVERHEAD_PAIRS[device.type])
-    framed = [order[start:end] for start, end in pairwise(cuts)]
+    framed = framed_rows(lengths, device=device)
     frames = [Frame(len(rows), lengths[rows[-1]], min(firsts[row] for row in rows)) for rows in framed]
     token_L = torch.cat(  # which of the B T it is
         [_index_like(token_BT)[rows, : frame.tokens].flatten() for rows, frame in zip(framed, frames, strict=True)]
@@ -129,6 +136,7 @@ def pack(
             packed_index_BT[token_BT & (torch.arange(max(lengths)) >= torch.tensor(firsts)[:, None])], is_token_AN
         ),
         frames=frames,
+        predictor_BT=packed_index_BT,
     )
     found = {field.name: getattr(packing, field.name) for field in fields(packing)}
     return PackedLayout(**{name: _to(value, device) for name, value in found.items()})
@@ -160,6 +168,12 @@ def _index_like(values: torch.Tensor) -> torch.Tensor:
 
 def _to(value: Any, device: torch.device) -> Any:
     return value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+
+
+def framed_rows(lengths: Sequence[int], *, device: torch.device) -> list[list[int]]:
+    """The numbers of the rows in each frame of attention."""
+    order, cuts = _frames(lengths, overhead=FRAME_OVERHEAD_PAIRS[device.type])
+    return [order[start:end] for start, end in pairwise(cuts)]
 
 
 def _frames(lengths: Sequence[int], *, overhead: int) -> tuple[list[int], list[int]]:
