@@ -173,6 +173,27 @@ class ExclusionConfig:
 
 
 @dataclass
+class ContrastConfig:
+    """A difference that is named before any run: between the levels of a factor, all else equal, averaged."""
+
+    about: str = MISSING  # the question that it answers
+    compares: dict[str, list[str]] = MISSING  # by factor, two levels: the first less the second
+    within: dict[str, list[str]] = field(
+        default_factory=dict
+    )  # levels of other factors; none given: all that there are
+    together: bool = False  # several factors move at once; false: the difference of one factor's differences
+
+
+@dataclass
+class FractionConfig:
+    """Methods that are combinations of levels: the part of their product that a study runs."""
+
+    factors: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # by factor and level, overrides
+    blocks: list[dict[str, list[str]]] = field(default_factory=list)  # by factor, levels: each block is their product
+    contrasts: dict[str, ContrastConfig] = field(default_factory=dict)  # by name, what is compared
+
+
+@dataclass
 class SweepConfig:
     """A table as axes. The grid stage runs every rate at the first seed, the final stage the best at every seed."""
 
@@ -186,6 +207,7 @@ class SweepConfig:
     rates: dict[str, dict[str, list[float]]] = MISSING  # by model scale and the method's `rates`
     seeds: list[int] = MISSING  # of the final stage; the first one is the grid's
     seeds_by_method: dict[str, list[int]] = field(default_factory=dict)  # other seeds for some methods
+    fraction: FractionConfig = field(default_factory=FractionConfig)  # more methods, as combinations of levels
     variants: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # by method, overrides tuned with the rate
     exclude: list[ExclusionConfig] = field(default_factory=list)  # cells that are left out
     overrides: list[str] = field(default_factory=list)  # for every run

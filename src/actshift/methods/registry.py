@@ -117,9 +117,13 @@ def steering_numbers(steering: Options, model: Model) -> int:
     layers = shape["layers"] if steering["layers"] == "all" else len(steering["layers"])
     entry = PARAMETERIZATIONS[steering["parameterization"]]
     ends = 2 if steering["scope"]["separate"] else 1
-    return layers * ends * sum(
-        entry.numbers(site_width(site, model), shape["heads"] if site == "heads" else 1, rank or 0)
-        for site, rank in zip(sites_of(steering), ranks_of(steering), strict=True)
+    return (
+        layers
+        * ends
+        * sum(
+            entry.numbers(site_width(site, model), shape["heads"] if site == "heads" else 1, rank or 0)
+            for site, rank in zip(sites_of(steering), ranks_of(steering), strict=True)
+        )
     )
 
 

@@ -32,7 +32,9 @@ class Steering(Adaptation):
         self._sites = sites_of(config)
         self._kind: type[Parameterization] = load(PARAMETERIZATIONS[config["parameterization"]].path)
         self._scopes = get_scopes(**config["scope"])
-        self._chosen: dict[str, Chosen | None] = {end: None for end, scope in self._scopes.items() if not scope.positions}
+        self._chosen: dict[str, Chosen | None] = {
+            end: None for end, scope in self._scopes.items() if not scope.positions
+        }
         self._steps = 0
         self.layers = list(range(base.sites.layers)) if config["layers"] == "all" else list(config["layers"])
         self._parts = self._build(base, config=config, seeds=seeds)

@@ -10,6 +10,7 @@ from typing import Any
 
 from actshift.config.identity import hashed_part, ignored_keys
 from actshift.errors import ActshiftError, unknown
+from actshift.planning.fraction import Combination, combinations, contrasts
 from actshift.planning.manifests import Exclusion, Manifest, PlannedCell, Run, Variant
 from actshift.planning.selection import Selection
 from actshift.store.records import Cell
@@ -32,9 +33,9 @@ def expand_grid(
             raise unknown("method with variants", method, sweep["methods"], where=_file(sweep))
     exclusions = tuple(_exclusions(sweep))
     left_out = {(exclusion.model, exclusion.method, exclusion.dataset) for exclusion in exclusions}
-    ignore = ignored_keys()
+    ignore, found = ignored_keys(), combinations(sweep)
     cells = [
-        _planned(sweep, names, overrides, compose=compose, ignore=ignore)
+        _planned(sweep, names, overrides, compose=compose, ignore=ignore, combination=found.get(names[1]))
         for names in _product(sweep)
         if names not in left_out
     ]
@@ -46,12 +47,13 @@ def expand_grid(
         title=sweep.get("title") or sweep["name"],
         table=sweep.get("table"),
         models=tuple(sweep["models"]),
-        methods=tuple(sweep["methods"]),
+        methods=tuple(_methods(sweep)),
         datasets=tuple(sweep["datasets"]),
         reference=sweep.get("reference") or "sft",
         exclusions=exclusions,
         cells=tuple(cells),
         runs=grid_runs(cells),
+        contrasts=contrasts(sweep),
     )
 
 
@@ -96,14 +98,18 @@ def _planned(
     *,
     compose: Callable[[list[str]], dict[str, Any]],
     ignore: Sequence[str],
+    combination: Combination | None,
 ) -> PlannedCell:
     groups = ("model", "method", "dataset")
-    base = [f"{group}={name}" for group, name in zip(groups, names, strict=True)]
+    options = names if combination is None else (names[0], combination.method, names[2])
+    base = [f"{group}={name}" for group, name in zip(groups, options, strict=True)]
+    if combination is not None:
+        overrides = _merged([*overrides, *combination.overrides], sweep=sweep["name"])
     variants = (sweep.get("variants") or {}).get(names[1]) or {"": []}
     overrides_of = {name: [*base, *_merged([*overrides, *variants[name]], sweep=sweep["name"])] for name in variants}
     configs = {name: compose([*given, "stage=grid"]) for name, given in overrides_of.items()}
     config = next(iter(configs.values()))
-    for group, name in zip(groups, names, strict=True):
+    for group, name in zip(groups, options, strict=True):
         if config[group]["name"] != name:
             raise ActshiftError(
                 f"{group}={name} composes to the name '{config[group]['name']}': a file's name is its key"
@@ -113,7 +119,8 @@ def _planned(
         Variant(name, tuple(given), hashed_part({**configs[name], "lr": rates[0], "seed": seeds[0]}, ignore=ignore))
         for name, given in overrides_of.items()
     )
-    return PlannedCell(Cell(*names, config["protocol"]["name"]), rates, seeds, planned)
+    levels = {} if combination is None else combination.levels
+    return PlannedCell(Cell(*names, config["protocol"]["name"]), rates, seeds, planned, levels=levels)
 
 
 def _rates(sweep: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[float, ...]:
@@ -140,7 +147,7 @@ def _seeds(sweep: Mapping[str, Any], method: str) -> tuple[int, ...]:
 def _exclusions(sweep: Mapping[str, Any]) -> Iterator[Exclusion]:
     """One a cell, by the first rule that matches it. A rule with a name that no axis has would silently do nothing."""
     rules = sweep.get("exclude") or []
-    axes = {"model": sweep["models"], "method": sweep["methods"], "dataset": sweep["datasets"]}
+    axes = {"model": sweep["models"], "method": _methods(sweep), "dataset": sweep["datasets"]}
     for rule in rules:
         for axis, names in axes.items():
             if rule.get(axis) is not None and rule[axis] not in names:
@@ -153,7 +160,12 @@ def _exclusions(sweep: Mapping[str, Any]) -> Iterator[Exclusion]:
 
 
 def _product(sweep: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    return [(a, b, c) for a in sweep["models"] for b in sweep["methods"] for c in sweep["datasets"]]
+    return [(a, b, c) for a in sweep["models"] for b in _methods(sweep) for c in sweep["datasets"]]
+
+
+def _methods(sweep: Mapping[str, Any]) -> list[str]:
+    """The methods of a sweep by name, and the combinations of its fraction."""
+    return [*sweep["methods"], *combinations(sweep)]
 
 
 def _merged(overrides: Iterable[str], *, sweep: str) -> list[str]:

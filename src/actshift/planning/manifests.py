@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from actshift.config.identity import canonical_json, changed_keys, hashed_part, identity_of, ignored_keys
 from actshift.errors import ActshiftError, unknown
 from actshift.files import write_file
+from actshift.planning.fraction import Contrast
 from actshift.store.records import Cell
 from actshift.store.store import Store
 
@@ -59,6 +60,13 @@ class PlannedCell:
     seeds: tuple[int, ...]
     variants: tuple[Variant, ...]
     added: tuple[float, ...] = ()
+    levels: Mapping[str, str] = field(default_factory=dict)
+    """By factor, where the cell is a combination of a fraction."""
+
+    @property
+    def recorded(self) -> Cell:
+        """The cell as its runs' records name it: a combination's runs are those of the method that it begins with."""
+        return replace(self.cell, method=self.config.get("method", {}).get("name", self.cell.method))
 
     @property
     def config(self) -> dict[str, Any]:
@@ -90,7 +98,8 @@ class PlannedCell:
         variants = [asdict(variant) | {"overrides": list(variant.overrides)} for variant in self.variants]
         lists = {"rates": list(self.rates), "seeds": list(self.seeds), "variants": variants}
         added = {"added": list(self.added)} if self.added else {}
-        return {"kind": "cell", "cell": self.cell.to_json()} | lists | added
+        levels = {"levels": dict(self.levels)} if self.levels else {}
+        return {"kind": "cell", "cell": self.cell.to_json()} | lists | added | levels
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,7 @@ class Manifest:
     exclusions: tuple[Exclusion, ...]
     cells: tuple[PlannedCell, ...]
     runs: tuple[Run, ...]
+    contrasts: tuple[Contrast, ...] = ()
     schema: int = SCHEMA
 
     @property
@@ -145,7 +155,10 @@ class Manifest:
     def header(self) -> dict[str, Any]:
         """The facts of the table, without cells and runs."""
         facts = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in ("cells", "runs")}
-        return {"kind": "sweep", **facts, "exclusions": [asdict(exclusion) for exclusion in self.exclusions]}
+        del facts["contrasts"]
+        contrasts = {"contrasts": [each.to_json() for each in self.contrasts]} if self.contrasts else {}
+        exclusions = [asdict(exclusion) for exclusion in self.exclusions]
+        return {"kind": "sweep", **facts, "exclusions": exclusions, **contrasts}
 
     def to_text(self) -> str:
         """JSON Lines: the header, a line a cell, a line a run. The same plan is the same bytes."""
@@ -167,7 +180,8 @@ def read_manifest(path: Path) -> Manifest:
         for line in lines:
             parts[line.pop("kind")].append(line)
         cells, runs = (PlannedCell(**line) for line in parts["cell"]), (Run(**line) for line in parts["run"])
-        manifest = Manifest(**header, exclusions=exclusions, cells=tuple(cells), runs=tuple(runs))
+        named = tuple(Contrast.from_json(contrast) for contrast in header.pop("contrasts", ()))
+        manifest = Manifest(**header, exclusions=exclusions, cells=tuple(cells), runs=tuple(runs), contrasts=named)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ActshiftError(f"{path} is not a whole manifest ({error!r}): plan again with --replan") from error
     if kinds != ("sweep", SCHEMA, "\n"):

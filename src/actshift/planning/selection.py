@@ -95,9 +95,10 @@ def select(manifest: Manifest, records: Iterable[Record], *, allow_missing: bool
             f"rates are selected from the grid stage, got the {manifest.stage} stage of '{manifest.sweep}'"
         )
     found = _validation_records(records)
+    recorded = {planned.cell: planned.recorded for planned in manifest.cells}
     for run in manifest.runs:
         if run.identity in found:
-            _check_same(run, found[run.identity])
+            _check_same(run, found[run.identity], cell=recorded[run.cell])
     missing = [run for run in manifest.runs if run.identity not in found]
     if missing and not allow_missing:
         raise _incomplete(manifest, missing)
@@ -140,11 +141,11 @@ def _validation_records(records: Iterable[Record]) -> dict[str, Record]:
     return found
 
 
-def _check_same(run: Run, record: Record) -> None:
-    if (run.cell, run.lr, run.seed) != (record.cell, record.lr, record.seed):
+def _check_same(run: Run, record: Record, *, cell: Cell) -> None:
+    if (cell, run.lr, run.seed) != (record.cell, record.lr, record.seed):
         raise ActshiftError(
             f"record {record.file_name} is of {record.cell} at lr {record.lr!r}, seed {record.seed}, but the manifest "
-            f"plans that identity as {run.cell} at lr {run.lr!r}, seed {run.seed}: one of the two files was edited"
+            f"plans that identity as {cell} at lr {run.lr!r}, seed {run.seed}: one of the two files was edited"
         )
 
 

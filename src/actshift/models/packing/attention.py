@@ -55,9 +55,7 @@ def _attention(
     return _FromSlots.apply(torch.cat(found) if len(found) > 1 else found[0], packing), None
 
 
-def _mask(
-    key_BHTK: torch.Tensor, window: int | None, *, frame: Frame, first: int, always: bool
-) -> torch.Tensor | None:
+def _mask(key_BHTK: torch.Tensor, window: int | None, *, frame: Frame, first: int, always: bool) -> torch.Tensor | None:
     """0 where a position looks, back to at most `window` positions with itself, and the type's least number elsewhere.
 
     Those that look are from the `first` on. None where each looks at all positions up to its own, unless a mask is
