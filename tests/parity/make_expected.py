@@ -1,8 +1,8 @@
 """Write the numbers that other people's code gives, with where they come from.
 
-    python tests/parity/make_expected.py steerer|lofit|jola CHECKOUT COMMIT
+    python tests/parity/make_expected.py steerer|steerer_variants|lofit|jola CHECKOUT COMMIT
 
-CHECKOUT holds the repository as of COMMIT. `steerer` runs in the project's environment, `lofit` and `jola` each in one
+CHECKOUT holds the repository as of COMMIT. Those of the steerer run in the project's environment, `lofit` and `jola` each in one
 with torch and the transformers that its authors pin (4.39.2 and 4.45.1): nothing of actshift is imported for these.
 """
 
@@ -22,6 +22,7 @@ from reference import BASE, LOGITS, LOSSES, ROWS_SEED  # noqa: E402
 
 SOURCES = {
     "steerer": ("SprocketLab/steerling", "steerer.py", "none"),
+    "steerer_variants": ("SprocketLab/steerling", "steerer.py custom_trainer.py", "none"),
     "lofit": ("fc2869/lo-fit", "models/modeling_llama.py", "none"),
     "jola": ("wenlai-lavine/jola", "jola/modeling_llama.py", "none; in training torch.rand gives the noise by name"),
 }
@@ -35,7 +36,7 @@ def main(name: str, checkout: Path, commit: str) -> None:
         "made_by": f"tests/parity/make_expected.py {name}",
         "repository": f"github.com/{repository}",
         "commit": commit,
-        "sha256": {file: hashlib.sha256((checkout / file).read_bytes()).hexdigest()},
+        "sha256": {each: hashlib.sha256((checkout / each).read_bytes()).hexdigest() for each in file.split()},
         "patches": patches,
         "torch": version("torch"),
         "transformers": version("transformers"),
@@ -54,6 +55,10 @@ def results(name: str, checkout: Path) -> dict[str, Any]:
         import steerer_reference
 
         return steerer_reference.results(checkout)
+    if name == "steerer_variants":
+        import steerer_variants
+
+        return steerer_variants.results(checkout)
     import heads_reference
 
     return heads_reference.results(name, checkout)

@@ -55,13 +55,14 @@ def ten_steps(
     *,
     before: Callable[[int], Any] = lambda step: None,
     prompt: int = PROMPT,
+    loss_of_rows: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> list[float]:
-    """The losses of ten steps of plain AdamW, without decay, clipping or schedule."""
+    """The losses of ten steps of plain AdamW, without decay, clipping or schedule; by default `loss_of` the logits."""
     ids_BT, losses = rows(prompt), []
     optimizer = torch.optim.AdamW(list(parameters), lr=RATE, weight_decay=0.0)
     for step in range(1, STEPS + 1):
         before(step)
-        loss = loss_of(forward(ids_BT), ids_BT, prompt=prompt)
+        loss = loss_of_rows(ids_BT) if loss_of_rows else loss_of(forward(ids_BT), ids_BT, prompt=prompt)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -14,8 +14,9 @@ MODELS = ("random-llama", "random-qwen3", "random-gemma3")
 CASES = ("linear", "silu", "relu", "gelu", "tanh", "vector")
 
 
-def steerer(checkout: Path) -> Any:
-    spec = importlib.util.spec_from_file_location("released_steerer", checkout / "steerer.py")
+def released(checkout: Path, file: str) -> Any:
+    """A module of the checkout."""
+    spec = importlib.util.spec_from_file_location(f"released_{file}", checkout / f"{file}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -24,15 +25,15 @@ def steerer(checkout: Path) -> Any:
 
 def measured(checkout: Path, base: torch.nn.Module, case: str, *, rank: int = 8) -> tuple[torch.Tensor, list[float]]:
     """Logits with given adapters on every block's output, and the losses of ten steps from there."""
-    released = steerer(checkout)
+    code = released(checkout, "steerer")
     for parameter in base.parameters():
         parameter.requires_grad_(False)
     if case == "vector":
-        model = released.FixedVectorSteerer(base, targets=("block",), apply_to="all")
+        model = code.FixedVectorSteerer(base, targets=("block",), apply_to="all")
         parameters = list(model.deltas.values())
     else:
         activation = None if case == "linear" else case
-        model = released.AdapterSteerer(base, targets=("block",), rank=rank, apply_to="all", activation=activation)
+        model = code.AdapterSteerer(base, targets=("block",), rank=rank, apply_to="all", activation=activation)
         parameters = list(model.adapters.parameters())
     with torch.no_grad():
         for layer in range(len(base.model.layers)):

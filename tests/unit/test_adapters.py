@@ -329,11 +329,21 @@ def test_generate_answers_as_our_own_generation(model: str, method: str, tmp_pat
         expected = answers(base, adaptation, prompts)
     finally:
         adaptation.detach()
+    every_last = config["method"].get("scope", {}).get("kind") == "every_last"
     with steer(base.model, folder):
-        assert generated(base, base.model, prompts) == expected
+        assert generated(base, base.model, prompts, **({"use_cache": False} if every_last else {})) == expected
 
 
-@pytest.fixture(params=["post_block", "last_prompt", "first_last"])
+def test_a_scope_that_changes_copies_refuses_a_cache_and_padding_on_the_right(tmp_path: Path) -> None:
+    base, prompts = base_of("tiny"), some_prompts(base_of("tiny"), [4, 2])
+    with steer(base.model, saved(tmp_path / "adapter", config_of("post_block_every_last"))):
+        with pytest.raises(ActshiftError, match=r"does not forget\. Generate with use_cache=False"):
+            generated(base, base.model, prompts)
+        with pytest.raises(ActshiftError, match="pad rows on the left"):
+            base.model(**padded(base, prompts, side="right"), use_cache=False)
+
+
+@pytest.fixture(params=["post_block", "last_prompt", "first_last", "answer"])
 def scoped(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """Adapters over the whole sequence and inside the prompt."""
     scope = {"kind": "all", "first": 0, "last": 0, "separate": False}

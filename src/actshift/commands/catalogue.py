@@ -45,7 +45,7 @@ COMMANDS = {
         "actshift sweep smoke",
         sweep=True,
         overrides=EVERY_RUN,
-        arguments={"--retry": {**FLAG, "help": "try failed runs again"}, **REPLAN},
+        arguments={"--retry": {**FLAG, "help": "try failed runs again"}, **REPLAN, **EXTEND},
     ),
     "plan": Command(
         "freeze a table's grid, and print its counts and what it will cost",

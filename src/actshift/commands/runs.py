@@ -6,7 +6,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actshift.commands.baselines import make_baselines
 from actshift.commands.reports import print_tables
@@ -16,9 +16,14 @@ from actshift.errors import unknown
 from actshift.planning.expand import expand_final, expand_grid
 from actshift.planning.extend import extend
 from actshift.planning.manifests import Manifest, freeze
-from actshift.planning.selection import select, write_selection
+from actshift.planning.selection import Selection, select, write_selection
 from actshift.store.store import Store
 
+if TYPE_CHECKING:
+    from actshift.sweeps.local import LocalEngine
+
+EXTENSIONS = 3
+"""How often `sweep --extend` widens a grid."""
 HYDRA_FLAGS = ("--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i", "--hydra-help")
 
 
@@ -55,10 +60,9 @@ def sweep_command(request: Namespace) -> int:
         _clear_failures(store, grid)
     prefetch.require(grid, store=store, compose=compose_cell)
     with LocalEngine(store, workers=config["hardware"]["workers"], overrides=wanted.launch) as engine:
-        states = engine.do(grid)
-        if states["failed"]:
+        grid, selection = _tuned(engine, store, grid, extensions=EXTENSIONS if request.extend else 0)
+        if selection is None:
             return _report_failures(store, grid)
-        selection = select(grid, store.records("validation"))
         write_selection(store, selection)
         final = freeze(store, expand_final(grid, selection), replan=request.replan or bool(grid.extended))
         refuse_changed_plan(final, store, compose=compose_cell, overrides=wanted.launch)
@@ -69,6 +73,23 @@ def sweep_command(request: Namespace) -> int:
     make_baselines(wanted, final, compose_cell)
     print_tables(store, final, selection)
     return _report_failures(store, final) if states["failed"] else 0
+
+
+def _tuned(engine: LocalEngine, store: Store, grid: Manifest, *, extensions: int) -> tuple[Manifest, Selection | None]:
+    """The grid stage done, and what it chooses; extended at most so often where choices lie at edges.
+
+    No selection where runs failed. A cell whose rates are all equally good is not extended.
+    """
+    for left in range(extensions, -1, -1):
+        if engine.do(grid)["failed"]:
+            return grid, None
+        selection = select(grid, store.records("validation"))
+        larger = extend(grid, selection, flat=False) if left else grid
+        if larger.runs == grid.runs:
+            break
+        print(f"choices at an edge of their grid: {len(larger.runs) - len(grid.runs)} runs are added", flush=True)
+        grid = freeze(store, larger, replan=True)
+    return grid, selection
 
 
 def plan_command(request: Namespace) -> int:

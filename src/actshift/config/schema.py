@@ -178,9 +178,7 @@ class ContrastConfig:
 
     about: str = MISSING  # the question that it answers
     compares: dict[str, list[str]] = MISSING  # by factor, two levels: the first less the second
-    within: dict[str, list[str]] = field(
-        default_factory=dict
-    )  # levels of other factors; none given: all that there are
+    within: dict[str, list[str]] = field(default_factory=dict)  # levels of other factors; none: all there are
     together: bool = False  # several factors move at once; false: the difference of one factor's differences
 
 

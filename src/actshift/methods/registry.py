@@ -112,7 +112,7 @@ def lora_numbers(lora: Options, model: Model) -> int:
 
 
 def steering_numbers(steering: Options, model: Model) -> int:
-    """What one part trains, summed over sites, times the chosen layers, times two where the first and last positions have their own."""
+    """What one part trains, summed over sites, times the chosen layers, times two where both ends have their own."""
     shape = model["shape"]
     layers = shape["layers"] if steering["layers"] == "all" else len(steering["layers"])
     entry = PARAMETERIZATIONS[steering["parameterization"]]

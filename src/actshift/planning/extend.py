@@ -12,12 +12,12 @@ from actshift.planning.selection import Choice, Selection
 from actshift.store.records import Cell
 
 
-def extend(grid: Manifest, selection: Selection) -> Manifest:
+def extend(grid: Manifest, selection: Selection, *, flat: bool = True) -> Manifest:
     """The grid with one more rate beyond each edge at which a cell's best rate lies; the same grid where none does.
 
     The new rate keeps the ratio of the two outermost ones: r[0]^2 / r[1] below, r[-1]^2 / r[-2] above, rounded to three
-    digits. Where all rates are equally good, both ends grow. Planned runs keep their identities. Raises ActshiftError
-    where the selection is of other cells.
+    digits. Where all rates are equally good, both ends grow, or with ``flat=False`` none: nothing says where a better
+    one lies. Planned runs keep their identities. Raises ActshiftError where the selection is of other cells.
     """
     choices = {choice.cell: choice for choice in selection.choices}
     if choices.keys() != {planned.cell for planned in grid.cells}:
@@ -25,7 +25,7 @@ def extend(grid: Manifest, selection: Selection) -> Manifest:
             f"the selection of '{selection.sweep}' is not one of the cells that are planned: "
             f"select again with `actshift select {grid.sweep}`"
         )
-    return with_rates(grid, {cell: _beyond(choice) for cell, choice in choices.items()})
+    return with_rates(grid, {cell: _beyond(choice, flat=flat) for cell, choice in choices.items()})
 
 
 def keep_extended(grid: Manifest, frozen: Manifest) -> Manifest:
@@ -44,11 +44,13 @@ def with_rates(grid: Manifest, added: Mapping[Cell, tuple[float, ...]]) -> Manif
     return replace(grid, cells=tuple(cells), runs=grid_runs(cells))
 
 
-def _beyond(choice: Choice) -> tuple[float, ...]:
+def _beyond(choice: Choice, *, flat: bool) -> tuple[float, ...]:
     """The rates to add beyond the edges of a choice's grid: none where the choice is interior."""
     if choice.edge is None:
         return ()
     rates = [rate for rate in choice.rates if rate.variant == choice.variant and rate.accuracy is not None]
+    if not flat and len(choice.tie) == sum(rate.accuracy is not None for rate in choice.rates):
+        return ()
     best = {rate.lr for rate in rates if rate.label in choice.tie or rate.lr == choice.lr}
     ends = ((rates[0].lr, rates[1].lr), (rates[-1].lr, rates[-2].lr))
     return tuple(float(f"{end * end / inner:.3g}") for end, inner in ends if end in best)

@@ -1,4 +1,4 @@
-"""A fraction of a factorial design: the methods of a study as combinations of levels, and the contrasts named for it."""
+"""A fraction of a factorial design: a study's methods as combinations of levels, and the contrasts named for it."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Layouts with changed copies: positions that are computed twice, as they are and changed for one prediction alone.
 
-A method may change a token for the prediction of what follows it, while every later token sees it unchanged. Rather than
-a pass for every such position, the rows are computed once without changes, and each such position once more as a copy at
-the end of its row: it has the token and the position of the original, attends to the tokens before that one and to itself,
-and nothing attends to it. So the copy's hidden states are those of the last token of a pass that ends with it: they follow
-from the unchanged keys and values before it and from its own changed state, and from nothing else.
+A method may change a token for the prediction of what follows it, while every later token sees it unchanged. Rather
+than a pass for every such position, the rows are computed once without changes, and each such position once more as a
+copy at the end of its row: it has the token and the position of the original, attends to the tokens before that one and
+to itself, and nothing attends to it. So the copy's hidden states are those of the last token of a pass that ends with
+it: they follow from the unchanged keys and values before it and from its own changed state, and from nothing else.
 
 Shapes: A replicas, B rows of all replicas, T tokens of the longest row, V tokens and copies of the longest, N packed
 tokens of a replica.
