@@ -2,8 +2,9 @@
 
     python tests/parity/make_expected.py steerer|steerer_variants|lofit|jola CHECKOUT COMMIT
 
-CHECKOUT holds the repository as of COMMIT. Those of the steerer run in the project's environment, `lofit` and `jola` each in one
-with torch and the transformers that its authors pin (4.39.2 and 4.45.1): nothing of actshift is imported for these.
+CHECKOUT holds the repository as of COMMIT. Those of the steerer run in the project's environment, `lofit` and `jola`
+each in one with torch and the transformers that its authors pin (4.39.2 and 4.45.1): nothing of actshift is imported
+for these.
 """
 
 from __future__ import annotations

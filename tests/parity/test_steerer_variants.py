@@ -1,7 +1,8 @@
-"""Several sites, `answer` and `every_last` against the authors' released steerer: same weights, logits, losses, answers.
+"""Several sites, `answer` and `every_last` against the authors' steerer: same weights, logits, losses, answers.
 
-Its `--submodules` is the list of sites [pre_mlp, post_mlp]. Its `--intervene-last` is two things: trained by passes that
-each change their last token (`every_last`), and generated with by a key/value cache that keeps what was changed (`answer`).
+Its `--submodules` is the list of sites [pre_mlp, post_mlp]. Its `--intervene-last` is two things: trained by passes
+that each change their last token (`every_last`), and generated with by a key/value cache that keeps what was changed
+(`answer`).
 Tolerances and the checkout: test_steerer.py.
 """
 

@@ -266,6 +266,15 @@ COMMANDS = {
         overrides="Hydra overrides: model=A dataset=B analysis.rows=N results=FOLDER ...",
         arguments={"name": {"metavar": "NAME", "help": "a file of conf/analysis without .yaml"}},
     ),
+    "study": Command(
+        "the page of studies: effects, interactions, shares of variance, and what they say of the paper",
+        "study.study_command",
+        "actshift study study study_135m --out docs/study.md",
+        arguments={
+            "sweeps": {"nargs": "+", "metavar": "STUDY", "help": f"sweeps with a fraction; {RESULTS}"},
+            "--out": {"default": "study.md", "metavar": "FILE", "help": "the page (study.md by default)"},
+        },
+    ),
     "audit": Command(
         "the paper's numbers against themselves and what can be computed",
         "reports.audit_command",

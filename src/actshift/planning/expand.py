@@ -10,7 +10,7 @@ from typing import Any
 
 from actshift.config.identity import hashed_part, ignored_keys
 from actshift.errors import ActshiftError, unknown
-from actshift.planning.fraction import Combination, combinations, contrasts
+from actshift.planning.fraction import Combination, combinations, fraction_of
 from actshift.planning.manifests import Exclusion, Manifest, PlannedCell, Run, Variant
 from actshift.planning.selection import Selection
 from actshift.store.records import Cell
@@ -53,7 +53,7 @@ def expand_grid(
         exclusions=exclusions,
         cells=tuple(cells),
         runs=grid_runs(cells),
-        contrasts=contrasts(sweep),
+        fraction=fraction_of(sweep),
     )
 
 

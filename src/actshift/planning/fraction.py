@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -29,7 +29,7 @@ class Contrast:
 
     One factor: the mean over all pairs of combinations that differ in it alone. Two factors: the mean difference of the
     differences (an interaction). With `together` all factors move at once, and there is one pair of combinations.
-    `within` restricts the other factors to some levels.
+    `within` restricts the other factors to some levels. The methods that a sweep names have one factor, `method`.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Contrast:
     compares: Mapping[str, tuple[str, ...]]
     within: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     together: bool = False
+    claim: str = ""
 
     def pairs(self, there: Mapping[Any, Levels]) -> list[dict[Any, int]]:
         """The signed sums of combinations that are averaged: by combination, +1 or -1. None where some are missing."""
@@ -65,7 +66,7 @@ class Contrast:
 
     def to_json(self) -> dict[str, Any]:
         lists = {key: {name: list(levels) for name, levels in getattr(self, key).items()} for key in _LISTS}
-        return {"name": self.name, "about": self.about, **lists, "together": self.together}
+        return {"name": self.name, "about": self.about, **lists, "together": self.together, "claim": self.claim}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Contrast:
@@ -75,6 +76,34 @@ class Contrast:
 
 
 _LISTS = ("compares", "within")
+METHOD = "method"
+"""The factor of a sweep's named methods."""
+
+
+@dataclass(frozen=True)
+class Fraction:
+    """What a manifest keeps of a fraction beside its cells: the blocks, each a whole product, and the contrasts."""
+
+    blocks: tuple[Mapping[str, tuple[str, ...]], ...]
+    contrasts: tuple[Contrast, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        blocks = [{factor: list(levels) for factor, levels in block.items()} for block in self.blocks]
+        return {"blocks": blocks, "contrasts": [contrast.to_json() for contrast in self.contrasts]}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Fraction:
+        """The fraction of a JSON object."""
+        blocks = tuple({factor: tuple(levels) for factor, levels in block.items()} for block in data["blocks"])
+        return cls(blocks, tuple(Contrast.from_json(contrast) for contrast in data["contrasts"]))
+
+
+def fraction_of(sweep: Mapping[str, Any]) -> Fraction | None:
+    """The fraction of a sweep, None where it has none. Errors: as of `combinations` and `contrasts`."""
+    blocks = (sweep.get("fraction") or {}).get("blocks")
+    return (
+        replace(Fraction.from_json({"blocks": blocks, "contrasts": ()}), contrasts=contrasts(sweep)) if blocks else None
+    )
 
 
 def combinations(sweep: Mapping[str, Any]) -> dict[str, Combination]:
@@ -102,7 +131,9 @@ def combinations(sweep: Mapping[str, Any]) -> dict[str, Combination]:
 def contrasts(sweep: Mapping[str, Any]) -> tuple[Contrast, ...]:
     """The contrasts of a sweep's fraction. Errors: a factor or level that is not there, one that no pair answers."""
     fraction = sweep.get("fraction") or {}
-    factors, there = fraction.get("factors") or {}, {each.name: each.levels for each in combinations(sweep).values()}
+    named = {method: [] for method in sweep["methods"]}
+    factors = {**(fraction.get("factors") or {}), METHOD: named}
+    there = {each.name: each.levels for each in combinations(sweep).values()} | {name: {METHOD: name} for name in named}
     found = []
     for name, given in (fraction.get("contrasts") or {}).items():
         where = f"sweep.fraction.contrasts.{name}"

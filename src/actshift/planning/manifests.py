@@ -12,7 +12,7 @@ from typing import Any
 from actshift.config.identity import canonical_json, changed_keys, hashed_part, identity_of, ignored_keys
 from actshift.errors import ActshiftError, unknown
 from actshift.files import write_file
-from actshift.planning.fraction import Contrast
+from actshift.planning.fraction import Fraction
 from actshift.store.records import Cell
 from actshift.store.store import Store
 
@@ -130,7 +130,7 @@ class Manifest:
     exclusions: tuple[Exclusion, ...]
     cells: tuple[PlannedCell, ...]
     runs: tuple[Run, ...]
-    contrasts: tuple[Contrast, ...] = ()
+    fraction: Fraction | None = None
     schema: int = SCHEMA
 
     @property
@@ -155,10 +155,9 @@ class Manifest:
     def header(self) -> dict[str, Any]:
         """The facts of the table, without cells and runs."""
         facts = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in ("cells", "runs")}
-        del facts["contrasts"]
-        contrasts = {"contrasts": [each.to_json() for each in self.contrasts]} if self.contrasts else {}
-        exclusions = [asdict(exclusion) for exclusion in self.exclusions]
-        return {"kind": "sweep", **facts, "exclusions": exclusions, **contrasts}
+        del facts["fraction"]
+        fraction = {"fraction": self.fraction.to_json()} if self.fraction else {}
+        return {"kind": "sweep", **facts, "exclusions": [asdict(each) for each in self.exclusions], **fraction}
 
     def to_text(self) -> str:
         """JSON Lines: the header, a line a cell, a line a run. The same plan is the same bytes."""
@@ -180,8 +179,9 @@ def read_manifest(path: Path) -> Manifest:
         for line in lines:
             parts[line.pop("kind")].append(line)
         cells, runs = (PlannedCell(**line) for line in parts["cell"]), (Run(**line) for line in parts["run"])
-        named = tuple(Contrast.from_json(contrast) for contrast in header.pop("contrasts", ()))
-        manifest = Manifest(**header, exclusions=exclusions, cells=tuple(cells), runs=tuple(runs), contrasts=named)
+        if "fraction" in header:
+            header["fraction"] = Fraction.from_json(header["fraction"])
+        manifest = Manifest(**header, exclusions=exclusions, cells=tuple(cells), runs=tuple(runs))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ActshiftError(f"{path} is not a whole manifest ({error!r}): plan again with --replan") from error
     if kinds != ("sweep", SCHEMA, "\n"):

@@ -96,35 +96,68 @@ class Difference:
     p: float
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A weighted sum of accuracies (a share), its variance, and Satterthwaite's degrees of freedom of that variance."""
+
+    value: float
+    variance: float
+    degrees: float
+
+    def __sub__(self, other: Estimate) -> Estimate:
+        """The difference of two estimates over other rows and other runs."""
+        return mean_estimate([self, Estimate(-other.value, other.variance, other.degrees)], scale=1.0)
+
+    def difference(self, *, level: float = LEVEL, bound: float = 1.0) -> Difference:
+        """In percent points, with its t interval within -+ `bound` (a share) and its two-sided p value."""
+        from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to import
+
+        half = float(stdtrit(self.degrees, (1 + level) / 2)) * math.sqrt(self.variance)
+        p = min(1.0, 2 * float(stdtr(self.degrees, -abs(self.value) / math.sqrt(self.variance))))
+        low, high = max(self.value - half, -bound), min(self.value + half, bound)
+        return Difference(100 * self.value, Interval(100 * low, 100 * high), p)
+
+
+def mean_estimate(estimates: Sequence[Estimate], *, scale: float | None = None) -> Estimate:
+    """The mean of independent estimates, or their sum times `scale`: V = sum V_i, df = V^2 / sum (V_i^2 / df_i)."""
+    scale = 1 / len(estimates) if scale is None else scale
+    variance = sum(each.variance for each in estimates)
+    degrees = variance**2 / sum(each.variance**2 / each.degrees for each in estimates)
+    return Estimate(scale * sum(each.value for each in estimates), scale**2 * variance, degrees)
+
+
 def paired_difference(
     ours: Sequence[Bits], reference: Sequence[Bits], *, seeds: SeedVariance, level: float = LEVEL
 ) -> Difference:
-    """The difference of two methods over rows and seeds: t interval and two-sided p value, neither counted in draws.
+    """The difference of two methods over the same rows: `contrast_estimate` with the weights 1 and -1."""
+    return contrast_estimate([(1.0, ours), (-1.0, reference)], seeds=seeds).difference(level=level)
 
-    D = mean_r g_r, where g_r is the difference of the row's shares of right answers over the runs of each method.
-    V = (sum_r (g_r - D)^2 + 1) / R^2 + (1 / N_ours + 1 / N_reference) s^2, with s^2 the variance of whole runs in
-    `seeds`. The 1 is half a discordant row on each side (Agresti and Min, 2005): without it, rows that all agree would
-    leave no doubt. t = D / sqrt(V) with Satterthwaite's degrees of freedom, V^2 / (rows^2 / (R - 1) + seeds^2 / nu), in
-    which the part of the seeds is taken at twice its estimate (at most V), answers included: an estimate that is low by
-    chance would otherwise narrow the test and claim many degrees of freedom at once, and 2 against 2 runs would reject
-    8% of true null hypotheses (docs/evidence.md). Errors: runs over different numbers of rows.
+
+def contrast_estimate(parts: Sequence[tuple[float, Sequence[Bits]]], *, seeds: SeedVariance) -> Estimate:
+    """A weighted sum of methods' accuracies over rows and seeds, neither counted in draws.
+
+    D = mean_r g_r, where g_r is the weighted sum of the row's shares of right answers over the N_i runs of each method.
+    V = (sum_r (g_r - D)^2 + sum_i w_i^2 / 2) / R^2 + sum_i (w_i^2 / N_i) s^2, with s^2 the variance of whole runs in
+    `seeds`. Of a difference, sum_i w_i^2 / 2 is 1: half a discordant row on each side (Agresti and Min, 2005): without
+    it, rows that all agree would leave no doubt. t = D / sqrt(V) with Satterthwaite's degrees of freedom, V^2 /
+    (rows^2 / (R - 1) + seeds^2 / nu), in which the part of the seeds is taken at twice its estimate (at most V),
+    answers included: an estimate that is low by chance would otherwise narrow the test and claim many degrees of
+    freedom at once, and 2 against 2 runs would reject 8% of true null hypotheses (docs/evidence.md).
+    Errors: runs over different numbers of rows.
     """
-    from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to import
-
-    a_NR, b_NR = _stacked(ours), _stacked(reference)
-    rows = a_NR.shape[1]
-    if rows != b_NR.shape[1]:
-        raise ValueError(f"paired runs must answer the same rows, got {rows} and {b_NR.shape[1]}")
-    gaps_R = a_NR.mean(axis=0) - b_NR.mean(axis=0)
-    gap = float(gaps_R.mean())
-    of_rows = (float(np.square(gaps_R - gap).sum()) + 1) / rows**2
-    of_seeds = (1 / len(a_NR) + 1 / len(b_NR)) * seeds.of_run
-    variance = of_rows + of_seeds
-    doubtful = min(2 * (1 / len(a_NR) + 1 / len(b_NR)) * seeds.between, variance)
+    stacked = [(weight, _stacked(runs)) for weight, runs in parts]
+    sizes = list(dict.fromkeys(bits_NR.shape[1] for _, bits_NR in stacked))
+    if len(sizes) > 1:
+        raise ValueError(f"paired runs must answer the same rows, got {' and '.join(map(str, sizes))}")
+    (rows,) = sizes
+    gaps_R = sum(weight * bits_NR.mean(axis=0) for weight, bits_NR in stacked)
+    gap = float(np.mean(gaps_R))
+    of_rows = (float(np.square(gaps_R - gap).sum()) + sum(weight**2 for weight, _ in stacked) / 2) / rows**2
+    runs = sum(weight**2 / len(bits_NR) for weight, bits_NR in stacked)
+    variance = of_rows + runs * seeds.of_run
+    doubtful = min(2 * runs * seeds.between, variance)
     degrees = variance**2 / (of_rows**2 / max(rows - 1, 1) + doubtful**2 / seeds.degrees)
-    half = float(stdtrit(degrees, (1 + level) / 2)) * math.sqrt(variance)
-    p = min(1.0, 2 * float(stdtr(degrees, -abs(gap) / math.sqrt(variance))))
-    return Difference(100 * gap, Interval(100 * max(gap - half, -1.0), 100 * min(gap + half, 1.0)), p)
+    return Estimate(gap, variance, degrees)
 
 
 def _stacked(runs: Sequence[Bits]) -> NDArray[np.float64]:

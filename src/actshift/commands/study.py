@@ -1,0 +1,62 @@
+"""`actshift study`: what studies found so far, as a page with its tables and figures."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from pathlib import Path
+
+from actshift.commands.requests import results_folder, selection_of, stages_of
+from actshift.errors import ActshiftError, unknown
+from actshift.files import write_file
+from actshift.planning.manifests import read_manifest
+from actshift.report.study.page import Findings
+from actshift.store.store import Store
+
+
+def study_command(request: Namespace) -> int:
+    """Write the page of studies, their effects and shares of variance as CSV, and their figures.
+
+    Errors: a sweep that is not planned in the results folder, or has no fraction.
+    """
+    from actshift.report.study import page
+
+    given = [word for word in request.sweeps if "=" in word]
+    studies, request.overrides = [word for word in request.sweeps if word not in given], given
+    store, out = Store(results_folder(request)), Path(request.out)
+    if not studies:
+        raise ActshiftError("name at least one study, as in `actshift study study`")
+    found = [_findings(store, sweep, beside=out.parent) for sweep in studies]
+    command = f"actshift study {' '.join(studies)} --out {request.out}"
+    write_file(out, page.markdown(found, command=command))
+    for each in found:
+        print(f"{each.study.title}: {each.study.done} of {each.study.planned} cells are finished")
+    print(out)
+    return 0
+
+
+def _findings(store: Store, sweep: str, *, beside: Path) -> Findings:
+    """What a study shows; its CSV files and figures written, the figures' paths relative to the page's folder."""
+    from actshift.report.figures import write
+    from actshift.report.study import effects, figures
+    from actshift.report.study.design import study_of
+    from actshift.report.study.variance import variance
+
+    path = store.manifest_path(sweep, "grid")
+    if not path.exists():
+        planned = [each.name.removesuffix(".grid.jsonl") for each in store.root.glob("manifests/*.grid.jsonl")]
+        raise unknown("study", sweep, planned, where=f"the sweeps planned in {store.root.resolve()}")
+    manifest = stages_of(store, read_manifest(path))[-1]
+    study = study_of(manifest, store.records("test"), selection_of(store, sweep))
+    found = effects.effects(study)
+    shares = variance(study)
+    for name, frame in (("effects", effects.frame(found)), ("variance", shares)):
+        file = store.root / "studies" / f"{sweep}.{name}.csv"
+        write_file(file, frame.to_csv(index=False, lineterminator="\n"))
+        print(file)
+    drawn = {"combinations": figures.combinations(study), "contrasts": figures.contrasts(study, found)}
+    made = {name: figure for name, figure in drawn.items() if figure is not None}
+    paths = write(made, store.root / "figures", sweep=sweep)
+    shown = {name: os.path.relpath(store.root / "figures" / f"{sweep}_{name}.png", beside or Path()) for name in made}
+    print(*paths, sep="\n")
+    return Findings(study, found, shares, shown)

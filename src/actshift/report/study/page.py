@@ -1,0 +1,264 @@
+"""The page of one or more studies: question, design, result, what it says of the paper, what it does not say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import pandas as pd
+
+from actshift.report import names
+from actshift.report.markdown_text import table
+from actshift.report.study.claims import CLAIMS
+from actshift.report.study.design import Study
+from actshift.report.study.effects import ALL, Effect, estimated
+from actshift.report.study.variance import RESIDUAL, varying
+
+QUESTION = """\
+The paper steers the output of every block, at every token, by a low-rank linear map, and compares that with ReFT,
+which here steers the output of every MLP, at some tokens of the prompt, by LoReFT. Three things differ at once, and
+its limitations say so: "Our gains combine a post-block locus with a global intervention policy ... so current
+results do not fully disentangle where to intervene from how to intervene." This study moves one of them at a time:
+the **site** (where in a layer), the **scope** (which tokens), the **layers**, and the **parameterization** (how the
+change is computed)."""
+UNSAID = """\
+* **Nothing of the paper's models or data.** The models have 1 million and 135 million parameters, and see 1,200 rows
+  once.
+* **Nothing of combinations that were not run.** The fraction is chosen for the contrasts above; a contrast holds the
+  other factors at the levels that its pairs have, and says nothing of others.
+* **Nothing of causes.** A gain of one site over another is a gain of accuracy under this training; that attention is
+  the reason for it would be a further step, which a contrast of sites can support and not prove.
+* **Not that what is not shown is not there.** A difference that does not survive its test may be anything in its
+  interval: what is excluded is what lies outside.
+* **Nothing beyond one learning rate a combination**, chosen with one seed on validation rows: where the choice is by
+  chance, the combination pays for it. Seeds move some combinations by tens of points, which the intervals contain.
+* **Analysis of variance takes runs to vary alike everywhere**, and they do not: where a combination fails always,
+  its runs do not vary at all. Shares of the sum of squares describe these runs; for inference there are the
+  contrasts."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A study with what was computed from it, and the figures that are written beside the page, by name."""
+
+    study: Study
+    effects: list[Effect]
+    variance: pd.DataFrame
+    figures: Mapping[str, str]
+
+
+def markdown(found: Sequence[Findings], *, command: str) -> str:
+    """The page. `command` is what wrote it."""
+    parts = [
+        "# Where to intervene, and how",
+        f"Written by `{command}` from the records of the runs.",
+        "## The question",
+    ]
+    parts += [QUESTION, "## The design"]
+    for each in found:
+        parts += _design(each)
+    parts.append("## The result")
+    for each in found:
+        parts += _result(each)
+    parts.append("## What it says of the paper's statements")
+    for name, claim in CLAIMS.items():
+        parts += [f"### {claim.title}", f"{claim.text} {claim.bears}", _bullets(name, found)]
+    parts += ["## What it does not say", UNSAID, "## To continue, and to write this page", _commands(found, command)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _design(found: Findings) -> Iterator[str]:
+    study = found.study
+    seeds = sorted({seed for planned in study.cells["seeds"] for seed in planned})
+    yield f"### {study.title} (`{study.name}`)"
+    yield (
+        f"{names.model(study.model)} on {_and([names.dataset(each) for each in study.datasets])}; "
+        f"{len(study.fraction.contrasts)} contrasts were named in `conf/sweep/{study.name}.yaml` before the first "
+        f"run, and "
+        f"the frozen plan has them. Of {study.planned} cells (a combination, or a method beside them, on one data set) "
+        f"**{study.done} are finished**{f', with the seeds {_and([str(seed) for seed in seeds])}' if seeds else ''}. "
+        f"The "
+        "combinations are whole products of some levels, each with an analysis of variance of its own:"
+    )
+    rows = [
+        (str(number), *(", ".join(f"`{level}`" for level in levels) for levels in block.values()))
+        for number, block in enumerate(study.fraction.blocks, start=1)
+    ]
+    yield table(("block", *study.fraction.blocks[0]), rows)
+    rows = [
+        (
+            names.method(name) if names.method(name) != name else f"`{name}`",
+            f"{int(group['trainable_parameters'].max()):,}",
+        )
+        for name, group in study.cells.groupby("method", sort=False)
+        if group["trainable_parameters"].notna().any()
+    ]
+    if rows:
+        yield f"Trained numbers: {_numbers(rows)}."
+
+
+def _numbers(rows: Sequence[tuple[str, str]]) -> str:
+    """What trains by number, the rows with the same number together."""
+    by_number: dict[str, list[str]] = {}
+    for name, number in rows:
+        by_number.setdefault(number, []).append(name)
+    return "; ".join(f"{number} for {_and(group)}" for number, group in by_number.items())
+
+
+def _result(found: Findings) -> Iterator[str]:
+    study = found.study
+    yield f"### {study.title}"
+    if not found.effects:
+        yield f"No pair of a contrast is finished yet: {study.done} of {study.planned} cells are."
+        return
+    for name, about in (("combinations", "every run"), ("contrasts", "contrasts with 95% intervals")):
+        if name in found.figures:
+            yield f"![{study.title}: {about}]({found.figures[name]})"
+    widths = [(each.interval.high - each.interval.low) / 2 for each in found.effects if each.dataset != ALL]
+    survive = sum(each.shown for each in found.effects)
+    yield (
+        f"{survive} of {len(widths)} differences survive their test (Holm over the {_family(study)} that were "
+        f"planned). Half "
+        f"of the intervals reach no further than {median(widths):.1f} points to each side."
+    )
+    columns = [*study.datasets, *([ALL] if any(each.dataset == ALL for each in found.effects) else [])]
+    heads = ["mean" if column == ALL else names.dataset(column) for column in columns]
+    yield table(
+        ("difference (points)", "what", *heads), [_row(each, found, columns) for each in study.fraction.contrasts]
+    )
+    yield (
+        "Bold: it survives its test. In brackets the 95% interval over test rows and seeds; `n/m` says that n of m "
+        "pairs of "
+        "combinations are finished. The means over data sets are not tested."
+    )
+    if not found.variance.empty:
+        yield "How much of the differences between runs each factor explains (shares of the sum of squares):"
+        yield _shares(found)
+    yield from _edges(study)
+
+
+def _family(study: Study) -> int:
+    return len(study.fraction.contrasts) * len(study.datasets)
+
+
+def _row(contrast: object, found: Findings, columns: Sequence[str]) -> list[str]:
+    effects = {each.dataset: each for each in found.effects if each.contrast is contrast}
+    named = next(each for each in found.study.fraction.contrasts if each is contrast)
+    return [f"`{named.name}`", named.about, *(_cell(effects.get(column)) for column in columns)]
+
+
+def _cell(effect: Effect | None) -> str:
+    if effect is None:
+        return "not finished"
+    number = f"{effect.difference:+.1f}"
+    share = "" if effect.pairs == effect.planned else f" {effect.pairs}/{effect.planned}"
+    return f"{f'**{number}**' if effect.shown else number} [{effect.interval.low:+.1f}, "
+    f"{effect.interval.high:+.1f}]{share}"
+
+
+def _shares(found: Findings) -> str:
+    rows = []
+    for (block, dataset), group in found.variance.groupby(["block", "dataset"], sort=False):
+        factors = varying(found.study.fraction.blocks[int(str(block)) - 1])
+        texts = [_share(line) for line in group.itertuples()]
+        rows.append((str(block), names.dataset(str(dataset)), " x ".join(factors), "; ".join(texts)))
+    return table(("block", "data set", "factors", "share of the sum of squares (partial eta squared at 95%)"), rows)
+
+
+def _share(line: object) -> str:
+    source, share = str(line.source).replace(":", " x "), float(line.share)  # type: ignore[attr-defined]
+    if line.source == RESIDUAL or pd.isna(line.partial):  # type: ignore[attr-defined]
+        return f"{'seeds' if line.source == RESIDUAL else source} {100 * share:.0f}%"  # type: ignore[attr-defined]
+    low, high = line.partial_low, line.partial_high  # type: ignore[attr-defined]
+    return f"{source} {100 * share:.0f}% ({low:.2f} to {high:.2f})"
+
+
+def _edges(study: Study) -> Iterator[str]:
+    """Which choices of a learning rate are not interior."""
+    chosen = study.cells[study.cells["n_finished"].gt(0)]
+    tied = chosen[chosen["lr_edge"].ne("") & chosen["mean"].eq(0)]
+    edges = chosen[chosen["lr_edge"].ne("") & chosen["mean"].ne(0)]
+    inside = len(chosen) - len(tied) - len(edges)
+    text = f"Of {len(chosen)} chosen learning rates {inside} lie inside their grid"
+    if len(edges):
+        text += f", {len(edges)} at an edge of it ({_listed(edges)})"
+    if len(tied):
+        text += f", and {len(tied)} are ties of rates none of which answers anything right ({_listed(tied)})"
+    yield f"{text}."
+
+
+def _listed(cells: pd.DataFrame) -> str:
+    return "; ".join(f"`{row.method}` on {names.dataset(str(row.dataset))}" for row in cells.itertuples())
+
+
+def _bullets(claim: str, found: Sequence[Findings]) -> str:
+    """A line for each contrast and data set that bears on a claim, and for ListOps beside others."""
+    lines = []
+    for each in found:
+        effects = [effect for effect in each.effects if effect.contrast.claim == claim and effect.dataset != ALL]
+        if claim == "listops":
+            extra = [effect for effect in each.effects if effect.contrast.name == "post_block"]
+            effects = [effect for effect in [*extra, *effects] if effect.dataset == "listops"]
+        lines += [f"* {sentence(effect, each.study)}" for effect in effects]
+        if claim == "listops":
+            lines += list(_beside(each))
+        named = [contrast for contrast in each.study.fraction.contrasts if contrast.claim == claim]
+        if named and not effects:
+            reason = "has no ListOps" if claim == "listops" and "listops" not in each.study.datasets else "not finished"
+            lines.append(f"* {names.model(each.study.model)}: {reason}.")
+    return "\n".join(lines) or "No study here bears on it."
+
+
+def sentence(effect: Effect, study: Study) -> str:
+    """An effect in words: its size, whether it is shown, and what the data exclude."""
+    where = f"{names.model(study.model)}, {names.dataset(effect.dataset)}"
+    low, high = effect.interval.low, effect.interval.high
+    size = f"{effect.difference:+.1f} points (95%: {low:+.1f} to {high:+.1f}; adjusted p {_p(effect.p_holm)})"
+    if effect.shown:
+        verdict = "a gain is shown" if effect.difference > 0 else "a loss is shown"
+    else:
+        verdict = "no difference is shown"
+    excluded = f"a gain above {max(high, 0):.1f} points and a loss beyond {max(-low, 0):.1f} are excluded"
+    part = "" if effect.pairs == effect.planned else f" ({effect.pairs} of {effect.planned} pairs)"
+    return f"{where}{part}, {effect.contrast.about}: {size}. **{verdict.capitalize()}**; {excluded}."
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else "below 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _beside(found: Findings) -> Iterator[str]:
+    """Whether what ListOps is explained by is larger there than on another data set."""
+    study = found.study
+    for contrast in study.fraction.contrasts:
+        if "listops" not in study.datasets or not (contrast.name == "post_block" or contrast.claim == "listops"):
+            continue
+        here = estimated(study, contrast, "listops")
+        for other in (dataset for dataset in study.datasets if dataset != "listops"):
+            there = estimated(study, contrast, other)
+            if here is not None and there is not None:
+                gap = (here - there).difference(bound=2.0)
+                yield (
+                    f"* {names.model(study.model)}, {contrast.about}: {gap.difference:+.1f} points more on ListOps "
+                    f"than on "
+                    f"{names.dataset(other)} (95%: {gap.interval.low:+.1f} to {gap.interval.high:+.1f}; p "
+                    f"{_p(gap.p)}, not "
+                    "adjusted: it was not among the contrasts)."
+                )
+
+
+def _commands(found: Sequence[Findings], command: str) -> str:
+    """Two commands: one trains or continues, one writes the page."""
+    local = {each.study.name for each in found if each.study.cells["source"].eq("local").any()}
+    lines = [
+        f"actshift sweep {each.study.name} --extend execution=replicas"
+        + (" data.dir=FOLDER" if each.study.name in local else "")
+        for each in found
+    ]
+    note = "they train for hours" + ("; FOLDER has the data sets in the hub's schema" if local else "")
+    return "\n".join([f"<!-- not run: {note} -->", "```bash", *lines, command, "```"])
+
+
+def _and(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
