@@ -57,6 +57,6 @@ def _findings(store: Store, sweep: str, *, beside: Path) -> Findings:
     drawn = {"combinations": figures.combinations(study), "contrasts": figures.contrasts(study, found)}
     made = {name: figure for name, figure in drawn.items() if figure is not None}
     paths = write(made, store.root / "figures", sweep=sweep)
-    shown = {name: os.path.relpath(store.root / "figures" / f"{sweep}_{name}.png", beside or Path()) for name in made}
+    shown = {name: os.path.relpath(str(store.root / "figures" / f"{sweep}_{name}.png"), str(beside)) for name in made}
     print(*paths, sep="\n")
     return Findings(study, found, shares, shown)

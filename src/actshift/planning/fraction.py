@@ -84,26 +84,32 @@ METHOD = "method"
 class Fraction:
     """What a manifest keeps of a fraction beside its cells: the blocks, each a whole product, and the contrasts."""
 
+    factors: tuple[str, ...]
+    """In the order in which names have their levels."""
     blocks: tuple[Mapping[str, tuple[str, ...]], ...]
     contrasts: tuple[Contrast, ...]
 
     def to_json(self) -> dict[str, Any]:
         blocks = [{factor: list(levels) for factor, levels in block.items()} for block in self.blocks]
-        return {"blocks": blocks, "contrasts": [contrast.to_json() for contrast in self.contrasts]}
+        contrasts = [contrast.to_json() for contrast in self.contrasts]
+        return {"factors": list(self.factors), "blocks": blocks, "contrasts": contrasts}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Fraction:
         """The fraction of a JSON object."""
-        blocks = tuple({factor: tuple(levels) for factor, levels in block.items()} for block in data["blocks"])
-        return cls(blocks, tuple(Contrast.from_json(contrast) for contrast in data["contrasts"]))
+        factors = tuple(data["factors"])
+        blocks = tuple({factor: tuple(block[factor]) for factor in factors} for block in data["blocks"])
+        return cls(factors, blocks, tuple(Contrast.from_json(contrast) for contrast in data["contrasts"]))
 
 
 def fraction_of(sweep: Mapping[str, Any]) -> Fraction | None:
     """The fraction of a sweep, None where it has none. Errors: as of `combinations` and `contrasts`."""
-    blocks = (sweep.get("fraction") or {}).get("blocks")
-    return (
-        replace(Fraction.from_json({"blocks": blocks, "contrasts": ()}), contrasts=contrasts(sweep)) if blocks else None
-    )
+    given = sweep.get("fraction") or {}
+    if not given.get("blocks"):
+        return None
+    named = contrasts(sweep)  # refuses what is not there
+    fraction = Fraction.from_json({"factors": list(given["factors"]), "blocks": given["blocks"], "contrasts": ()})
+    return replace(fraction, contrasts=named)
 
 
 def combinations(sweep: Mapping[str, Any]) -> dict[str, Combination]:
@@ -113,7 +119,8 @@ def combinations(sweep: Mapping[str, Any]) -> dict[str, Combination]:
     Errors: a block that leaves a factor out or names a level that is not there; a combination without a method.
     """
     fraction = sweep.get("fraction") or {}
-    factors, found = fraction.get("factors") or {}, {}
+    factors = fraction.get("factors") or {}
+    found: dict[str, Combination] = {}
     where = f"sweep.fraction of conf/sweep/{sweep['name']}.yaml"
     for block in fraction.get("blocks") or ():
         if block.keys() != factors.keys():
@@ -131,7 +138,7 @@ def combinations(sweep: Mapping[str, Any]) -> dict[str, Combination]:
 def contrasts(sweep: Mapping[str, Any]) -> tuple[Contrast, ...]:
     """The contrasts of a sweep's fraction. Errors: a factor or level that is not there, one that no pair answers."""
     fraction = sweep.get("fraction") or {}
-    named = {method: [] for method in sweep["methods"]}
+    named: dict[str, list[str]] = {method: [] for method in sweep["methods"]}
     factors = {**(fraction.get("factors") or {}), METHOD: named}
     there = {each.name: each.levels for each in combinations(sweep).values()} | {name: {METHOD: name} for name in named}
     found = []

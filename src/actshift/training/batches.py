@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -112,11 +113,10 @@ def pack_batch(adaptation: Adaptation, batch: Batch) -> PackedLayout:
     replicas = adaptation.replicas
     prefix = common_prefix([example.ids for example in batch.examples], replicas=replicas)
     shared = min(prefix, adaptation.shared_prefix_length(batch.prompt_BT))
-    where = {"replicas": replicas, "shared": shared, "device": batch.ids_BT.device}
+    lay_out = partial(pack, firsts=batch.firsts)
     if adaptation.changes_copies:
-        packing = pack_with_copies(batch.lengths, copied=batch.predictors, **where)
-    else:
-        packing = pack(batch.lengths, firsts=batch.firsts, **where)
+        lay_out = partial(pack_with_copies, copied=batch.predictors)
+    packing = lay_out(batch.lengths, replicas=replicas, shared=shared, device=batch.ids_BT.device)
     adaptation.begin_pass(ForwardPass(batch.prompt_BT, packing))
     return packing
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import pandas as pd
 
+from actshift.planning.fraction import Contrast
 from actshift.report import names
 from actshift.report.markdown_text import table
 from actshift.report.study.claims import CLAIMS
@@ -37,6 +39,9 @@ UNSAID = """\
   its runs do not vary at all. Shares of the sum of squares describe these runs; for inference there are the
   contrasts."""
 
+NAMED = 6
+"""As many combinations with one number of parameters are named; more are counted."""
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -50,12 +55,9 @@ class Findings:
 
 def markdown(found: Sequence[Findings], *, command: str) -> str:
     """The page. `command` is what wrote it."""
-    parts = [
-        "# Where to intervene, and how",
-        f"Written by `{command}` from the records of the runs.",
-        "## The question",
-    ]
-    parts += [QUESTION, "## The design"]
+    parts = ["# Where to intervene, and how", f"Written by `{command}` from the records of the runs.", "## In short"]
+    parts += [_short(each) for each in found]
+    parts += ["## The question", QUESTION, "## The design"]
     for each in found:
         parts += _design(each)
     parts.append("## The result")
@@ -68,6 +70,29 @@ def markdown(found: Sequence[Findings], *, command: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _short(found: Findings) -> str:
+    """What survives, what does not, and how small the differences are that would have been seen."""
+    study = found.study
+    if not found.effects:
+        return f"{names.model(study.model)}: {study.done} of {study.planned} cells are finished, and no contrast yet."
+    tested = [each for each in found.effects if each.dataset != ALL]
+    shown = [each for each in tested if each.shown]
+    lines = [
+        f"{names.model(study.model)}, {study.done} of {study.planned} cells finished: of {len(tested)} differences "
+        f"{len(shown)} survive their test."
+    ]
+    quiet = []
+    for contrast in study.fraction.contrasts:
+        sizes = [f"{names.dataset(e.dataset)} {e.difference:+.1f} points" for e in shown if e.contrast is contrast]
+        if sizes:
+            lines.append(f"* Shown, {contrast.about}: {_and(sizes)}.")
+        elif any(each.contrast is contrast for each in tested):
+            quiet.append(contrast.about)
+    if quiet:
+        lines.append(f"* Not shown: {'; '.join(quiet)}.")
+    return "\n".join([lines[0], "", *lines[1:]])
+
+
 def _design(found: Findings) -> Iterator[str]:
     study = found.study
     seeds = sorted({seed for planned in study.cells["seeds"] for seed in planned})
@@ -78,24 +103,25 @@ def _design(found: Findings) -> Iterator[str]:
         f"run, and "
         f"the frozen plan has them. Of {study.planned} cells (a combination, or a method beside them, on one data set) "
         f"**{study.done} are finished**{f', with the seeds {_and([str(seed) for seed in seeds])}' if seeds else ''}. "
-        f"The "
-        "combinations are whole products of some levels, each with an analysis of variance of its own:"
+        "The combinations are whole products of some levels, each with an analysis of variance of its own:"
     )
     rows = [
         (str(number), *(", ".join(f"`{level}`" for level in levels) for levels in block.values()))
         for number, block in enumerate(study.fraction.blocks, start=1)
     ]
     yield table(("block", *study.fraction.blocks[0]), rows)
-    rows = [
-        (
-            names.method(name) if names.method(name) != name else f"`{name}`",
-            f"{int(group['trainable_parameters'].max()):,}",
-        )
+    trained = [
+        (_named(str(name)), f"{int(group['trainable_parameters'].max()):,}")
         for name, group in study.cells.groupby("method", sort=False)
         if group["trainable_parameters"].notna().any()
     ]
-    if rows:
-        yield f"Trained numbers: {_numbers(rows)}."
+    if trained:
+        yield f"Trained numbers: {_numbers(trained)}."
+
+
+def _named(row: str) -> str:
+    """A row of the table: the name of a method, or of a combination as code."""
+    return f"`{row}`" if names.method(row) == row else names.method(row)
 
 
 def _numbers(rows: Sequence[tuple[str, str]]) -> str:
@@ -103,7 +129,10 @@ def _numbers(rows: Sequence[tuple[str, str]]) -> str:
     by_number: dict[str, list[str]] = {}
     for name, number in rows:
         by_number.setdefault(number, []).append(name)
-    return "; ".join(f"{number} for {_and(group)}" for number, group in by_number.items())
+    return "; ".join(
+        f"{number} for {_and(group) if len(group) <= NAMED else f'each of {len(group)} combinations'}"
+        for number, group in by_number.items()
+    )
 
 
 def _result(found: Findings) -> Iterator[str]:
@@ -142,10 +171,9 @@ def _family(study: Study) -> int:
     return len(study.fraction.contrasts) * len(study.datasets)
 
 
-def _row(contrast: object, found: Findings, columns: Sequence[str]) -> list[str]:
+def _row(contrast: Contrast, found: Findings, columns: Sequence[str]) -> list[str]:
     effects = {each.dataset: each for each in found.effects if each.contrast is contrast}
-    named = next(each for each in found.study.fraction.contrasts if each is contrast)
-    return [f"`{named.name}`", named.about, *(_cell(effects.get(column)) for column in columns)]
+    return [f"`{contrast.name}`", contrast.about, *(_cell(effects.get(column)) for column in columns)]
 
 
 def _cell(effect: Effect | None) -> str:
@@ -153,8 +181,8 @@ def _cell(effect: Effect | None) -> str:
         return "not finished"
     number = f"{effect.difference:+.1f}"
     share = "" if effect.pairs == effect.planned else f" {effect.pairs}/{effect.planned}"
-    return f"{f'**{number}**' if effect.shown else number} [{effect.interval.low:+.1f}, "
-    f"{effect.interval.high:+.1f}]{share}"
+    size = f"**{number}**" if effect.shown else number
+    return f"{size} [{effect.interval.low:+.1f}, {effect.interval.high:+.1f}]{share}"
 
 
 def _shares(found: Findings) -> str:
@@ -166,12 +194,11 @@ def _shares(found: Findings) -> str:
     return table(("block", "data set", "factors", "share of the sum of squares (partial eta squared at 95%)"), rows)
 
 
-def _share(line: object) -> str:
-    source, share = str(line.source).replace(":", " x "), float(line.share)  # type: ignore[attr-defined]
-    if line.source == RESIDUAL or pd.isna(line.partial):  # type: ignore[attr-defined]
-        return f"{'seeds' if line.source == RESIDUAL else source} {100 * share:.0f}%"  # type: ignore[attr-defined]
-    low, high = line.partial_low, line.partial_high  # type: ignore[attr-defined]
-    return f"{source} {100 * share:.0f}% ({low:.2f} to {high:.2f})"
+def _share(line: Any) -> str:
+    source = str(line.source).replace(":", " x ")
+    if line.source == RESIDUAL or pd.isna(line.partial):
+        return f"{'seeds' if line.source == RESIDUAL else source} {100 * line.share:.0f}%"
+    return f"{source} {100 * line.share:.0f}% ({line.partial_low:.2f} to {line.partial_high:.2f})"
 
 
 def _edges(study: Study) -> Iterator[str]:
@@ -219,7 +246,10 @@ def sentence(effect: Effect, study: Study) -> str:
         verdict = "a gain is shown" if effect.difference > 0 else "a loss is shown"
     else:
         verdict = "no difference is shown"
-    excluded = f"a gain above {max(high, 0):.1f} points and a loss beyond {max(-low, 0):.1f} are excluded"
+    if low > 0 or high < 0:
+        excluded = f"a {'gain' if low > 0 else 'loss'} of less than {min(abs(low), abs(high)):.1f} points is excluded"
+    else:
+        excluded = f"a gain above {high:.1f} points and a loss beyond {-low:.1f} are excluded"
     part = "" if effect.pairs == effect.planned else f" ({effect.pairs} of {effect.planned} pairs)"
     return f"{where}{part}, {effect.contrast.about}: {size}. **{verdict.capitalize()}**; {excluded}."
 
