@@ -32,8 +32,9 @@ class Steering(Adaptation):
         self._sites = sites_of(config)
         self._kind: type[Parameterization] = load(PARAMETERIZATIONS[config["parameterization"]].path)
         self._scopes = get_scopes(**config["scope"])
+        self.changes_copies = any(scope.copies for scope in self._scopes.values())
         self._chosen: dict[str, Chosen | None] = {
-            end: None for end, scope in self._scopes.items() if not scope.positions
+            end: None for end, scope in self._scopes.items() if scope.positions is None
         }
         self._steps = 0
         self.layers = list(range(base.sites.layers)) if config["layers"] == "all" else list(config["layers"])
@@ -90,10 +91,6 @@ class Steering(Adaptation):
             return changed_BTD.to(h_BTD.dtype)
 
         return change
-
-    @property
-    def changes_copies(self) -> bool:
-        return any(scope.copies for scope in self._scopes.values())
 
     def begin_pass(self, forward_pass: ForwardPass) -> None:
         self._chosen = {
