@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import random
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -306,8 +307,22 @@ def test_a_run_in_other_hands_is_left_alone(tmp_path: Path) -> None:
     config = request(tmp_path)
     claim = Store(tmp_path).lock(identity_of(config, ignore=ignored_keys()))
     assert claim is not None
-    with claim, pytest.raises(Busy, match="by another process"):
+    with claim, pytest.raises(Busy, match="by another process") as refused:
         run(config, session=NothingLoads())
+    message = str(refused.value)
+    assert f"process {os.getpid()} on {socket.gethostname()}" in message
+    assert "last heartbeat is 0 s old" in message or "last heartbeat is 1 s old" in message
+    assert "takes the run over once the heartbeat is older than 120 s" in message
+
+
+def test_a_finished_run_is_read_though_another_process_holds_it(tmp_path: Path) -> None:
+    """As while another scores the test split of the same run."""
+    config = request(tmp_path)
+    record = run(config)
+    claim = Store(tmp_path).lock(record.identity)
+    assert claim is not None
+    with claim:
+        assert run(config, session=NothingLoads()) == record
 
 
 # --- failure ----------------------------------------------------------------------------------------------------

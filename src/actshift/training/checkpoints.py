@@ -5,6 +5,7 @@ Everything is safetensors and JSON (see `actshift.files.new_folder`).
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import threading
@@ -79,11 +80,16 @@ class Checkpoints:
         if torch.cuda.is_available():
             random["cuda"] = torch.cuda.get_rng_state()
         folder = self._folder / f"checkpoint-{step:08d}"
-        write_folder(
-            folder,
-            tensors={"adapter": _state(adaptation), "optimizer": moments, "random": random},
-            facts={"step": step, "data": self._data, **facts},
-        )
+        tensors = {"adapter": _state(adaptation), "optimizer": moments, "random": random}
+        content = {"tensors": tensors, "facts": {"step": step, "data": self._data, **facts}}
+        try:
+            write_folder(folder, **content)
+        except (OSError, SafetensorError) as error:
+            # An older checkpoint is as large as this one: without it there is room again.
+            if not _is_full(error) or not self._complete():
+                raise
+            self._remove()
+            write_folder(folder, **content)
         self._remove(keep=folder)
 
     def restore(self, *, adaptation: Adaptation, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
@@ -129,6 +135,12 @@ class Checkpoints:
 
     def _complete(self) -> list[Path]:
         return sorted(self._folder.glob("checkpoint-*"))
+
+
+def _is_full(error: OSError | SafetensorError) -> bool:
+    """Whether a disk or a quota had no room; safetensors has the number of the system's error in its text alone."""
+    numbers = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in numbers or any(f"os error {number}" in str(error) for number in numbers)
 
 
 def _state(adaptation: Adaptation) -> dict[str, torch.Tensor]:
