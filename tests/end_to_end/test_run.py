@@ -24,7 +24,7 @@ from actshift.errors import ActshiftError
 from actshift.models.loading import Base
 from actshift.observe.progress import Progress
 from actshift.runtime.run import Busy, run
-from actshift.runtime.session import Session
+from actshift.runtime.session import Interrupted, Session
 from actshift.store.records import Record, read_records
 from actshift.store.store import Store
 from actshift.tasks import get_task
@@ -323,6 +323,51 @@ def test_a_finished_run_is_read_though_another_process_holds_it(tmp_path: Path) 
     assert claim is not None
     with claim:
         assert run(config, session=NothingLoads()) == record
+
+
+class Told(Progress):
+    """Hears notes, and tells the process to stop after some steps."""
+
+    def __init__(self, session: Session | None = None, *, after: int = 0) -> None:
+        self.notes: list[str] = []
+        self._session, self._after = session, after
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        if self._session is not None and done >= self._after:
+            self._session.stop.set()
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_a_resumed_run_says_from_which_step(tmp_path: Path) -> None:
+    config = request(tmp_path, "training.max_steps=null", "training.epochs=3")
+    first, again = Session(), Told()
+    with pytest.raises(Interrupted):
+        run(config, session=first, progress=Told(first, after=2))
+    (checkpoint,) = tmp_path.glob("runs/*/checkpoint-*")
+    run(config, progress=again)
+    assert again.notes == [f"the training goes on after step 3, from {checkpoint}"]
+
+
+def test_a_run_that_begins_again_says_why(tmp_path: Path) -> None:
+    config = request(tmp_path, "training.max_steps=null", "training.epochs=3")
+    first, again = Session(), Told()
+    with pytest.raises(Interrupted):
+        run(config, session=first, progress=Told(first, after=2))
+    (checkpoint,) = tmp_path.glob("runs/*/checkpoint-*")
+    (checkpoint / "optimizer.safetensors").write_bytes(b"torn")
+    run(config, progress=again)
+    assert again.notes == [
+        f"{checkpoint} is damaged, and is left aside: the training begins from what there is before it"
+    ]
+
+
+def test_predictions_carry_the_question(tmp_path: Path, session: Session) -> None:
+    record = run(request(tmp_path, "dataset=boolq"), session=session)
+    kept = predictions(Store(tmp_path), record)
+    assert len({each["prompt"] for each in kept}) > 1
+    assert all("question" in each["prompt"].lower() for each in kept)
 
 
 # --- failure ----------------------------------------------------------------------------------------------------

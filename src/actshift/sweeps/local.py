@@ -109,7 +109,7 @@ class LocalEngine:
         return _WorkerHandle(process, ours)
 
     def _on_event(self, hand: _WorkerHandle, event: Event) -> None:
-        hand.run, hand.idle = event.run if event.kind == "started" else None, event.kind == "idle"
+        hand.run, hand.idle = event.run if event.kind in ("started", "note") else None, event.kind == "idle"
         self._stopped |= event.kind == "stopped"
         self._progress.hear(event)
 
@@ -142,6 +142,8 @@ class _SweepProgress:
             self._say(f"again with half the micro-batch: {run.cell} lr={run.lr:g} seed={run.seed}: {event.error}")
         if event.kind == "apart" and run is not None:
             self._say(f"one by one instead of at once: {run.cell}: {event.error}")
+        if event.kind == "note" and run is not None:
+            self._say(f"{run.cell} lr={run.lr:g} seed={run.seed}: {event.error}")
         if event.kind == "stopped":
             self._say(f"stopped: {event.error} Mend the cause; the same command with --retry then goes on.")
         # Two workers may have looked at a run at once: the second one finds its record and says done as well.

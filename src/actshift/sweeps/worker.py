@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from actshift.config.overrides import override
+from actshift.observe.progress import Progress
 from actshift.planning.manifests import Manifest, Run, read_manifest, verify
 from actshift.store.records import Cell
 from actshift.store.store import Store
@@ -26,7 +27,10 @@ ALIKE = 3
 
 @dataclass(frozen=True)
 class Event:
-    """What a worker tells its launcher. `kind`: started, done, failed, again, apart, stopped, interrupted, idle."""
+    """What a worker tells its launcher.
+
+    `kind`: started, note, done, failed, again, apart, stopped, interrupted, idle.
+    """
 
     kind: str
     run: Run | None = None
@@ -161,7 +165,7 @@ class Worker:
             if micro_batch is not None:
                 config["hardware"]["micro_batch"] = micro_batch
         try:
-            records = run_together(configs, session=self._session)
+            records = run_together(configs, session=self._session, progress=_Notes(runs[0], self._tell))
         except Interrupted:
             self._tell(Event("interrupted", runs[0]))
             return
@@ -184,6 +188,16 @@ class Worker:
             "logger": {**config["logger"], "sweep": manifest.sweep},
         }
         return {**config, **changed, "lr": run.lr, "seed": run.seed, "stage": manifest.stage}
+
+
+class _Notes(Progress):
+    """Of a run's progress, only what is worth a line of its own reaches the launcher."""
+
+    def __init__(self, run: Run, tell: Callable[[Event], None]) -> None:
+        self._run, self._tell = run, tell
+
+    def note(self, text: str) -> None:
+        self._tell(Event("note", self._run, error=text))
 
 
 def _by_variant(runs: Sequence[Run]) -> list[list[Run]]:
