@@ -325,6 +325,14 @@ def test_a_finished_run_is_read_though_another_process_holds_it(tmp_path: Path) 
         assert run(config, session=NothingLoads()) == record
 
 
+def test_a_session_loads_another_base_for_another_precision_and_keeps_it_for_the_same(tmp_path: Path) -> None:
+    session = Session()
+    first = session.base(request(tmp_path))
+    assert session.base(request(tmp_path, "lr=0.5", "method=sft")) is first
+    second = session.base(request(tmp_path, "training.precision=bfloat16"))
+    assert second.model.dtype == torch.bfloat16 != first.model.dtype
+
+
 class Told(Progress):
     """Hears notes, and tells the process to stop after some steps."""
 
