@@ -38,7 +38,11 @@ def overrides(prefix: str) -> Iterator[str]:
     else:
         keys = [key for key in known_keys() if "*" not in key]
         inner = {key.rpartition(".")[0] for key in known_keys()}  # a key that holds others is given by these
-        yield from (f"{key}=" for key in [*options, *keys] if key.startswith(name) and key not in inner - {*options})
+        yield from (
+            f"{key}="
+            for key in dict.fromkeys([*options, *keys])
+            if key.startswith(name) and key not in inner - {*options}
+        )
 
 
 def sweeps() -> list[str]:
