@@ -87,7 +87,7 @@ MUTANTS = (
     # One run.
     Mutant("runtime/run.py", "if store.record(identity, split) is not None:\n                continue", "if False:\n                continue", "tests/end_to_end/test_run.py"),
     Mutant("runtime/run.py", "            refuse_changed_record(named[name], record, session=session)", "            pass", "tests/end_to_end/test_changed_data.py -k record"),
-    Mutant("runtime/run.py", '"accuracy": 100 * correct / rows', '"accuracy": 100 * correct / max(1, len(predictions))', "tests/end_to_end/test_run.py"),
+    Mutant("runtime/run.py", '"accuracy": 100 * correct / rows', '"accuracy": correct / rows', "tests/end_to_end/test_run.py"),
     Mutant("runtime/run.py", "adaptation.load_state_dict(adapter.state, replica)", "adaptation.load_state_dict(adapters[0].state, replica)", "tests/end_to_end/test_together.py"),
     Mutant("runtime/train.py", "if len(curve.loss) == step:", "if True:", "tests/unit/test_trackers.py tests/end_to_end/test_together.py"),
     Mutant("runtime/train.py", "replica=replica,\n            base=base", "replica=0,\n            base=base", "tests/end_to_end/test_together.py"),

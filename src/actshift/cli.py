@@ -11,6 +11,7 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
+from actshift.commands import completion
 from actshift.commands.catalogue import COMMANDS
 from actshift.errors import ActshiftError
 from actshift.files import UNFINISHED
@@ -24,6 +25,8 @@ EPILOG = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 where runs failed, 2 where the request was wrong."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if completion.MARK in os.environ:
+        completion.complete(_parser())
     try:
         arguments = _without_config_dir(arguments)
         if arguments[:1] == ["run"]:

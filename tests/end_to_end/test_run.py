@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import random
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from actshift.errors import ActshiftError
 from actshift.models.loading import Base
 from actshift.observe.progress import Progress
 from actshift.runtime.run import Busy, run
-from actshift.runtime.session import Session
+from actshift.runtime.session import Interrupted, Session
 from actshift.store.records import Record, read_records
 from actshift.store.store import Store
 from actshift.tasks import get_task
@@ -306,8 +307,75 @@ def test_a_run_in_other_hands_is_left_alone(tmp_path: Path) -> None:
     config = request(tmp_path)
     claim = Store(tmp_path).lock(identity_of(config, ignore=ignored_keys()))
     assert claim is not None
-    with claim, pytest.raises(Busy, match="by another process"):
+    with claim, pytest.raises(Busy, match="by another process") as refused:
         run(config, session=NothingLoads())
+    message = str(refused.value)
+    assert f"process {os.getpid()} on {socket.gethostname()}" in message
+    assert "last heartbeat is 0 s old" in message or "last heartbeat is 1 s old" in message
+    assert "takes the run over once the heartbeat is older than 120 s" in message
+
+
+def test_a_finished_run_is_read_though_another_process_holds_it(tmp_path: Path) -> None:
+    """As while another scores the test split of the same run."""
+    config = request(tmp_path)
+    record = run(config)
+    claim = Store(tmp_path).lock(record.identity)
+    assert claim is not None
+    with claim:
+        assert run(config, session=NothingLoads()) == record
+
+
+def test_a_session_loads_another_base_for_another_precision_and_keeps_it_for_the_same(tmp_path: Path) -> None:
+    session = Session()
+    first = session.base(request(tmp_path))
+    assert session.base(request(tmp_path, "lr=0.5", "method=sft")) is first
+    second = session.base(request(tmp_path, "training.precision=bfloat16"))
+    assert second.model.dtype == torch.bfloat16 != first.model.dtype
+
+
+class Told(Progress):
+    """Hears notes, and tells the process to stop after some steps."""
+
+    def __init__(self, session: Session | None = None, *, after: int = 0) -> None:
+        self.notes: list[str] = []
+        self._session, self._after = session, after
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        if self._session is not None and done >= self._after:
+            self._session.stop.set()
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_a_resumed_run_says_from_which_step(tmp_path: Path) -> None:
+    config = request(tmp_path, "training.max_steps=null", "training.epochs=3")
+    first, again = Session(), Told()
+    with pytest.raises(Interrupted):
+        run(config, session=first, progress=Told(first, after=2))
+    (checkpoint,) = tmp_path.glob("runs/*/checkpoint-*")
+    run(config, progress=again)
+    assert again.notes == [f"the training goes on after step 3, from {checkpoint}"]
+
+
+def test_a_run_that_begins_again_says_why(tmp_path: Path) -> None:
+    config = request(tmp_path, "training.max_steps=null", "training.epochs=3")
+    first, again = Session(), Told()
+    with pytest.raises(Interrupted):
+        run(config, session=first, progress=Told(first, after=2))
+    (checkpoint,) = tmp_path.glob("runs/*/checkpoint-*")
+    (checkpoint / "optimizer.safetensors").write_bytes(b"torn")
+    run(config, progress=again)
+    assert again.notes == [
+        f"{checkpoint} is damaged, and is left aside: the training begins from what there is before it"
+    ]
+
+
+def test_predictions_carry_the_question(tmp_path: Path, session: Session) -> None:
+    record = run(request(tmp_path, "dataset=boolq"), session=session)
+    kept = predictions(Store(tmp_path), record)
+    assert len({each["prompt"] for each in kept}) > 1
+    assert all("question" in each["prompt"].lower() for each in kept)
 
 
 # --- failure ----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from actshift.cli import main
 from actshift.config.composition import compose
 from actshift.estimates import costs
-from actshift.planning.manifests import read_manifest
+from actshift.evaluation.predictions import read_predictions
+from actshift.planning.manifests import Manifest, read_manifest
 from actshift.runtime.run import run, run_together
 from actshift.store.records import Record
 from actshift.store.store import Store
@@ -55,10 +57,22 @@ def configs(folder: Path, **changes: object) -> list[dict[str, object]]:
     return [{**base, "lr": lr, "seed": 1, **changes} for lr in (1e-3, 3e-3, 1e-2)]
 
 
+def outputs_of(folder: Path, record: Record) -> list[str]:
+    path = Store(folder).run_folder(record.identity) / "predictions-validation.jsonl"
+    return [prediction.output for prediction in read_predictions(path)]
+
+
+def agreement(first: list[str], second: list[str]) -> float:
+    return sum(a == b for a, b in zip(first, second, strict=True)) / len(first)
+
+
 def test_runs_at_once_leave_what_each_would_leave_alone(tmp_path: Path) -> None:
     records = run_together(configs(tmp_path / "together"))
-    for record, config in zip(records, configs(tmp_path / "apart"), strict=True):
+    outputs = [outputs_of(tmp_path / "together", record) for record in records]
+    assert all(agreement(*pair) < 0.8 for pair in combinations(outputs, 2)), "each answers in its own way"
+    for record, config, output in zip(records, configs(tmp_path / "apart"), outputs, strict=True):
         alone = run(config)
+        assert agreement(output, outputs_of(tmp_path / "apart", alone)) >= 0.95, "rounding may change a row or two"
         assert record.identity == alone.identity
         assert record.metrics["loss_curve"] == [
             [step, pytest.approx(loss, abs=2e-5)] for step, loss in alone.metrics["loss_curve"]
@@ -143,3 +157,45 @@ def test_micro_batches_shrink_until_all_fit_the_device() -> None:
         for room in (1e12, 2e8, 1e6)
     ]
     assert sizes[0] == 8 > sizes[1] and sizes[2] == 0
+
+
+def planned(folder: Path) -> Manifest:
+    """A plan of three cells with two rates each, whose runs all meet a file where their adapter's folder should go."""
+    sweep = ["sweep.methods=[post_block,sft]", "sweep.datasets=[listops,boolq]", "sweep.seeds=[1]"]
+    rates = "sweep.rates.tiny={sft:[1e-4,1e-3],steering_r8:[1e-3,1e-2]}"
+    assert main(["plan", "demo", *sweep, rates, *SWEEP[3:], f"results={folder}"]) == 0
+    manifest = read_manifest(Store(folder).manifest_path("demo", "grid"))
+    for each in manifest.runs:
+        (folder / "runs" / each.identity).mkdir(parents=True)
+        (folder / "runs" / each.identity / "adapter").write_text("a file where a folder should go")
+    return manifest
+
+
+def test_a_cause_that_meets_every_run_stops_the_sweep(tmp_path: Path) -> None:
+    manifest, heard = planned(tmp_path), list[Event]()
+    Worker(tmp_path, overrides=[], tell=heard.append).work(manifest)
+    kinds = [event.kind for event in heard]
+    assert (kinds.count("failed"), kinds.count("stopped"), len(manifest.runs)) == (3, 1, 8)
+    assert "3 runs in a row failed for one cause" in heard[-1].error
+    assert len({event.run.cell for event in heard if event.kind == "failed" and event.run}) == 2
+    states = [Store(tmp_path).state(each.identity, each.split) for each in manifest.runs]
+    assert (states.count("failed"), states.count("missing")) == (3, 5)
+
+
+def test_a_run_that_succeeds_between_failures_lets_the_sweep_go_on(tmp_path: Path) -> None:
+    manifest, heard = planned(tmp_path), list[Event]()
+    for each in manifest.runs[1::2]:
+        (tmp_path / "runs" / each.identity / "adapter").unlink()
+    Worker(tmp_path, overrides=[], tell=heard.append).work(manifest)
+    kinds = [event.kind for event in heard]
+    assert (kinds.count("failed"), kinds.count("done"), kinds.count("stopped")) == (4, 4, 0)
+
+
+def test_the_launcher_of_a_stopped_sweep_ends_and_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    planned(tmp_path)
+    sweep = ["sweep.methods=[post_block,sft]", "sweep.datasets=[listops,boolq]", "sweep.seeds=[1]"]
+    rates = "sweep.rates.tiny={sft:[1e-4,1e-3],steering_r8:[1e-3,1e-2]}"
+    assert main(["sweep", "demo", *sweep, rates, *SWEEP[3:], f"results={tmp_path}", "hardware.workers=1"]) == 1
+    said = capsys.readouterr()
+    assert "stopped: 3 runs in a row failed for one cause" in said.out
+    assert said.err.count("failed: ") == 3

@@ -175,6 +175,19 @@ def test_a_damaged_newer_checkpoint_does_not_outlive_a_sound_one(tmp_path: Path)
     assert checkpoints_in(tmp_path) == ["checkpoint-00000004"]
 
 
+def test_of_two_sound_checkpoints_the_newer_one_counts(tmp_path: Path) -> None:
+    """A kill between writing a checkpoint and removing the one before leaves both."""
+    config = method_config("post_block", model=MODEL)
+    interrupted_run(config, tmp_path, progress=stop_after(3))
+    shutil.copytree(tmp_path / "checkpoint-00000002", tmp_path.parent / "older")
+    interrupted_run(config, tmp_path, progress=stop_after(5))
+    (tmp_path.parent / "older").rename(tmp_path / "checkpoint-00000002")
+    assert checkpoints_in(tmp_path) == ["checkpoint-00000002", "checkpoint-00000004"]
+    first: list[int] = []
+    full_run(config, tmp_path, progress=lambda done, *_: first.append(done))
+    assert first[0] == 5
+
+
 def test_clearing_leaves_nothing_even_of_what_was_half_written(tmp_path: Path) -> None:
     interrupted_run(method_config("post_block", model=MODEL), tmp_path, progress=stop_after(5))
     (tmp_path / ".checkpoint-00000006.abc").mkdir()

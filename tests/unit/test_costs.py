@@ -48,6 +48,29 @@ def test_more_work_costs_more() -> None:
     assert estimate(config("training.max_steps=10"), split="test").train_seconds < base.train_seconds / 50
 
 
+def test_seconds_are_those_computed_by_hand() -> None:
+    """A decoder of 3 layers of width 64 with 4 heads of 16, 2 key/value heads, MLPs of 128 and 1,101 tokens.
+
+    Matrices: 3 (2 x 64 x 6 x 16 + 3 x 64 x 128) = 110,592 numbers, with the embeddings 181,056. The head takes
+    2 x 64 x 1,101 = 140,928 operations a token, attention 2 x 3 x 4 x 16 = 384 a token and token of its context.
+    A device of 1e9 operations a second reaches half of them.
+    """
+    speed = "hardware.speed={flops:{float32:1e9,bfloat16:1e9},efficiency:0.5,bytes_per_second:1e8,layer_seconds:0.01}"
+    request = ["model=random-llama", "dataset=boolq", "data.source=hub", "hardware=cpu", "training.precision=float32"]
+    request += ["training.batch_size=10", "training.epochs=1", "training.max_tokens=null", speed]
+    request += ["data.limit.train=100", "data.limit.validation=10", "hardware.evaluation_tokens=16384"]
+    # 171 tokens a row, 6 of them answers: operations of one pass.
+    row = 171 * (2 * 110_592 + 384 * 171) + 6 * 140_928
+    assert row == 49_896_576
+    for method, passes in (("post_block", 2), ("sft", 3)):
+        cost = estimate(compose([*request, f"method={method}"]), split="validation")
+        assert cost.train_seconds == pytest.approx(100 * passes * row / 5e8 + 10 * 3 * 0.01)
+        # 10 prompts of 165 tokens are read; then 6 times the weights move (4 bytes each) and a third of a layer's time.
+        read = 10 * (165 * (2 * 110_592 + 384 * 165) + 140_928) / 5e8
+        written = 6 * (181_056 * 4 / 1e8 + 3 * 0.01 / 3) + 10 * 6 * (2 * 110_592 + 140_928) / 5e8
+        assert cost.evaluation_seconds == pytest.approx(read + written)
+
+
 def test_finished_records_correct_the_estimate() -> None:
     whole = config()
     expected = estimate(whole, split="validation")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from matplotlib.patches import Polygon
 from synthetic_sweep import COUNTS, finished, planned
 
 from actshift.report import figures, frame
-from actshift.report.panels import Axis, Curve, small_multiples
+from actshift.report.panels import CHARACTER, Axis, Curve, _placed, small_multiples
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,42 @@ def test_a_curve_is_where_its_numbers_are() -> None:
     assert {"up, left", "up, right", "down, left"} < set(shown)
     assert shown.count("rate") == 1 and shown.count("score") == 2, "axes are named at the outer panels"
     assert {"10⁰", "10¹", "10²"} < set(shown)
+
+
+def test_bars_the_grey_line_and_percents_are_named_and_where_their_numbers_are() -> None:
+    curves = [
+        Curve("", "m", "a", [0.1], [50.0], bars=([40.0], [70.0])),
+        Curve("", "m", "b", [100.0], [80.0]),
+        Curve("", "m", "", [0.1, 100.0], [50.0, 80.0]),
+    ]
+    figure = small_multiples(curves, x_label="share (%)", y_label="score", width=3.0, log=True, grey="the front")
+    assert list(legend(figure)) == ["a", "b", "the front"]
+    assert {"0.1", "1", "10", "100"} < set(texts(figure)), "percents are plain numbers"
+    bar, mark = lines(figure, legend(figure)["a"])
+    low, high = bar[0, 1], bar[1, 1]
+    assert (mark[0, 1] - low) / (high - low) == pytest.approx(1 / 3)
+    assert bar[0, 0] == bar[1, 0] == mark[0, 0]
+
+
+def test_panels_of_a_row_have_one_range_and_marks_at_one_place_are_all_seen() -> None:
+    curves = [
+        Curve("up", "left", "a", [1.0, 2.0], [0.0, 0.0]),
+        Curve("up", "left", "b", [1.0, 2.0], [0.0, 0.0]),
+        Curve("up", "right", "a", [1.0, 2.0], [0.0, 100.0]),
+    ]
+    figure = small_multiples(curves, x_label="x", y_label="y", width=3.0)
+    (first,) = lines(figure, legend(figure)["a"])
+    assert first[0, 1] == pytest.approx(first[3, 1]), "zero is at one height in both panels"
+    sizes = [line.get_markersize() for line in drawn(figure, Line2D) if line.get_label() in ("a", "b")]
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 2
+
+
+def test_ticks_are_not_printed_over_one_another() -> None:
+    crowded = Axis(0.0, 0.5, 0.0, 1.0, log=False)
+    shown = list(_placed(crowded))
+    assert 1 < len(shown) < len(crowded.ticks())
+    for (text, place), (other, after) in pairwise(shown):
+        assert after - place >= CHARACTER * (len(text) + len(other)) / 2 - 1e-9
 
 
 def test_a_method_has_one_colour_in_all_panels() -> None:

@@ -101,6 +101,20 @@ def test_an_exception_releases(tmp_path: Path) -> None:
     taken(store).release()
 
 
+def test_a_held_lock_beats(tmp_path: Path) -> None:
+    """Its file's time moves on while it is held, several times within an expiry, and no longer once it is released."""
+    store = Store(tmp_path, expiry=0.6)
+    lock = taken(store)
+    (path,) = tmp_path.glob("runs/*/claims/*.json")
+    for _ in range(2):
+        os.utime(path, ns=(0, 0))  # as if it had been silent for long
+        eventually(lambda: path.stat().st_mtime_ns > 0)
+    lock.release()
+    os.utime(path, ns=(0, 0))
+    time.sleep(0.3)
+    assert path.stat().st_mtime_ns == 0
+
+
 def test_releasing_twice_or_after_the_folder_is_gone_is_harmless(tmp_path: Path) -> None:
     store = Store(tmp_path)
     claim = taken(store)

@@ -88,8 +88,30 @@ def test_activations_follow_rows_and_gradient_checkpointing(method: str) -> None
     assert dataclasses.replace(whole, step=0.0) == dataclasses.replace(recomputed, step=0.0)
 
 
-def test_what_evaluation_holds_is_what_its_code_holds() -> None:
-    pass
+SMALL = ["model=random-llama", "method=post_block", "dataset=boolq", "data.source=hub", "hardware=cpu"]
+
+
+def test_bytes_of_an_evaluation_batch_are_those_counted_by_hand() -> None:
+    """Of 16,384 tokens in 3 layers of 2 key/value heads of size 16, in float32; prompts have 165 tokens.
+
+    Keys and values of a layer: 2 x 16,384 x 2 x 16 x 4 bytes = 4,194,304. All three with room for 32 tokens a row more,
+    and one as it is put together: (3 (1 + 32 / 165) + 1) x 4,194,304.
+    """
+    peak = estimate_peak(compose([*SMALL, "training.precision=float32", "hardware.evaluation_tokens=16384"]))
+    assert peak.batch == pytest.approx(4_194_304 * (4 + 96 / 165))
+    assert peak.weights == 4 * (110_592 + 64 * 1_101)
+    # Prompts of 2,048 tokens at once: 3 MLP values of 128 and 4 values of 64 a token, beside the layers' 32,768 each.
+    few = estimate_peak(compose([*SMALL, "training.precision=float32", "hardware.evaluation_tokens=1024"]))
+    assert few.batch == 3 * 262_144 + 1_024 * 4 * (3 * 128 + 4 * 64)
+
+
+def test_bytes_of_the_logits_are_those_counted_by_hand() -> None:
+    """Of 8 rows with 6 answer tokens: logits and their gradients as they come, and both in float32, for each token."""
+    small, large = (
+        estimate_peak(compose([*SMALL, "training.precision=float32", "training.max_tokens=32", f"{size}"])).step
+        for size in ("model.shape.vocabulary=20000", "model.shape.vocabulary=30000")
+    )
+    assert large - small == 8 * 6 * 10_000 * (4 + 4 + 4 + 4)
 
 
 @pytest.mark.parametrize("model", ["random-llama", "random-qwen3", "random-gemma3"])

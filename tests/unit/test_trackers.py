@@ -26,7 +26,7 @@ def config(**logger: Any) -> dict[str, Any]:
 @pytest.fixture
 def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "NETRC"):
+    for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "NETRC", "WANDB_MODE", "WANDB_DISABLED", "WANDB_PROJECT"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -149,3 +149,49 @@ def test_runs_that_train_at_once_are_mirrored_at_once(tmp_path: Path, caplog: py
         tracker.finish({"accuracy": 50.0})
     assert warnings_of(caplog) == []
     assert len(list(tmp_path.glob("*/wandb/offline-run-*/*.wandb"))) == 2
+
+
+@pytest.mark.usefixtures("no_key")
+@pytest.mark.parametrize(
+    ("environment", "mode", "kept"),
+    [
+        ({"WANDB_API_KEY": "k" * 40, "WANDB_MODE": "offline"}, None, "offline-run"),
+        ({"WANDB_API_KEY": "k" * 40, "WANDB_MODE": "disabled"}, None, None),
+        ({"WANDB_DISABLED": "true"}, None, None),
+        ({"WANDB_MODE": "disabled"}, "offline", "offline-run"),
+    ],
+)
+def test_wandbs_environment_is_obeyed_where_the_configuration_is_silent(
+    environment: dict[str, str],
+    mode: str | None,
+    kept: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    tracker = start_tracker(config(mode=mode), identity="4" * 16, folder=tmp_path)
+    tracker.step(1, loss=1.0, lr=0.1)
+    tracker.finish({"accuracy": 50.0})
+    assert warnings_of(caplog) == []
+    runs = list(tmp_path.glob("wandb/*run-*"))
+    assert [path.name.startswith(str(kept)) for path in runs] == ([True] if kept else [])
+
+
+@pytest.mark.usefixtures("no_key")
+@pytest.mark.parametrize(
+    ("logger", "variable", "project"),
+    [(None, "mine", "mine"), (None, None, "actshift"), ("given", "mine", "given")],
+)
+def test_the_project_is_the_configurations_then_the_variables(
+    logger: str | None, variable: str | None, project: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import wandb
+
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(wandb, "init", lambda **options: seen.update(options))
+    if variable:
+        monkeypatch.setenv("WANDB_PROJECT", variable)
+    start_tracker(config(project=logger), identity="5" * 16, folder=tmp_path)
+    assert seen["project"] == project

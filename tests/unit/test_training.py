@@ -178,6 +178,30 @@ def test_a_run_that_diverges_stops_and_says_where(method: str, lr: float, tmp_pa
     assert not math.isfinite(curves.loss[-1]) and all(map(math.isfinite, curves.loss[:-1]))
 
 
+@pytest.mark.parametrize("loss", [math.inf, -math.inf, math.nan])
+def test_every_loss_that_is_not_finite_is_where_training_diverged(loss: float) -> None:
+    curves = Curves()
+    curves.add(1, loss=2.5, lr=0.1)
+    assert curves.diverged_at is None
+    curves.add(2, loss=loss, lr=0.1)
+    assert curves.diverged_at == 2
+
+
+def test_what_training_draws_follows_from_the_seed(tmp_path: Path) -> None:
+    """Dropout draws from torch's generator, which a training seeds with its own seed whatever drew before."""
+    base, states = base_of("random-llama"), []
+    for before in (1, 2):
+        torch.manual_seed(before)
+        with attached(base, method_config("lora_r8", model="random-llama")) as adaptation:
+            trained(
+                base,
+                adaptation,
+                folder=tmp_path / str(before),
+                progress=lambda *_: states.append(torch.initial_seed()),
+            )
+    assert set(states) == {3}
+
+
 def test_a_loss_that_is_not_finite_changes_no_parameter(tmp_path: Path) -> None:
     base = base_of(MODEL)
     with attached(base, method_config("post_block_vector", model=MODEL)) as adaptation, torch.no_grad():

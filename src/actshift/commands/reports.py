@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -158,8 +159,12 @@ def print_tables(
     frame = cells(manifest, kept, selection, baselines=_baselines(manifest, store))
     if doubts:
         frame.attrs["origins"].append(f"Left out on request: {len(records) - len(kept)} runs ({', '.join(doubts)}).")
-    paths = write(frame, manifest, store.tables)
     console().print(terminal_frames.sweep_table(frame, manifest, variant=variant))
+    try:
+        paths = write(frame, manifest, store.tables)
+    except OSError as error:  # who reads a table in a colleague's folder needs no right to write there
+        print(f"the table's files were not written to {store.tables}: {error.strerror or error}", file=sys.stderr)
+        return
     for path in paths:
         print(path)
 

@@ -158,7 +158,7 @@ class HardwareConfig:
 class LoggerConfig:
     name: str = MISSING  # none | wandb
     project: str | None = None  # wandb's project; null: WANDB_PROJECT, else actshift
-    mode: str | None = None  # wandb's: online, offline; null follows the presence of a key
+    mode: str | None = None  # wandb's: online, offline, disabled; null: WANDB_MODE, else by whether there is a key
     sweep: str | None = None  # what runs are grouped by, above their cell: a sweep's workers set it
 
 

@@ -17,7 +17,8 @@ class Prediction:
     """One row's answer. `extracted` is the label that the task's rule finds in `output`, None where it finds none.
 
     Of a generation, `output` is the continuation, up to where later text could not change its score. Of a choice by
-    likelihood it is the answer chosen; `logprobs` has each label's summed log-likelihood (nats) and tokens.
+    likelihood it is the answer chosen; `logprobs` has each label's summed log-likelihood (nats) and tokens. `prompt` is
+    the row's text as its task writes it, for people who look at a file of predictions.
     """
 
     row: int
@@ -26,10 +27,15 @@ class Prediction:
     extracted: str | None
     correct: bool
     logprobs: dict[str, tuple[float, int]] | None = None
+    prompt: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object of this prediction; what it does not have is left out."""
-        return {name: value for name, value in asdict(self).items() if name != "logprobs" or value is not None}
+        return {name: value for name, value in asdict(self).items() if name not in OPTIONAL or value is not None}
+
+
+OPTIONAL = ("logprobs", "prompt")
+"""What a prediction may lack: likelihoods where it was generated, the prompt in files of older versions."""
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
@@ -52,7 +58,7 @@ def read_predictions(path: Path) -> list[Prediction]:
 
 def _parsed(text: str, path: Path) -> Iterator[Prediction]:
     kinds: dict[str, tuple[type, ...]] = {"row": (int,), "output": (str,), "label": (str,), "correct": (bool,)}
-    kinds |= {"extracted": (str, type(None)), "logprobs": (dict, type(None))}
+    kinds |= {"extracted": (str, type(None)), "logprobs": (dict, type(None)), "prompt": (str, type(None))}
     known = {field.name for field in fields(Prediction)}
     for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: an output may hold other line breaks
         if not line.strip():
@@ -61,7 +67,7 @@ def _parsed(text: str, path: Path) -> Iterator[Prediction]:
             found = json.loads(line)
         except json.JSONDecodeError as error:
             raise ActshiftError(f"{path}, line {number}: not JSON ({error}).") from error
-        given = {"logprobs": None, **found} if isinstance(found, dict) else {}
+        given = {**dict.fromkeys(OPTIONAL), **found} if isinstance(found, dict) else {}
         if given.keys() != known or not all(isinstance(given[name], kinds[name]) for name in known):
             raise ActshiftError(f"{path}, line {number}: a prediction has {', '.join(sorted(known))}; got {line[:80]}")
         logprobs = given["logprobs"] and {label: tuple(score) for label, score in given["logprobs"].items()}

@@ -16,6 +16,9 @@ class Progress:
     def update(self, done: int, total: int, note: str = "") -> None:
         """So much of the phase is done."""
 
+    def note(self, text: str) -> None:
+        """Something that is worth a line of its own, such as where a training goes on from."""
+
     def end(self) -> None:
         """The phase is over."""
 
@@ -49,6 +52,12 @@ class PrintedProgress(Progress):
         if rate and done < total:
             parts.append(f"{duration((total - done) / rate)} left")
         self._write(", ".join([*parts, note] if note else parts))
+
+    def note(self, text: str) -> None:
+        self.end()
+        self._stream.write(f"{text}\n")
+        self._stream.flush()
+        self._last_line = ""
 
     def end(self) -> None:
         if self._live and self._last_line:

@@ -30,12 +30,15 @@ class Tracker:
 
 
 class Wandb(Tracker):
-    """Weights & Biases, offline where it has no key. The run's id is its identity, so a resumed run continues there."""
+    """Weights & Biases, offline where it has no key. The run's id is its identity, so a resumed run continues there.
+
+    What the configuration leaves open, wandb's environment variables say: WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY.
+    """
 
     def __init__(self, config: Mapping[str, Any], *, identity: str, folder: Path) -> None:
         logger = config["logger"]
-        mode: Any = logger["mode"] or ("online" if _has_key() else "offline")
-        if mode == "offline":
+        mode: Any = logger["mode"] or _mode()
+        if mode != "online":
             # wandb reports on itself over the network even then, unless it is told not to.
             os.environ["WANDB_ERROR_REPORTING"] = "false"
         import wandb
@@ -43,7 +46,7 @@ class Wandb(Tracker):
         cell = f"{config['model']['name']}/{config['method']['name']}/{config['dataset']['name']}"
         folder.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
-            project=logger["project"],
+            project=logger["project"] or os.environ.get("WANDB_PROJECT") or "actshift",
             id=identity,
             resume="allow",
             reinit="create_new",  # runs that are trained at once are mirrored at once
@@ -117,6 +120,13 @@ def sync(root: Path) -> int:
         if subprocess.run(command, check=False).returncode:
             raise ActshiftError(f"`wandb sync` failed after {start} of {len(folders)} runs; call this again")
     return len(folders)
+
+
+def _mode() -> str:
+    """The mode that wandb's environment variables ask for; without them online where there is a key."""
+    if os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true"):
+        return "disabled"
+    return os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
 
 
 def _has_key() -> bool:

@@ -27,23 +27,37 @@ if TYPE_CHECKING:
 def accuracy_by_parameters(cells: pd.DataFrame) -> Figure | None:
     """Mean accuracy over data sets against the share of parameters that train, and the methods that no other beats.
 
+    Bars are one standard deviation over seeds of that mean, the data sets' deviations being independent.
+
     A method is on the front of its model if none has at most as many parameters and at least as high an average. Only
     methods whose data sets are all finished are shown.
     """
     points: dict[str, list[tuple[float, float, str]]] = {}
+    deviations: dict[tuple[str, str], float] = {}
     for (model, method), group in _groups(cells, ["model", "method"]):
         if group["status"].eq("done").all():
             point = float(group["params_pct"].max()), float(group["mean"].mean()), names.method(method)
             points.setdefault(names.model(model), []).append(point)
+            of_data_sets = group["std"].fillna(0.0)
+            deviations[names.model(model), point[2]] = math.sqrt((of_data_sets**2).sum()) / len(group)
     if not points:
         return None
     curves = []
     for model, group in points.items():
-        curves += [Curve("", model, method, [share], [mean]) for share, mean, method in group]
+        for share, mean, method in group:
+            deviation = deviations[model, method]
+            curves.append(Curve("", model, method, [share], [mean], bars=([mean - deviation], [mean + deviation])))
         shares, means = zip(*_front(group), strict=True)
         curves.append(Curve("", model, "", shares, means))
     label = "accuracy, mean over data sets (%)"
-    return small_multiples(curves, x_label="parameters that train (%)", y_label=label, width=3.4, log=True)
+    return small_multiples(
+        curves,
+        x_label="parameters that train (%)",
+        y_label=label,
+        width=3.4,
+        log=True,
+        grey="no smaller method is better",
+    )
 
 
 def _front(points: list[tuple[float, float, str]]) -> Iterator[tuple[float, float]]:

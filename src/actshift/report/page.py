@@ -23,6 +23,7 @@ from actshift.report.frame import cells as frame_of
 from actshift.report.frame import loss_curves
 from actshift.report.html import rendered, template_values
 from actshift.report.layout import filled_variants, layout
+from actshift.report.summary import summary, warnings_by_kind
 from actshift.store.baselines import Baseline
 from actshift.store.records import Record
 
@@ -96,7 +97,8 @@ def _part(part: Table, found: Mapping[str, Record], *, folder: Path | None) -> d
             for variant in variants
         ],
         "figures": [(name, figures.svg(figure)) for name, figure in drawn.items()],
-        "warnings": warnings(part.selection, finished),
+        "summary": summary(cells, manifest),
+        "warnings": warnings_by_kind(part.selection, finished),
         "selection": selection_rows(part.selection),
         "runs": [_run(manifest, record) for record in finished],
     }
@@ -112,18 +114,6 @@ def selection_rows(selection: Selection | None) -> list[tuple[str, ...]]:
             note = " ".join(["chosen"] * chosen + ["diverged"] * rate.diverged)
             rows.append((str(choice.cell), rate.label, accuracy, f"{rate.finished}/{rate.planned}", note))
     return rows
-
-
-def warnings(selection: Selection | None, records: Iterable[Record]) -> list[str]:
-    """What a reader must know: rates at an edge, ties, missing and diverged runs."""
-    notes = []
-    for choice in selection.choices if selection else ():
-        notes += [f"{choice.cell}: the chosen rate is the {choice.edge} of its grid"] if choice.edge else []
-        notes += [f"{choice.cell}: tied candidates {', '.join(choice.tie)}"] if choice.tie else []
-        notes += [f"{choice.cell}: diverged on validation at {', '.join(choice.diverged)}"] if choice.diverged else []
-        notes += [f"{choice.cell}: chosen with runs missing"] if choice.incomplete else []
-    notes += [f"{r.cell}, seed {r.seed}: the final run diverged" for r in records if r.metrics["diverged"]]
-    return notes
 
 
 def _run(manifest: Manifest, record: Record) -> dict[str, str]:

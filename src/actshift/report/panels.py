@@ -26,7 +26,11 @@ LEFT, RIGHT, BOTTOM, TOP = 0.65, 0.15, 0.5, 0.35
 """A panel's height and the margins in it, in inches."""
 TICK = 0.05
 LEGEND_LINE, LEGEND_COLUMN = 0.2, 1.5
-SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+CHARACTER, RAISED = 0.08, 0.05
+"""Width of a character of a tick's text, and of one in an exponent, in inches."""
+LARGEST_MARK, SMALLEST_MARK = 8.5, 4.0
+"""Sizes of the first and the last label's marks, in points: marks at one place are all seen, one within another."""
+SUPERSCRIPTS = dict(zip("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹", strict=True))
 
 Inches = NDArray[np.float64]
 Points = tuple[Sequence[float], Sequence[float]]
@@ -36,7 +40,8 @@ Points = tuple[Sequence[float], Sequence[float]]
 class Curve:
     """One line of the panel in `row` and `column`; a curve without a label is grey, unmarked and not in the legend.
 
-    `band` holds the lower and upper bounds of y, `ringed` the indices of the points that have a ring.
+    `band` holds the lower and upper bounds of y between which is shaded, `bars` those of a bar through each point,
+    `ringed` the indices of the points that have a ring.
     """
 
     row: str
@@ -45,26 +50,33 @@ class Curve:
     x: Sequence[float]
     y: Sequence[float]
     band: Points | None = None
+    bars: Points | None = None
     ringed: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What one side of a panel shows (`low` to `high`, powers of ten where `log`), and where on the figure."""
+    """What one side of a panel shows (`low` to `high`, powers of ten where `log`), and where on the figure.
+
+    `plain`: a power of ten is written as a number (0.1), as a reader expects of percents, and not as a power.
+    """
 
     start: float
     length: float
     low: float
     high: float
     log: bool
+    plain: bool = False
 
     @classmethod
-    def over(cls, values: Iterable[float], *, start: float, length: float, log: bool = False) -> Axis:
+    def over(
+        cls, values: Iterable[float], *, start: float, length: float, log: bool = False, plain: bool = False
+    ) -> Axis:
         """The axis that shows all values with a margin; around a single one, enough to read it."""
         shown = [math.log10(value) if log else value for value in values if math.isfinite(value)] or [0.0]
         low, high = min(shown), max(shown)
         margin = 0.05 * (high - low) or (1.0 if log else 0.02 * abs(low) or 1.0)
-        return cls(start, length, low - margin, high + margin, log)
+        return cls(start, length, low - margin, high + margin, log, plain)
 
     def inches(self, values: Sequence[float]) -> Inches:
         shown = np.log10(values) if self.log else np.asarray(values, dtype=float)
@@ -79,7 +91,8 @@ class Axis:
             return {f"{value:g}": value for value in found if self.low <= value <= self.high}
         powers = range(math.ceil(self.low), math.floor(self.high) + 1)
         if len(powers) > 1:
-            return {f"10{str(power).translate(SUPERSCRIPTS)}": 10.0**power for power in powers}
+            texts = {power: f"{10.0**power:g}" if self.plain else f"10{_raised(power)}" for power in powers}
+            return {texts[power]: 10.0**power for power in powers}
         near = [digit * 10.0**power for power in range(powers.start - 1, powers.stop + 1) for digit in (1, 2, 5)]
         return {f"{value:g}": value for value in near if self.low <= math.log10(value) <= self.high}
 
@@ -99,6 +112,10 @@ class Panel:
         return self.x.start, self.y.start, self.x.start + self.x.length, self.y.start + self.y.length
 
 
+def _raised(power: int) -> str:
+    return "".join(SUPERSCRIPTS[letter] for letter in str(power))
+
+
 def style() -> AbstractContextManager[None]:
     """Our style, while a figure is made and while it is written."""
     import matplotlib.style
@@ -108,11 +125,19 @@ def style() -> AbstractContextManager[None]:
 
 
 def small_multiples(
-    curves: Sequence[Curve], *, x_label: str, y_label: str, width: float, log: bool = False, markers: bool = True
+    curves: Sequence[Curve],
+    *,
+    x_label: str,
+    y_label: str,
+    width: float,
+    log: bool = False,
+    markers: bool = True,
+    grey: str = "",
 ) -> Figure:
     """A panel for each row and column of the curves, in their order, and one legend above them.
 
-    `width` is a panel's in inches, `log` a logarithmic x axis.
+    All panels of a row have one y range, so that they can be compared. `width` is a panel's in inches, `log` a
+    logarithmic x axis, `grey` what the legend calls the grey line.
     """
     from matplotlib.figure import Figure
 
@@ -122,29 +147,28 @@ def small_multiples(
     labels = [label for label in labels if label]
     wide, high = max(width, 4.5 / len(columns)), HEIGHT * len(rows)
     across = max(1, min(len(labels), int(wide * len(columns) / LEGEND_COLUMN)))
+    entries = len(labels) + bool(grey)
+    y_values = {row: [value for curve in curves if curve.row == row for value in _heights(curve)] for row in rows}
     panels = []
     for row, column in dict.fromkeys((curve.row, curve.column) for curve in curves):
         in_cell = [curve for curve in curves if (curve.row, curve.column) == (row, column)]
         corner = wide * columns.index(column) + LEFT, high - HEIGHT * (rows.index(row) + 1) + BOTTOM
-        panels.append(_panel(in_cell, corner=corner, width=wide - LEFT - RIGHT, log=log))
+        x = [value for curve in in_cell for value in curve.x]
+        x_axis = Axis.over(x, start=corner[0], length=wide - LEFT - RIGHT, log=log, plain="(%)" in x_label)
+        y_axis = Axis.over(y_values[row], start=corner[1], length=HEIGHT - BOTTOM - TOP)
+        panels.append(Panel(", ".join(filter(None, (row, column))), in_cell, x_axis, y_axis))
     with style():
-        figure = Figure(figsize=(wide * len(columns), high + LEGEND_LINE * math.ceil(len(labels) / across)))
+        figure = Figure(figsize=(wide * len(columns), high + LEGEND_LINE * math.ceil(entries / across)))
         _frame(figure, panels)
         _name_axes(figure, panels, x_label=x_label, y_label=y_label)
-        handles = _lines(figure, panels, labels, markers=markers)
+        handles = [*_lines(figure, panels, labels, markers=markers), *_grey_lines(figure, panels, label=grey)]
         figure.legend(handles=handles, loc="upper center", ncols=across, borderaxespad=0.2)
     return figure
 
 
-def _panel(curves: list[Curve], *, corner: tuple[float, float], width: float, log: bool) -> Panel:
-    height = HEIGHT - BOTTOM - TOP
-    shown = [value for curve in curves for values in (curve.y, *(curve.band or ())) for value in values]
-    return Panel(
-        title=", ".join(filter(None, (curves[0].row, curves[0].column))),
-        curves=curves,
-        x=Axis.over((x for curve in curves for x in curve.x), start=corner[0], length=width, log=log),
-        y=Axis.over(shown, start=corner[1], length=height),
-    )
+def _heights(curve: Curve) -> list[float]:
+    """Every value of y that a curve, its band and its bars reach."""
+    return [value for values in (curve.y, *(curve.band or ()), *(curve.bars or ())) for value in values]
 
 
 def _frame(figure: Figure, panels: Sequence[Panel]) -> None:
@@ -183,8 +207,13 @@ def _name_axes(figure: Figure, panels: Sequence[Panel], *, x_label: str, y_label
 
 
 def _placed(axis: Axis) -> Iterator[tuple[str, float]]:
-    found = axis.ticks()
-    yield from zip(found, axis.inches(list(found.values())).tolist(), strict=True)
+    """The ticks' texts and places, without those whose text would be printed over the one before."""
+    found, end = axis.ticks(), -math.inf
+    for text, place in zip(found, axis.inches(list(found.values())).tolist(), strict=True):
+        half = sum(RAISED if letter in SUPERSCRIPTS.values() else CHARACTER for letter in text) / 2
+        if place - half >= end:
+            end = place + half
+            yield text, place
 
 
 def _lines(figure: Figure, panels: Sequence[Panel], labels: Sequence[str], *, markers: bool) -> list[Any]:
@@ -192,13 +221,17 @@ def _lines(figure: Figure, panels: Sequence[Panel], labels: Sequence[str], *, ma
     from matplotlib import rcParams
 
     handles = []
-    for label, look in zip(labels, cycle(rcParams["axes.prop_cycle"])):
+    sizes = np.linspace(LARGEST_MARK, SMALLEST_MARK, max(2, len(labels)))
+    for label, size, look in zip(labels, sizes, cycle(rcParams["axes.prop_cycle"])):
         labelled = [(panel, curve) for panel in panels for curve in panel.curves if curve.label == label]
         for panel, curve in labelled:
             if curve.band is not None:
                 _fill(figure, panel, curve, color=look["color"])
         drawn = [(panel.x.inches(curve.x), panel.y.inches(curve.y)) for panel, curve in labelled]
-        marks = look if markers else {"color": look["color"]}
+        marks = {**look, "markersize": size} if markers else {"color": look["color"]}
+        bars = [part for panel, curve in labelled for part in _bars(panel, curve)]
+        if bars:
+            _draw(figure, bars, color=look["color"], linewidth=1.0, zorder=3)
         handles.append(_draw(figure, drawn, label=label, zorder=3, **marks))
         rings = [
             (x[list(curve.ringed)], y[list(curve.ringed)]) for (_, curve), (x, y) in zip(labelled, drawn, strict=True)
@@ -206,9 +239,22 @@ def _lines(figure: Figure, panels: Sequence[Panel], labels: Sequence[str], *, ma
         if any(len(x) for x, _ in rings):
             ring = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgecolor": look["color"]}
             _draw(figure, rings, linestyle="none", zorder=4, **ring)
-    grey = [(panel, curve) for panel in panels for curve in panel.curves if not curve.label]
-    _draw(figure, [(panel.x.inches(curve.x), panel.y.inches(curve.y)) for panel, curve in grey], color="0.5", zorder=2)
     return handles
+
+
+def _grey_lines(figure: Figure, panels: Sequence[Panel], *, label: str) -> list[Any]:
+    """The curves without a label, and what of them goes into the legend."""
+    grey = [(panel, curve) for panel in panels for curve in panel.curves if not curve.label]
+    parts = [(panel.x.inches(curve.x), panel.y.inches(curve.y)) for panel, curve in grey]
+    line = _draw(figure, parts, color="0.5", zorder=2, label=label)
+    return [line] if label and grey else []
+
+
+def _bars(panel: Panel, curve: Curve) -> Iterator[tuple[Inches, Inches]]:
+    """A vertical line through each point, from the lower to the upper bound."""
+    if curve.bars is not None:
+        for x, low, high in zip(panel.x.inches(curve.x), *map(panel.y.inches, curve.bars), strict=True):
+            yield np.array([x, x]), np.array([low, high])
 
 
 def _fill(figure: Figure, panel: Panel, curve: Curve, *, color: str) -> None:

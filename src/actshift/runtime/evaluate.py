@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +177,8 @@ def answer(
             progress=report,
         )
     progress.end()
-    return predictions
+    prompts = [task.prompt(row) for row in split.rows]
+    return [[replace(each, prompt=prompts[each.row]) for each in of_replica] for of_replica in predictions]
 
 
 def _counted(config: Config) -> dict[str, Any]:

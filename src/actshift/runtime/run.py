@@ -78,7 +78,7 @@ def run_together(
                 continue
             lock = store.lock(identity)
             if lock is None:
-                raise Busy(f"run {identity} is being done by another process")
+                raise Busy(f"run {identity} is being done by another process: {store.holder(identity)}.")
             locks[identity] = stack.enter_context(lock)
         # One may have been finished between the look and the lock.
         records = {name: record for name in named if (record := store.record(name, split)) is not None}

@@ -55,8 +55,8 @@ def pick_device(hardware: Config) -> torch.device:
     """The device of a hardware config; `auto` takes CUDA where there is some. Errors: CUDA where there is none."""
     if hardware["device"] == "cuda" and not torch.cuda.is_available():
         raise ActshiftError(
-            f"hardware '{hardware['name']}' asks for CUDA, but torch {torch.__version__} sees no CUDA device here. "
-            "Use hardware=cpu, or install a CUDA build of torch."
+            f"hardware.device = cuda (hardware={hardware['name']}), but torch {torch.__version__} sees no CUDA device "
+            "here. Use hardware=cpu without hardware.device=cuda, or install a CUDA build of torch."
         )
     if hardware["device"] == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -101,7 +101,7 @@ def train_runs(
     _refuse_without_answers(rows, config)
     checkpoint_folder = _checkpoint_folder(folders[0], identities=list(configs))
     every = config["hardware"]["checkpoint_every"]
-    checkpoints = Checkpoints(checkpoint_folder, every=every, data=split.fingerprint, stop=stop)
+    checkpoints = Checkpoints(checkpoint_folder, every=every, data=split.fingerprint, stop=stop, say=progress.note)
     seeds = [each["seed"] for each in configs.values()]
     adaptation = attach(base, config=config["method"], seeds=seeds)
     try:
@@ -116,7 +116,7 @@ def train_runs(
             seeds=seeds,
             micro_batch=config["hardware"]["micro_batch"],
             checkpoints=checkpoints,
-            progress=partial(_report_step, trackers=trackers, progress=progress, stop=stop),
+            progress=partial(_report_step, trackers=trackers, progress=progress, stop=stop, checkpoints=checkpoints),
             gradient_checkpointing=config["hardware"]["gradient_checkpointing"],
         )
         progress.end()
@@ -181,13 +181,18 @@ def _report_step(
     trackers: Sequence[Tracker],
     progress: Progress,
     stop: threading.Event,
+    checkpoints: Checkpoints,
 ) -> None:
-    """Tell trackers and the terminal of a step; end the training where the process was told to stop."""
+    """Tell trackers and the terminal of a step; end the training where the process was told to stop.
+
+    It ends at a step that a checkpoint holds: told to stop a moment after one could have been written, it goes on for
+    another step.
+    """
     for tracker, curve in zip(trackers, curves, strict=True):
         if len(curve.loss) == step:  # a run that diverged has no more steps
             tracker.step(step, loss=curve.loss[-1], lr=curve.lr[-1])
     progress.update(step, steps, "loss " + " ".join(f"{curve.loss[-1]:.3f}" for curve in curves))
-    if stop.is_set() and step < steps:  # after the last step the adapters are saved in any case
+    if stop.is_set() and checkpoints.saved_after == step:
         raise Interrupted
 
 

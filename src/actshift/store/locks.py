@@ -166,6 +166,14 @@ class RunLocks:
         path = self._current(identity)
         return path is not None and not _exists(path.with_suffix(".released")) and self._looks_stale(path)
 
+    def holder(self, identity: str) -> str:
+        """The process that has a run, in words: its number, its machine, and how long its heartbeat has been silent."""
+        path = self._current(identity)
+        owner, beat = _read(path) if path is not None else (None, 0)
+        now = self._clock.now()
+        who = f"process {owner.pid} on {owner.host}" if owner else "a process that left no name"
+        return who if now is None else f"{who}, whose last heartbeat is {max(0.0, now - beat / 1e9):.0f} s old"
+
     def acquire(self, identity: str) -> RunLock | None:
         """The lock on a run, or None where another process has it or won the race for it.
 

@@ -77,6 +77,13 @@ class Store:
         """
         return self._locks.acquire(_identity(identity))
 
+    def holder(self, identity: str) -> str:
+        """Who works on a run and what to do where that process no longer runs, as a message says it."""
+        return (
+            f"{self._locks.holder(_identity(identity))}. Wait for it; if it no longer runs, the same command takes the "
+            f"run over once the heartbeat is older than {self._locks.expiry:.0f} s"
+        )
+
     def publish(self, record: Record, *, lock: RunLock | None = None) -> bool:
         """Write the record that makes a run done; False where one is there already, which stays.
 

@@ -44,6 +44,7 @@ class LocalEngine:
         self._overrides = list(overrides)
         self._stream = stream or sys.stdout
         self._hands: list[_WorkerHandle] = []
+        self._stopped = False
 
     def __enter__(self) -> LocalEngine:
         return self
@@ -65,12 +66,15 @@ class LocalEngine:
         """Do the missing runs of a manifest and return how many of its runs are in which state in the end.
 
         Runs that other launchers hold are waited for. A worker that dies takes down the run it was at, which is noted
-        as failed, and is replaced.
+        as failed, and is replaced. Where a worker stops because runs fail for one cause, missing runs are left.
         """
+        self._stopped = False
         self._progress = _SweepProgress(manifest, states=self._states(manifest), stream=self._stream)
         path = self._store.manifest_path(manifest.sweep, manifest.stage)
         while True:
             states = Counter(self._states(manifest))
+            if self._stopped:
+                return states
             if states["missing"]:
                 self._round(path, count=min(self._workers, states["missing"]))
             elif states["running"]:
@@ -105,7 +109,8 @@ class LocalEngine:
         return _WorkerHandle(process, ours)
 
     def _on_event(self, hand: _WorkerHandle, event: Event) -> None:
-        hand.run, hand.idle = event.run if event.kind == "started" else None, event.kind == "idle"
+        hand.run, hand.idle = event.run if event.kind in ("started", "note") else None, event.kind == "idle"
+        self._stopped |= event.kind == "stopped"
         self._progress.hear(event)
 
     def _on_worker_death(self, hand: _WorkerHandle) -> None:
@@ -137,6 +142,10 @@ class _SweepProgress:
             self._say(f"again with half the micro-batch: {run.cell} lr={run.lr:g} seed={run.seed}: {event.error}")
         if event.kind == "apart" and run is not None:
             self._say(f"one by one instead of at once: {run.cell}: {event.error}")
+        if event.kind == "note" and run is not None:
+            self._say(f"{run.cell} lr={run.lr:g} seed={run.seed}: {event.error}")
+        if event.kind == "stopped":
+            self._say(f"stopped: {event.error} Mend the cause; the same command with --retry then goes on.")
         # Two workers may have looked at a run at once: the second one finds its record and says done as well.
         if event.kind not in ("done", "failed") or run is None or run.identity in self._ended:
             return

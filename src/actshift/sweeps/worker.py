@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -15,14 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from actshift.config.overrides import override
+from actshift.observe.progress import Progress
 from actshift.planning.manifests import Manifest, Run, read_manifest, verify
 from actshift.store.records import Cell
 from actshift.store.store import Store
 
+ALIKE = 3
+"""How many runs in a row, of at least two cells, fail for one cause before a worker takes no more of a manifest."""
+
 
 @dataclass(frozen=True)
 class Event:
-    """What a worker tells its launcher. `kind`: started, done, failed, again, apart, interrupted, idle."""
+    """What a worker tells its launcher.
+
+    `kind`: started, note, done, failed, again, apart, stopped, interrupted, idle.
+    """
 
     kind: str
     run: Run | None = None
@@ -65,10 +73,16 @@ class Worker:
         self._tell = tell
         self._session = Session(stop=stop)
         self._composed: dict[tuple[Cell, str], dict[str, Any]] = {}
+        self._failed_alike: list[tuple[str, Cell]] = []
 
     def work(self, manifest: Manifest, *, runs: Sequence[Run] | None = None) -> None:
-        """Pass over the manifest, or some of its runs, until each is done, failed, or in other hands."""
+        """Pass over the manifest, or some of its runs, until each is done, failed, or in other hands.
+
+        Once several runs in a row have failed for one cause (no network, a package that is missing), the rest is left:
+        it would fail as well.
+        """
         self._composed.clear()
+        self._failed_alike.clear()
         chosen = manifest.runs if runs is None else runs
         # A list: all of them, not up to the first.
         while any([self._attempt_all(group, manifest) for group in _by_variant(chosen)]):
@@ -96,7 +110,7 @@ class Worker:
 
         # One that took its process down before is tried alone.
         sound = [run for run in missing if not self._store.deaths(run.identity, run.split)]
-        if len(sound) < 2 or self._session.stop.is_set():
+        if len(sound) < 2 or self._ends:
             return [], 0
         config = self._config(sound[0], manifest)
         return sound, replica_rows(config, len(sound)) if config["execution"] == "replicas" else 0
@@ -105,10 +119,11 @@ class Worker:
         """Do one run if it is there to be done; whether it was."""
         from actshift.runtime.run import Busy
 
-        if self._session.stop.is_set() or self._store.state(run.identity, run.split) != "missing":
+        if self._ends or self._store.state(run.identity, run.split) != "missing":
             return False
         try:
             self._do([run], manifest)
+            self._failed_alike.clear()
         except Busy:
             return False
         except Exception as error:
@@ -116,7 +131,27 @@ class Worker:
                 self._store.fail(run.identity, run.split, traceback.format_exc())
             again = retry_smaller(self._store, run)
             self._tell(Event("again" if again else "failed", run, error=f"{type(error).__name__}: {error}"))
+            if not again:
+                self._note_cause(run, f"{type(error).__name__}: {error}")
         return True
+
+    @property
+    def _ends(self) -> bool:
+        """Whether no further run is to be begun."""
+        return self._session.stop.is_set() or self._repeated
+
+    @property
+    def _repeated(self) -> bool:
+        return len(self._failed_alike) >= ALIKE and len({cell for _, cell in self._failed_alike}) > 1
+
+    def _note_cause(self, run: Run, error: str) -> None:
+        """Remember why a run failed, among those right before it that failed for the same cause."""
+        cause = re.sub(r"[0-9a-f]{16}|\d+", "#", error)  # one cause may name each run's own numbers
+        alike = [each for each in self._failed_alike if each[0] == cause]
+        self._failed_alike = [*alike, (cause, run.cell)]
+        if self._repeated:
+            count, why = len(self._failed_alike), error.rstrip(".")
+            self._tell(Event("stopped", run, error=f"{count} runs in a row failed for one cause: {why}."))
 
     def _do(self, runs: Sequence[Run], manifest: Manifest, *, micro_batch: int | None = None) -> None:
         from actshift.runtime.run import run_together
@@ -130,7 +165,7 @@ class Worker:
             if micro_batch is not None:
                 config["hardware"]["micro_batch"] = micro_batch
         try:
-            records = run_together(configs, session=self._session)
+            records = run_together(configs, session=self._session, progress=_Notes(runs[0], self._tell))
         except Interrupted:
             self._tell(Event("interrupted", runs[0]))
             return
@@ -153,6 +188,16 @@ class Worker:
             "logger": {**config["logger"], "sweep": manifest.sweep},
         }
         return {**config, **changed, "lr": run.lr, "seed": run.seed, "stage": manifest.stage}
+
+
+class _Notes(Progress):
+    """Of a run's progress, only what is worth a line of its own reaches the launcher."""
+
+    def __init__(self, run: Run, tell: Callable[[Event], None]) -> None:
+        self._run, self._tell = run, tell
+
+    def note(self, text: str) -> None:
+        self._tell(Event("note", self._run, error=text))
 
 
 def _by_variant(runs: Sequence[Run]) -> list[list[Run]]:

@@ -5,10 +5,11 @@ Everything is safetensors and JSON (see `actshift.files.new_folder`).
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +53,26 @@ class Checkpoints:
     """The mid-run checkpoints of one run: ``checkpoint-<step>`` folders, of which the newest complete one counts.
 
     They are due every so many steps (0: never), and after the step at which the process was told to `stop`. `data` is
-    the fingerprint of the rows that are trained on: a checkpoint of other rows is refused.
+    the fingerprint of the rows that are trained on: a checkpoint of other rows is refused. `say` is told where a
+    training goes on from.
     """
 
     def __init__(
-        self, folder: Path, *, every: int, data: str | None = None, stop: threading.Event | None = None
+        self,
+        folder: Path,
+        *,
+        every: int,
+        data: str | None = None,
+        stop: threading.Event | None = None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._folder = folder
         self._data = data
         self._every = every
         self._stop = stop
+        self._say = say
+        self.saved_after: int | None = None
+        """The step of the last checkpoint that this process wrote."""
 
     def due(self, step: int) -> bool:
         """Whether a checkpoint is due after `step` steps."""
@@ -79,18 +90,25 @@ class Checkpoints:
         if torch.cuda.is_available():
             random["cuda"] = torch.cuda.get_rng_state()
         folder = self._folder / f"checkpoint-{step:08d}"
-        write_folder(
-            folder,
-            tensors={"adapter": _state(adaptation), "optimizer": moments, "random": random},
-            facts={"step": step, "data": self._data, **facts},
-        )
+        tensors = {"adapter": _state(adaptation), "optimizer": moments, "random": random}
+        content = {"tensors": tensors, "facts": {"step": step, "data": self._data, **facts}}
+        try:
+            write_folder(folder, **content)
+        except (OSError, SafetensorError) as error:
+            # An older checkpoint is as large as this one: without it there is room again.
+            if not _is_full(error) or not self._complete():
+                raise
+            self._remove()
+            write_folder(folder, **content)
         self._remove(keep=folder)
+        self.saved_after = step
 
     def restore(self, *, adaptation: Adaptation, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
         """Take over the newest readable checkpoint and return its facts; None where there is none."""
         for folder in reversed(self._complete()):
             facts = read_facts(folder)
             if facts is None or not all(_readable(folder / f"{name}.safetensors") for name in _GROUPS):
+                self._say(f"{folder} is damaged, and is left aside: the training begins from what there is before it")
                 continue
             self._refuse_other_rows(facts, folder)
             _load_state(adaptation, read_tensors(folder, "adapter"))
@@ -104,6 +122,7 @@ class Checkpoints:
             torch.set_rng_state(random["cpu"])
             if "cuda" in random and torch.cuda.is_available():
                 torch.cuda.set_rng_state(random["cuda"])
+            self._say(f"the training goes on after step {facts['step']}, from {folder}")
             return facts
         return None
 
@@ -129,6 +148,12 @@ class Checkpoints:
 
     def _complete(self) -> list[Path]:
         return sorted(self._folder.glob("checkpoint-*"))
+
+
+def _is_full(error: OSError | SafetensorError) -> bool:
+    """Whether a disk or a quota had no room; safetensors has the number of the system's error in its text alone."""
+    numbers = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in numbers or any(f"os error {number}" in str(error) for number in numbers)
 
 
 def _state(adaptation: Adaptation) -> dict[str, torch.Tensor]:
