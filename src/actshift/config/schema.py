@@ -179,9 +179,7 @@ class ContrastConfig:
     about: str = MISSING  # the question that it answers
     compares: dict[str, list[str]] = MISSING  # by factor, two levels: the first less the second
     within: dict[str, list[str]] = field(default_factory=dict)  # levels of other factors; none: all there are
-    claim: str = (
-        ""  # the statement of the paper that it bears on: takeaway_1, takeaway_2, takeaway_3, listops, limitations
-    )
+    claim: str = ""  # what of the paper it bears on: takeaway_1, takeaway_2, takeaway_3, listops, limitations
     together: bool = False  # several factors move at once; false: the difference of one factor's differences
 
 

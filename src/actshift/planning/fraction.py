@@ -145,10 +145,10 @@ def contrasts(sweep: Mapping[str, Any]) -> tuple[Contrast, ...]:
     for name, given in (fraction.get("contrasts") or {}).items():
         where = f"sweep.fraction.contrasts.{name}"
         for key in _LISTS:
-            for factor, levels in given[key].items():
+            for factor in given[key]:
                 if factor not in factors:
                     raise unknown("factor", factor, factors, where=where)
-                for level in levels:
+                for level in given[key][factor]:
                     if level not in factors[factor]:
                         raise unknown(f"level of {factor}", level, factors[factor], where=where)
         if not given["compares"] or any(len(pair) != 2 for pair in given["compares"].values()):
