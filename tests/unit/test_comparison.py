@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from synthetic_sweep import planned, record
 
 from actshift.cli import main
 from actshift.report.comparison import compare, runs_frame
@@ -48,6 +49,19 @@ def test_differences_and_discordant_rows_are_those_of_the_records(results: Path)
     assert row["only_this"] - row["only_first"] == ours.metrics["correct"] - sft.metrics["correct"]
     assert 0 <= row["p_holm"] <= 1
     assert frame.loc[sft.identity].isna()["difference"]
+
+
+def test_rows_that_one_of_two_runs_answers_right_are_counted_for_each() -> None:
+    """Of eight rows the first has 1, 2, 3, 4 right and the second 4, 5: three are the first's alone, one the other's."""
+    manifest, _ = planned(models=["llama3.2-1b"])
+    one, two, *_ = (run for run in manifest.runs if (run.cell.method, run.cell.dataset) == ("lora_r8", "boolq"))
+    first, second = (
+        record(run, manifest.planned(run.cell).config, correct=bits.count("1"), rows=8)
+        for run, bits in ((one, "11110000"), (two, "00011000"))
+    )
+    first.metrics["answers"], second.metrics["answers"] = f"{0b11110000:02x}", f"{0b00011000:02x}"
+    row = compare([first, second]).set_index("identity").loc[second.identity]
+    assert (row["only_first"], row["only_this"]) == (3, 1)
 
 
 def test_the_command_takes_the_first_digits_and_names_the_keys_that_differ(

@@ -208,6 +208,20 @@ def test_a_config_that_bears_another_name_than_its_file_is_refused() -> None:
         expand_grid(SWEEP, blind)
 
 
+def test_one_model_of_the_users_own_has_its_name_in_the_table_and_several_take_files() -> None:
+    def renamed(overrides: list[str]) -> Config:
+        assert "model.name=mine" in overrides
+        config = compose(overrides)
+        return config | {"model": config["model"] | {"name": "mine"}}
+
+    one = SWEEP | {"models": SWEEP["models"][:1], "exclude": []}
+    grid = expand_grid(one, renamed, extra=["model.name=mine"])
+    assert grid.models == ("mine",)
+    assert {planned.cell.model for planned in grid.cells} == {"mine"}
+    with pytest.raises(ActshiftError, match=r"names every model of sweep\.models"):
+        expand_grid(SWEEP | {"exclude": []}, renamed, extra=["model.name=mine"])
+
+
 def test_a_manifest_is_the_same_bytes_however_its_configs_are_ordered(tmp_path: Path) -> None:
     def disordered(overrides: list[str]) -> Config:
         items = list(compose(overrides).items())

@@ -15,6 +15,7 @@ from actshift.data.sources import hub_split
 from actshift.data.splits import load_split
 from actshift.errors import ActshiftError
 from actshift.tasks import get_task, task_of
+from actshift.tasks.templated import Templated
 
 GOOD: dict[str, dict[str, Any]] = {
     "boolq": {"question": "is it", "answer": True, "passage": "It is."},
@@ -136,6 +137,8 @@ def test_procedural_rows_are_good(name: str) -> None:
         ("arc_challenge", "Answer: 5) grams", "5"),
         ("arc_challenge", "Answer: B magnet", "B"),
         ("arc_challenge", "answer because of B", "B"),
+        ("arc_challenge", "A magnet attracts iron", None),
+        ("arc_challenge", "The right one is A", "A"),
         ("aqua", "The answer a student gives is B. Answer: C", "C"),
         ("aqua", "The answer a student gives.", None),
         ("boolq", "Answer: Falsehood", None),
@@ -160,3 +163,12 @@ def test_what_is_decided_stays(name: str, head: str, tail: str) -> None:
         if task.decided(text):
             for more in ("", "5", tail, " grams", ".5", "hood", ") Answer: (A)"):
                 assert task.extract(text + more) == task.extract(text), (text, more)
+
+
+def test_a_row_whose_own_answer_would_be_scored_wrong_is_refused() -> None:
+    task = Templated({"prompt": "{q}", "answer": "It is {a} {label}.", "label": "l", "labels": {"0": "no", "1": "yes"},
+                      "rule": "first_option"})  # fmt: skip
+    assert task.problem({"q": "?", "a": "surely", "l": "1"}) is None
+    problem = task.problem({"q": "?", "a": "no", "l": "1"})
+    assert problem is not None
+    assert "its own answer 'It is no yes.' is not scored as right for the label 'yes'" in problem

@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,15 @@ CPU = PROFILES["cpu"]
 
 def work(model: str, seconds: float, seed: int = 0) -> Work:
     return Work(model, "sft", "boolq", "paper", seed, 0.1, "", seconds)
+
+
+def test_tasks_are_packed_up_to_seven_tenths_of_the_time_limit() -> None:
+    """A limit of 1,000 s holds 700 s of runs: of 300 s each two, and 100 s after them."""
+    profile = replace(CPU, time="00:16:40")
+    given_work = [work("a", 300.0, seed) for seed in range(3)] + [work("a", 400.0, 3), work("a", 1.0, 4)]
+    assert profile.seconds == 1000
+    sizes = [[each.seconds for each in runs] for _, runs in pack(given_work, {"a": profile})]
+    assert sizes == [[300.0, 300.0], [300.0, 400.0], [1.0]]
 
 
 def test_every_size_of_model_has_a_profile_with_a_gpu() -> None:

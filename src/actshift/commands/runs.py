@@ -12,7 +12,7 @@ from actshift.commands.baselines import make_baselines
 from actshift.commands.reports import print_tables
 from actshift.commands.requests import console, planned_grid, results_folder, split_options, stages_of, sweep_request
 from actshift.config.cached import CachedComposer
-from actshift.errors import unknown
+from actshift.errors import ActshiftError, unknown
 from actshift.planning.expand import expand_final, expand_grid
 from actshift.planning.extend import extend
 from actshift.planning.manifests import Manifest, freeze
@@ -206,7 +206,11 @@ def status_command(request: Namespace) -> int:
     from actshift.sweeps import slurm
 
     store, grid = planned_grid(request)
-    seconds = Estimates(store, grid, compose=CachedComposer(), hardware=_hardware(request, grid)).seconds()
+    try:
+        seconds = Estimates(store, grid, compose=CachedComposer(), hardware=_hardware(request, grid)).seconds()
+    except ActshiftError as error:  # such as a folder of configs that another command was given; files say the rest
+        seconds = {}
+        print(f"time left is not estimated: {error}", file=sys.stderr)
     screen = console()
     while True:
         stages = stages_of(store, grid)

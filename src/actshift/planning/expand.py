@@ -41,16 +41,18 @@ def expand_grid(
     ]
     if not cells:
         raise ActshiftError(f"the sweep '{sweep['name']}' excludes every cell. Change {_file(sweep)}.")
+    # One model alone may have the name that the user gives to weights of their own.
+    models = (cells[0].cell.model,) if len(sweep["models"]) == 1 else tuple(sweep["models"])
     return Manifest(
         sweep=sweep["name"],
         stage="grid",
         title=sweep.get("title") or sweep["name"],
         table=sweep.get("table"),
-        models=tuple(sweep["models"]),
+        models=models,
         methods=tuple(_methods(sweep)),
         datasets=tuple(sweep["datasets"]),
         reference=sweep.get("reference") or "sft",
-        exclusions=exclusions,
+        exclusions=tuple(replace(each, model=models[0]) if len(models) == 1 else each for each in exclusions),
         cells=tuple(cells),
         runs=grid_runs(cells),
         fraction=fraction_of(sweep),
@@ -109,18 +111,35 @@ def _planned(
     overrides_of = {name: [*base, *_merged([*overrides, *variants[name]], sweep=sweep["name"])] for name in variants}
     configs = {name: compose([*given, "stage=grid"]) for name, given in overrides_of.items()}
     config = next(iter(configs.values()))
-    for group, name in zip(groups, options, strict=True):
-        if config[group]["name"] != name:
-            raise ActshiftError(
-                f"{group}={name} composes to the name '{config[group]['name']}': a file's name is its key"
-            )
+    model, _, dataset = _shown(config, options, groups, overrides, alone=len(sweep["models"]) == 1)
     rates, seeds = _rates(sweep, config), _seeds(sweep, names[1])
     planned = tuple(
         Variant(name, tuple(given), hashed_part({**configs[name], "lr": rates[0], "seed": seeds[0]}, ignore=ignore))
         for name, given in overrides_of.items()
     )
-    levels = {} if combination is None else combination.levels
-    return PlannedCell(Cell(*names, config["protocol"]["name"]), rates, seeds, planned, levels=levels)
+    cell = Cell(model, names[1], dataset, config["protocol"]["name"])
+    return PlannedCell(cell, rates, seeds, planned, levels={} if combination is None else combination.levels)
+
+
+def _shown(
+    config: Mapping[str, Any], names: Sequence[str], groups: Sequence[str], overrides: Sequence[str], *, alone: bool
+) -> tuple[str, ...]:
+    """What tables call a cell's model, method and data set: their files' names, or the name of the user's own weights.
+
+    Errors: a file with another name than its own; one name for several models.
+    """
+    renamed = any(word.startswith("model.name=") for word in overrides)
+    if renamed and not alone:
+        raise ActshiftError(
+            f"model.name = {config['model']['name']} names every model of sweep.models: a sweep over several models of "
+            "your own takes a file for each, FOLDER/model/<name>.yaml with --config-dir FOLDER."
+        )
+    for group, name in zip(groups, names, strict=True):
+        if config[group]["name"] != name and not (group == "model" and renamed):
+            raise ActshiftError(
+                f"{group}={name} composes to the name '{config[group]['name']}': a file's name is its key"
+            )
+    return tuple(config[group]["name"] for group in groups)
 
 
 def _rates(sweep: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[float, ...]:

@@ -101,15 +101,15 @@ class Templated(Task):
     def __init__(self, template: Mapping[str, Any], *, rule: str = "paper") -> None:
         super().__init__(rule=rule)
         where = "dataset.template"
-        if missing := [key for key in ("prompt", "answer", "label", "rule") if template[key] is None]:
+        if missing := [key for key in ("prompt", "answer", "label", "rule") if template.get(key) is None]:
             raise ActshiftError(f"dataset.task=templated needs {', '.join(f'{where}.{key}' for key in missing)}")
         if template["rule"] not in SCORING_RULES:
             raise unknown("scoring rule", template["rule"], SCORING_RULES, where=f"{where}.rule")
         self._prompt, self._answer, self._label = template["prompt"], template["answer"], template["label"]
-        self._labels = {str(value): str(label) for value, label in (template["labels"] or {}).items()}
+        self._labels = {str(value): str(label) for value, label in (template.get("labels") or {}).items()}
         self._scoring = SCORING_RULES[template["rule"]]
         self._is_number = template["rule"] == "number"
-        self._question = template["question"] or template["prompt"]
+        self._question = template.get("question") or template["prompt"]
         if template["rule"] == "first_option" and not self._labels:
             raise ActshiftError(f"{where}.rule=first_option needs {where}.labels: by value of the column, its label")
         fields = template_fields(self._prompt, where=f"{where}.prompt")
