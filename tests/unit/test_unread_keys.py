@@ -247,7 +247,8 @@ def _sweep(read: set[str], patch: pytest.MonkeyPatch) -> None:
     axes.append("+sweep.variants.post_block.smaller=[]")
     exclude = "sweep.exclude=[{reason: elsewhere, model: tiny, method: sft, dataset: listops}]"
     assert main(["plan", "demo", *axes, exclude, "+sweep.seeds_by_method.sft=[2]", *overrides]) == 0
-    assert main(["plan", "study", "sweep.datasets=[listops]"]) == 0
+    within = "+sweep.fraction.contrasts.post_block.within.layers=[every]"
+    assert main(["plan", "study", "sweep.datasets=[listops]", within]) == 0
     assert main(["sweep", "demo", *axes, exclude, "+sweep.seeds_by_method.sft=[2]", *overrides]) == 0
 
 

@@ -6,10 +6,12 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
-from actshift.commands.requests import results_folder, selection_of, stages_of
+from actshift.commands.requests import results_folder
 from actshift.errors import ActshiftError, unknown
 from actshift.files import write_file
+from actshift.planning.expand import expand_final
 from actshift.planning.manifests import read_manifest
+from actshift.planning.selection import read_selection, select
 from actshift.report.study.page import Findings
 from actshift.store.store import Store
 
@@ -46,8 +48,13 @@ def _findings(store: Store, sweep: str, *, beside: Path) -> Findings:
     if not path.exists():
         planned = [each.name.removesuffix(".grid.jsonl") for each in store.root.glob("manifests/*.grid.jsonl")]
         raise unknown("study", sweep, planned, where=f"the sweeps planned in {store.root.resolve()}")
-    manifest = stages_of(store, read_manifest(path))[-1]
-    study = study_of(manifest, store.records("test"), selection_of(store, sweep))
+    grid, validated = read_manifest(path), list(store.records("validation"))
+    frozen = store.manifest_path(sweep, "final")
+    # Before the grid is finished nothing is frozen: what is finished of it is chosen from as it stands.
+    selection = read_selection(store, sweep) if frozen.exists() else select(grid, validated, allow_missing=True)
+    final = read_manifest(frozen) if frozen.exists() else expand_final(grid, selection)
+    done = len({run.identity for run in grid.runs} & {record.identity for record in validated})
+    study = study_of(final, store.records("test"), selection, grid_runs=(done, len(grid.runs)))
     found = effects.effects(study)
     shares = variance(study)
     for name, frame in (("effects", effects.frame(found)), ("variance", shares)):

@@ -37,6 +37,8 @@ class Study:
     cells: pd.DataFrame
     levels: Mapping[str, Levels]
     answers: Mapping[tuple[str, str], Sequence[Bits]]
+    grid_runs: tuple[int, int] = (0, 0)
+    """How many runs of the grid stage are done, and of how many."""
 
     @property
     def planned(self) -> int:
@@ -53,8 +55,14 @@ class Study:
         return {name: levels for name, levels in self.levels.items() if (dataset, name) in self.answers}
 
 
-def study_of(manifest: Manifest, records: Iterable[Record], selection: Selection | None) -> Study:
-    """The study of a sweep's newest manifest. Errors: a sweep without a fraction, one of several models."""
+def study_of(
+    manifest: Manifest,
+    records: Iterable[Record],
+    selection: Selection | None,
+    *,
+    grid_runs: tuple[int, int] = (0, 0),
+) -> Study:
+    """The study of a sweep's final stage, planned or not. Errors: a sweep without a fraction, one of several models."""
     if manifest.fraction is None:
         raise ActshiftError(
             f"the sweep '{manifest.sweep}' is no study: its file has no fraction (sweep.fraction). It has a table: "
@@ -81,4 +89,5 @@ def study_of(manifest: Manifest, records: Iterable[Record], selection: Selection
         cells=frame,
         levels=levels,
         answers=right,
+        grid_runs=grid_runs,
     )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from actshift.planning.fraction import Contrast
 from actshift.report.evidence import SIGNIFICANT
-from actshift.report.statistics import Estimate, Interval, contrast_estimate, holm, mean_estimate, seed_variance
+from actshift.report.statistics import Bits, Estimate, Interval, contrast_estimate, holm, mean_estimate, seed_variance
 from actshift.report.study.design import Study
 
-COLUMNS = ("contrast", "dataset", "pairs", "planned", "difference", "low", "high", "p", "p_holm")
+COLUMNS = ("contrast", "dataset", "pairs", "planned", "floors", "difference", "low", "high", "p", "p_holm")
+FLOOR = 0.01
+"""A share of right answers that is as good as none."""
 ALL = "all"
 """Stands for the mean over a study's data sets."""
 
@@ -21,7 +23,8 @@ ALL = "all"
 class Effect:
     """A contrast on one data set, or (`dataset` "all") the mean over them, in percent points.
 
-    `pairs` of `planned` pairs of combinations are finished; `p_holm` is adjusted over all contrasts and data sets that
+    `pairs` of `planned` pairs of combinations are finished, and in `floors` of them no combination answers more than
+    one row in a hundred right, so that there is nothing to differ; `p_holm` is adjusted over all contrasts and data sets that
     the study planned, and None for a mean over data sets, which is not tested.
     """
 
@@ -29,6 +32,7 @@ class Effect:
     dataset: str
     pairs: int
     planned: int
+    floors: int
     difference: float
     interval: Interval
     p: float
@@ -84,6 +88,7 @@ def frame(found: list[Effect]) -> pd.DataFrame:
             each.dataset,
             each.pairs,
             each.planned,
+            each.floors,
             *(_rounded(value) for value in (each.difference, each.interval.low, each.interval.high, each.p)),
             None if each.p_holm is None else _rounded(each.p_holm),
         )
@@ -100,12 +105,18 @@ def _effect(study: Study, contrast: Contrast, dataset: str, estimate: Estimate) 
     bound = 1.0 if contrast.together or len(contrast.compares) == 1 else 2.0 ** (len(contrast.compares) - 1)
     difference = estimate.difference(bound=bound)
     datasets = study.datasets if dataset == ALL else (dataset,)
-    pairs = sum(len(contrast.pairs(study.finished(name))) for name in datasets)
+    pairs = [(name, pair) for name in datasets for pair in contrast.pairs(study.finished(name))]
+    floors = sum(all(_mean(study.answers[name, each]) <= FLOOR for each in pair) for name, pair in pairs)
     planned = len(contrast.pairs(study.levels)) * len(datasets)
-    return Effect(contrast, dataset, pairs, planned, difference.difference, difference.interval, difference.p)
+    return Effect(
+        contrast, dataset, len(pairs), planned, floors, difference.difference, difference.interval, difference.p
+    )
+
+
+def _mean(runs: Sequence[Bits]) -> float:
+    """The share of right answers over rows and runs."""
+    return sum(float(bits.mean()) for bits in runs) / len(runs)
 
 
 def _adjusted(effect: Effect, adjusted: Mapping[str, float]) -> Effect:
-    from dataclasses import replace
-
     return replace(effect, p_holm=adjusted.get(f"{effect.contrast.name} {effect.dataset}"))

@@ -97,13 +97,18 @@ def _design(found: Findings) -> Iterator[str]:
     study = found.study
     seeds = sorted({seed for planned in study.cells["seeds"] for seed in planned})
     yield f"### {study.title} (`{study.name}`)"
+    done, planned = study.grid_runs
     yield (
         f"{names.model(study.model)} on {_and([names.dataset(each) for each in study.datasets])}; "
         f"{len(study.fraction.contrasts)} contrasts were named in `conf/sweep/{study.name}.yaml` before the first "
-        f"run, and "
-        f"the frozen plan has them. Of {study.planned} cells (a combination, or a method beside them, on one data set) "
-        f"**{study.done} are finished**{f', with the seeds {_and([str(seed) for seed in seeds])}' if seeds else ''}. "
-        "The combinations are whole products of some levels, each with an analysis of variance of its own:"
+        f"test row was answered, "
+        f"and the frozen plan has them. A cell is a combination, or a method beside them, on one data set: its "
+        f"learning "
+        f"rate is chosen on validation rows with one seed, and it is finished when the test rows are answered by every "
+        f"seed{f' ({_and([str(seed) for seed in seeds])})' if seeds else ''}. **{study.done} of {study.planned} "
+        f"cells are "
+        f"finished**, and {done} of {planned} runs of the grids. The combinations are whole products of some levels, "
+        "each with an analysis of variance of its own:"
     )
     rows = [
         (str(number), *(", ".join(f"`{level}`" for level in levels) for levels in block.values()))
@@ -248,10 +253,14 @@ def sentence(effect: Effect, study: Study) -> str:
         verdict = "no difference is shown"
     if low > 0 or high < 0:
         excluded = f"a {'gain' if low > 0 else 'loss'} of less than {min(abs(low), abs(high)):.1f} points is excluded"
+        excluded += "" if effect.shown else " before adjustment"
     else:
         excluded = f"a gain above {high:.1f} points and a loss beyond {-low:.1f} are excluded"
     part = "" if effect.pairs == effect.planned else f" ({effect.pairs} of {effect.planned} pairs)"
-    return f"{where}{part}, {effect.contrast.about}: {size}. **{verdict.capitalize()}**; {excluded}."
+    floor = ""
+    if effect.floors:
+        floor = f" In {effect.floors} of {effect.pairs} pairs neither side answers anything right: a floor."
+    return f"{where}{part}, {effect.contrast.about}: {size}. **{verdict.capitalize()}**; {excluded}.{floor}"
 
 
 def _p(value: float | None) -> str:
