@@ -14,6 +14,7 @@ from actshift.report import frame, tables
 
 MODELS = ["llama3.2-1b", "qwen3-4b"]
 DATASETS = ["boolq", "winogrande", "arc_challenge", "gsm8k", "aqua", "listops"]
+STUDIES, KINDS = ("study", "study_135m"), ("effects", "variance")
 TITLE = "Table 1: comparison against SFT"
 
 
@@ -48,6 +49,19 @@ def test_table_files(name: str, suffix: str, file_regression: FileRegressionFixt
         return
     text = written[f"table1.{suffix}"].read_text(encoding="utf-8")
     file_regression.check(text, extension=f".{suffix}", encoding="utf-8", newline="")
+
+
+def test_committed_studies_follow_from_their_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parents[2]
+    for folder in ("manifests", "records", "selected"):
+        shutil.copytree(root / "results" / folder, tmp_path / "results" / folder)
+    monkeypatch.chdir(tmp_path)
+    assert main(["study", "study", "study_135m", "--out", "docs/study.md"]) == 0
+    files = ["docs/study.md", *(f"results/studies/{name}.{kind}.csv" for name in STUDIES for kind in KINDS)]
+    assert {file: (tmp_path / file).read_text() for file in files} == {
+        file: (root / file).read_text() for file in files
+    }
+    assert all((root / "results" / "figures" / f"study_{name}.png").is_file() for name in ("combinations", "contrasts"))
 
 
 def test_committed_tables_follow_from_their_records(tmp_path: Path) -> None:

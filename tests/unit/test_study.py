@@ -114,6 +114,16 @@ def test_p_values_are_adjusted_for_all_that_was_planned() -> None:
     assert mean.interval.high - mean.interval.low < tested[0].interval.high - tested[0].interval.low
 
 
+def test_pairs_at_a_floor_are_counted() -> None:
+    found = effects.effects(study(COUNTS | {"block-last": [0, 3, 0, 10, 0], "mlp-last": [0] * 5}))
+    assert {each.contrast.name: (each.pairs, each.floors) for each in found} == {
+        **{"site": (2, 1), "scope": (2, 0), "both": (1, 0), "lora": (1, 0)}
+    }
+    made = study(COUNTS | {"block-last": [0] * 5, "mlp-last": [0] * 5})
+    (site,) = [each for each in effects.effects(made) if each.contrast.name == "site"]
+    assert "In 1 of 2 pairs neither side answers anything right" in page.sentence(site, made)
+
+
 def test_the_analysis_of_variance_is_the_one_of_the_textbook() -> None:
     """Balanced, so that sums of squares are those of means: a = sites, b = scopes, n = 5 runs of each."""
     made = study()

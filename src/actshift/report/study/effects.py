@@ -24,8 +24,8 @@ class Effect:
     """A contrast on one data set, or (`dataset` "all") the mean over them, in percent points.
 
     `pairs` of `planned` pairs of combinations are finished, and in `floors` of them no combination answers more than
-    one row in a hundred right, so that there is nothing to differ; `p_holm` is adjusted over all contrasts and data sets that
-    the study planned, and None for a mean over data sets, which is not tested.
+    one row in a hundred right, so that there is nothing to differ; `p_holm` is adjusted over all contrasts and data
+    sets that the study planned, and None for a mean over data sets, which is not tested.
     """
 
     contrast: Contrast

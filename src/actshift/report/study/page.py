@@ -33,6 +33,8 @@ UNSAID = """\
   the reason for it would be a further step, which a contrast of sites can support and not prove.
 * **Not that what is not shown is not there.** A difference that does not survive its test may be anything in its
   interval: what is excluded is what lies outside.
+* **Nothing at a floor.** Where neither side of a pair answers anything right, there is no difference to see; the mean
+  of a contrast is over all of its pairs, those at a floor too, so that it is smaller than where something is learned.
 * **Nothing beyond one learning rate a combination**, chosen with one seed on validation rows: where the choice is by
   chance, the combination pays for it. Seeds move some combinations by tens of points, which the intervals contain.
 * **Analysis of variance takes runs to vary alike everywhere**, and they do not: where a combination fails always,
