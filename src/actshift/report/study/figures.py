@@ -35,7 +35,7 @@ def combinations(study: Study) -> Figure | None:
                 values = [100 * float(each.mean()) for each in bits]
                 ax.barh(place, sum(values) / len(values), height=0.7, color="0.85", zorder=1)
                 ax.plot(values, [place] * len(values), "o", markersize=3, color=SHOWN, alpha=0.7, zorder=2)
-            ax.set(xlim=(0, 100), xlabel="test accuracy (%)", title=names.dataset(dataset))
+            ax.set(xlim=(-3, 103), xlabel="test accuracy (%)", title=names.dataset(dataset))
     return figure
 
 
