@@ -272,6 +272,13 @@ COMMANDS = {
         "actshift audit --out docs",
         arguments={"--out": {"metavar": "FOLDER", "help": "write audit.md and audit.csv there"}},
     ),
+    "claims": Command(
+        "what the paper claims, judged on its printed numbers and on our records by the same rules",
+        "claims.claims_command",
+        "actshift claims",
+        overrides=RESULTS,
+        arguments={"--claim": {"metavar": "NAME", "help": "one claim with all that its verdicts rest on"}},
+    ),
     "sync": Command(
         "send what runs mirrored offline (logger=wandb) to Weights & Biases",
         "runs.sync_command",
