@@ -26,8 +26,24 @@ def analyze_command(request: Namespace) -> int:
     if any(override.startswith("analysis=") for override in request.overrides):
         raise ActshiftError("analysis=... : the analysis is the command's first word, as in `actshift analyze theory`")
     config = compose([f"analysis={request.name}", *request.overrides])
+    if request.train:
+        _train(config)
     ANALYSES[request.name](config, Path(config["results"]) / "analyses")
     return 0
+
+
+def _train(config: Mapping[str, Any]) -> None:
+    """Do the sweep whose adapters an analysis looks at, where some are missing. Errors: an analysis of no sweep."""
+    from actshift.analysis.adapters import missing
+    from actshift.commands.runs import sweep_command
+
+    analysis = config["analysis"]
+    if "sweep" not in analysis:
+        raise ActshiftError(f"the analysis '{analysis['name']}' looks at no sweep's adapters: leave --train out")
+    if analysis["methods"] and missing(config):
+        data = [f"data.dir={config['data']['dir']}"] if config["data"]["dir"] else []
+        overrides = [f"results={config['results']}", *data]
+        sweep_command(Namespace(sweep=analysis["sweep"], overrides=overrides, retry=False, replan=False))
 
 
 def theory(config: Mapping[str, Any], folder: Path) -> None:
@@ -73,6 +89,38 @@ def overlap(config: Mapping[str, Any], folder: Path) -> None:
     _write(config, folder, {"": frame, "_maps": maps}, figures)
 
 
+def shares(config: Mapping[str, Any], folder: Path) -> None:
+    """Figure 2 of one model: shares-MODEL.csv, .json and a figure."""
+    from actshift.analysis.shares import shares as frame_of
+    from actshift.report.adapter_figures import mlp_shares
+
+    frame = frame_of(config)
+    print(frame.to_string(index=False))
+    _write(config, folder, {"": frame}, {"": mlp_shares(frame)})
+
+
+def cosines(config: Mapping[str, Any], folder: Path) -> None:
+    """Figure 5 of one model: cosines-MODEL.csv by layer, histograms over all layers, .json and two figures."""
+    from actshift.analysis.shifts import cosines as frames_of
+    from actshift.report.adapter_figures import cosine_histograms, cosines_by_layer
+
+    frame, pooled = frames_of(config)
+    keys = ["tokens", "method", "against"]
+    print(frame.groupby(keys, sort=False)[["mean", "std", "mean_abs"]].mean().round(4).to_string())
+    figures = {"": cosines_by_layer(frame), "_pooled": cosine_histograms(pooled)}
+    _write(config, folder, {"": frame, "_pooled": pooled}, figures)
+
+
+def norms(config: Mapping[str, Any], folder: Path) -> None:
+    """Figure 6 of one model: norms-MODEL.csv, .json and a figure."""
+    from actshift.analysis.shifts import norms as frame_of
+    from actshift.report.adapter_figures import norms_by_layer
+
+    frame = frame_of(config)
+    print(frame.groupby(["method", "layer"], sort=False)[["norm", "product"]].mean().round(4).to_string())
+    _write(config, folder, {"": frame}, {"": norms_by_layer(frame)})
+
+
 def _write(
     config: Mapping[str, Any], folder: Path, frames: Mapping[str, pd.DataFrame], figures: Mapping[str, Figure]
 ) -> None:
@@ -94,5 +142,8 @@ ANALYSES: dict[str, Callable[[Mapping[str, Any], Path], None]] = {
     "theory": theory,
     "oracle": oracle,
     "overlap": overlap,
+    "shares": shares,
+    "cosines": cosines,
+    "norms": norms,
 }
 """What does each analysis of conf/analysis."""

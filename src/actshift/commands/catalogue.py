@@ -260,11 +260,14 @@ COMMANDS = {
         },
     ),
     "analyze": Command(
-        "theory (every statement of the paper, evaluated), oracle, overlap (Figure 3)",
+        "theory (every statement, evaluated), oracle, shares, overlap, cosines, norms (Figures 2, 3, 5, 6)",
         "analyses.analyze_command",
         "actshift analyze theory analysis.seed=1",
         overrides="Hydra overrides: model=A dataset=B analysis.rows=N results=FOLDER ...",
-        arguments={"name": {"metavar": "NAME", "help": "a file of conf/analysis without .yaml"}},
+        arguments={
+            "name": {"metavar": "NAME", "help": "a file of conf/analysis without .yaml"},
+            "--train": {**FLAG, "help": "do the sweep analysis.sweep first, where adapters of it are missing"},
+        },
     ),
     "audit": Command(
         "the paper's numbers against themselves and what can be computed",

@@ -35,6 +35,33 @@ class OverlapConfig(AnalysisConfig):
 
 
 @dataclass
+class SweepAnalysisConfig(AnalysisConfig):
+    """Analyses of trained adapters: those of a sweep's final runs on the configuration's model and data set."""
+
+    sweep: str = MISSING
+    methods: list[str] = MISSING
+
+
+@dataclass
+class SharesConfig(SweepAnalysisConfig):
+    """Figure 2: the MLP's share of a block's output, and of what training changes; without methods the first alone."""
+
+    rows: int = MISSING  # of the validation split; prompts alone count
+
+
+@dataclass
+class CosinesConfig(SweepAnalysisConfig):
+    """Figure 5: the adapter's shift and LoRA's, token by token."""
+
+    rows: int = MISSING  # of the validation split; prompts alone count
+
+
+@dataclass
+class NormsConfig(SweepAnalysisConfig):
+    """Figure 6: the size of the adapter's matrices."""
+
+
+@dataclass
 class SizesConfig:
     """Sizes of the examples of a statement."""
 
