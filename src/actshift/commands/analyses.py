@@ -69,13 +69,14 @@ def theory(config: Mapping[str, Any], folder: Path) -> None:
 
 
 def oracle(config: Mapping[str, Any], folder: Path) -> None:
-    """Oracle steering of one model: oracle-MODEL.csv, .json and two figures."""
+    """Oracle steering of one model: oracle-MODEL.csv, .json and three figures."""
     from actshift.analysis.oracle import oracle as frame_of
-    from actshift.report.analysis_figures import oracle_maps, oracle_sites
+    from actshift.report.analysis_figures import oracle_maps, oracle_sites, oracle_spectrum
 
     frame = frame_of(config)
     print(frame[frame["layer"].isna()].to_string(index=False))
-    _write(config, folder, {"": frame}, {"_sites": oracle_sites(frame), "_maps": oracle_maps(frame)})
+    figures = {"_sites": oracle_sites(frame), "_maps": oracle_maps(frame), "_spectrum": oracle_spectrum(frame)}
+    _write(config, folder, {"": frame}, figures)
 
 
 def overlap(config: Mapping[str, Any], folder: Path) -> None:
@@ -121,6 +122,16 @@ def norms(config: Mapping[str, Any], folder: Path) -> None:
     _write(config, folder, {"": frame}, {"": norms_by_layer(frame)})
 
 
+def continuations(config: Mapping[str, Any], folder: Path) -> None:
+    """Divergence along the fine-tuned model's continuations: continuations-MODEL.csv, .json and a figure."""
+    from actshift.analysis.continuations import continuations as frame_of
+    from actshift.report.analysis_figures import divergence_by_token
+
+    frame = frame_of(config)
+    print(frame[frame["token"] <= 8].to_string(index=False))
+    _write(config, folder, {"": frame}, {"": divergence_by_token(frame)})
+
+
 def _write(
     config: Mapping[str, Any], folder: Path, frames: Mapping[str, pd.DataFrame], figures: Mapping[str, Figure]
 ) -> None:
@@ -145,5 +156,6 @@ ANALYSES: dict[str, Callable[[Mapping[str, Any], Path], None]] = {
     "shares": shares,
     "cosines": cosines,
     "norms": norms,
+    "continuations": continuations,
 }
 """What does each analysis of conf/analysis."""

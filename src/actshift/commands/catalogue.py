@@ -260,7 +260,7 @@ COMMANDS = {
         },
     ),
     "analyze": Command(
-        "theory (every statement, evaluated), oracle, shares, overlap, cosines, norms (Figures 2, 3, 5, 6)",
+        "theory; shares, overlap, cosines, norms (Figures 2, 3, 5, 6); oracle, continuations",
         "analyses.analyze_command",
         "actshift analyze theory analysis.seed=1",
         overrides="Hydra overrides: model=A dataset=B analysis.rows=N results=FOLDER ...",

@@ -22,8 +22,9 @@ class OracleConfig(AnalysisConfig):
     rows: int = MISSING  # of the training split
     adapter: str | None = None  # a run's folder; null: every weight of the layers changed at random
     change: float = MISSING  # its relative size, where there is no adapter
-    ranks: list[int] = MISSING  # of the linear maps
-    ridge: float = MISSING  # over the mean squared norm of the inputs
+    ranks: list[int] = MISSING  # of the maps
+    ridge: float = MISSING  # of the linear ones, over the mean squared norm of the inputs
+    steps: int = MISSING  # of the fit of those with a hidden layer; 0 leaves these out
 
 
 @dataclass
@@ -59,6 +60,19 @@ class CosinesConfig(SweepAnalysisConfig):
 @dataclass
 class NormsConfig(SweepAnalysisConfig):
     """Figure 6: the size of the adapter's matrices."""
+
+
+@dataclass
+class ContinuationsConfig(SweepAnalysisConfig):
+    """How far models are from the fine-tuned one along its own greedy continuations."""
+
+    reference: str = MISSING  # the method of the fine-tuned model
+    seed: int = MISSING  # of the fit of maps
+    rows: int = MISSING  # of the validation split
+    new_tokens: int = MISSING  # at most, of a continuation
+    ranks: list[int] = MISSING  # of the maps, which are fitted to as many training rows
+    ridge: float = MISSING  # of the linear ones, over the mean squared norm of the inputs
+    steps: int = MISSING  # of the fit of those with a hidden layer; 0 leaves these out
 
 
 @dataclass

@@ -63,6 +63,8 @@ OF_ANALYSES = {
     "directions": 1,
     "change": 0,
     "ridge": 0,
+    "steps": 0,
+    "new_tokens": 1,
     "sizes.width": 2,
     "sizes.inner": 1,
     "sizes.inputs": 2,
