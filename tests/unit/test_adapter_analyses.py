@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +13,16 @@ import pytest
 import torch
 from adapted import LOCAL_MODELS, attached, base_of, composed, method_config
 
-from actshift.analysis import adapters, shares, shifts
+from actshift.analysis import adapters, retention, shares, shifts
 from actshift.analysis.activations import batch_of, contribution_site, token_sets
 from actshift.analysis.adapters import Trained
 from actshift.cli import main
 from actshift.errors import ActshiftError
 from actshift.report import adapter_figures
+from actshift.report.figures import front
 from actshift.runtime.session import Session
 from actshift.store.adapters import load_adapter, save_adapter
+from actshift.store.store import Store
 from actshift.training.batches import Batch
 
 MODEL = "random-llama"
@@ -275,3 +278,63 @@ def test_figures_have_a_line_for_each_method_and_a_band_over_seeds() -> None:
     assert texts == ["Joint", "Joint-Orth"]
     bands = [artist for artist in figure.get_children() if type(artist).__name__ == "Polygon"]
     assert len(bands) == 4
+
+
+# Retention
+
+
+def test_likelihoods_by_hand(tmp_path: Path) -> None:
+    """A head of zeros predicts every word alike: log V nats a token, in windows of any size."""
+    base = base_of(MODEL)
+    head = base.model.get_output_embeddings().weight
+    before = head.detach().clone()
+    windows = [[1, 2, 3, 4], [5, 6]]
+    try:
+        head.data.zero_()
+        found = retention._likelihood(base, windows)
+    finally:
+        head.data.copy_(before)
+    assert found == pytest.approx(math.log(head.shape[0]), rel=1e-5)
+    plain = retention._likelihood(base, windows)
+    ids = torch.tensor([windows[0]])
+    with torch.no_grad():
+        logs = base.model(input_ids=ids).logits[0].log_softmax(-1)
+        other = base.model(input_ids=torch.tensor([windows[1]])).logits[0].log_softmax(-1)
+    by_hand = -(logs[0, 2] + logs[1, 3] + logs[2, 4] + other[0, 6]) / 4
+    assert plain == pytest.approx(float(by_hand), rel=1e-5)
+    still = made(tmp_path / "a", "post_block", lambda state: state)
+    assert retention._likelihood(base, windows, still) == pytest.approx(plain, rel=1e-6), "it adds nothing yet"
+    pushed = made(tmp_path / "b", "post_block_vector", lambda state: {n: x + 1.0 for n, x in state.items()})
+    assert retention._likelihood(base, windows, pushed) != pytest.approx(plain, rel=1e-3)
+    assert retention._likelihood(base, windows) == pytest.approx(plain), "and is taken off again"
+
+
+def test_retention_beside_the_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    methods = ["sweep.datasets=[listops]", "sweep.methods=[sft,joint]", "sweep.seeds=[1,2]", "debug=few_steps"]
+    rates = ["sweep.rates.tiny.sft=[0.001]", "sweep.rates.tiny.joint=[0.01]", "training.max_steps=2"]
+    assert main(["sweep", "shifts", *methods, *rates, f"results={tmp_path}"]) == 0
+    asked = ["analyze", "retention", "dataset=listops", "analysis.methods=[sft,joint]", f"results={tmp_path}"]
+    assert main([*asked, "analysis.datasets=[boolq]", "analysis.rows=4"]) == 0
+    frame = pd.read_csv(tmp_path / "analyses/retention-tiny.csv")
+    assert frame["method"].tolist() == ["base", "sft", "sft", "joint", "joint"]
+    store = Store(tmp_path)
+    scores = {(r.cell.method, r.seed): r.metrics["accuracy"] for r in store.records("test")}
+    for row in frame.iloc[1:].itertuples():
+        assert row.accuracy == pytest.approx(scores[row.method, row.seed])
+        assert row.nll_change == pytest.approx(row.nll - frame["nll"].iloc[0], abs=1e-4)
+    assert frame["on_boolq"].iloc[1:].between(0, 100).all() and len(list(tmp_path.glob("evaluations/*.json"))) == 4
+    (tmp_path / "one.txt").write_text("", encoding="utf-8")
+    for text, message in (("nowhere.txt", "cannot be read as text"), (str(tmp_path / "one.txt"), "two are needed")):
+        assert main([*asked, f"analysis.text={text}"]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_front_is_what_no_other_beats() -> None:
+    points = [(1.0, 50.0, "a"), (2.0, 40.0, "b"), (2.0, 70.0, "c"), (3.0, 70.0, "d"), (0.5, 10.0, "e")]
+    assert list(front(points)) == [(0.5, 10.0), (1.0, 50.0), (2.0, 70.0)]
+    frame = pd.DataFrame(
+        [("base", None, None, 0.0), ("sft", 1000, 90.0, 2.0), ("joint", 100, 80.0, 0.5), ("reft", 10, 2.0, 0.6)],
+        columns=["method", "trained", "accuracy", "nll_change"],
+    )
+    figure = adapter_figures.retention_fronts(frame)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["SFT", "Joint", "ReFT"]

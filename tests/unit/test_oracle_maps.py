@@ -13,6 +13,7 @@ from adapted import base_of, composed
 
 from actshift.analysis import continuations, maps, oracle
 from actshift.analysis.activations import Places, batch_of, record, tokens_BT, tuned
+from actshift.analysis.adapters import attached
 from actshift.analysis.regression import explained
 from actshift.cli import main
 from actshift.data.examples import Example
@@ -160,12 +161,12 @@ def test_the_fine_tuned_model_is_at_no_distance_from_itself(tmp_path: Path) -> N
     batch = continuations._continued(config, base, reference, session=session)
     lengths: list[Any] = [len(each.ids) - each.prompt_length for each in batch.examples]
     assert all(1 <= length <= 4 for length in lengths)
-    wanted = continuations._log_probabilities(base, batch, continuations._attached(base, reference, batch))
+    wanted = continuations._log_probabilities(base, batch, attached(base, reference, batch.prompt_BT))
     for row, example in enumerate(batch.examples):
         greedy = wanted[row].argmax(-1).tolist()
         for place in range(example.prompt_length - 1, len(example.ids) - 1):
             assert greedy[place] == example.ids[place + 1], "they are its greedy continuations"
-    again = continuations._log_probabilities(base, batch, continuations._attached(base, reference, batch))
+    again = continuations._log_probabilities(base, batch, attached(base, reference, batch.prompt_BT))
     assert float(continuations._divergences(wanted, again).abs().max()) < 1e-9
     with tuned(base, batch, {"adapter": None, "change": 0.1, "seed": 0}):
         changed = continuations._log_probabilities(base, batch, None)

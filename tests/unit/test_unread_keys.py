@@ -213,6 +213,7 @@ def _analyses(read: set[str], patch: pytest.MonkeyPatch) -> None:
         "shares": ["analysis.rows=2", *of_sweep],
         "cosines": ["analysis.rows=2", "analysis.methods=[joint_orth]", *of_sweep[1:]],
         "norms": ["analysis.methods=[joint_orth]", *of_sweep[1:]],
+        "retention": ["analysis.datasets=[listops]", "analysis.rows=2", *of_sweep],
         "continuations": ["analysis.rows=2", "analysis.new_tokens=2", "analysis.steps=2", *of_sweep],
     }
     assert set(small) == set(groups()["analysis"])

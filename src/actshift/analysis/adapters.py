@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from actshift.errors import ActshiftError
+from actshift.models.loading import Base
+from actshift.models.packing.forward_pass import ForwardPass
 from actshift.planning.manifests import Run, read_manifest
 from actshift.store.adapters import Adapter, load_adapter
 from actshift.store.store import Store
@@ -44,6 +49,17 @@ def trained(config: Config) -> list[Trained]:
         if method not in {each.method for each in found}:
             raise ActshiftError(f"every training of {method} in the sweep '{analysis['sweep']}' diverged.")
     return found
+
+
+@contextmanager
+def attached(base: Base, each: Trained, prompt_BT: torch.Tensor) -> Iterator[None]:
+    """The base model with an adapter on it, for passes over rows with these prompt tokens."""
+    adaptation = each.adapter.attach(base)
+    try:
+        adaptation.begin_pass(ForwardPass(prompt_BT))
+        yield
+    finally:
+        adaptation.detach()
 
 
 def missing(config: Config) -> bool:

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pandas as pd
 import torch
 
 from actshift.analysis.activations import batch_of, record, tokens_BT
-from actshift.analysis.adapters import Trained, trained
+from actshift.analysis.adapters import Trained, attached, trained
 from actshift.analysis.maps import BLOCK, fit_all_layers, kinds, steered
 from actshift.data.examples import Example
 from actshift.evaluation.generation import generate
 from actshift.models.loading import Base
-from actshift.models.packing.forward_pass import ForwardPass
 from actshift.runtime.session import Session
 from actshift.runtime.train import training_examples
 from actshift.training.batches import Batch, collate
@@ -43,16 +42,16 @@ def continuations(config: Config, *, session: Session | None = None) -> pd.DataF
     tuned_by, others = _adapters(config)
     base = session.base(config)
     train = batch_of(config, base, rows=analysis["rows"], session=session)
-    with _attached(base, tuned_by, train):
+    with attached(base, tuned_by, train.prompt_BT):
         _, wanted = record(base, train, sites=(BLOCK,))
     batch = _continued(config, base, tuned_by, session=session)
-    reference = _log_probabilities(base, batch, _attached(base, tuned_by, batch))
+    reference = _log_probabilities(base, batch, attached(base, tuned_by, batch.prompt_BT))
     found = {BASE: [_divergences(reference, _log_probabilities(base, batch, None))]}
     for name, fit in kinds(analysis, width=base.sites.model_width).items():
         maps = fit_all_layers(base, train, wanted, tokens_BT(train), fit)
         found[f"map: {name}"] = [_divergences(reference, _log_probabilities(base, batch, steered(base, maps)))]
     for each in others:
-        with_adapter = _log_probabilities(base, batch, _attached(base, each, batch))
+        with_adapter = _log_probabilities(base, batch, attached(base, each, batch.prompt_BT))
         found.setdefault(each.method, []).append(_divergences(reference, with_adapter))
     rows = [
         row
@@ -71,16 +70,6 @@ def _adapters(config: Config) -> tuple[Trained, list[Trained]]:
     every = trained(with_reference)
     first = next(each for each in every if each.method == analysis["reference"])
     return first, [each for each in every if each.method != analysis["reference"]]
-
-
-@contextmanager
-def _attached(base: Base, each: Trained, batch: Batch) -> Iterator[None]:
-    adaptation = each.adapter.attach(base)
-    try:
-        adaptation.begin_pass(ForwardPass(batch.prompt_BT))
-        yield
-    finally:
-        adaptation.detach()
 
 
 def _continued(config: Config, base: Base, each: Trained, *, session: Session) -> Batch:

@@ -12,9 +12,8 @@ import pandas as pd
 import torch
 
 from actshift.analysis.activations import Places, batch_of, contribution_site, record, token_sets
-from actshift.analysis.adapters import Trained, trained
+from actshift.analysis.adapters import Trained, attached, trained
 from actshift.models.loading import Base
-from actshift.models.packing.forward_pass import ForwardPass
 from actshift.runtime.session import Session
 from actshift.training.batches import Batch
 
@@ -63,9 +62,5 @@ def ratios(part_ND: torch.Tensor, whole_ND: torch.Tensor) -> tuple[float, float]
 
 def adapted_places(base: Base, batch: Batch, each: Trained, *, sites: tuple[str, ...]) -> Places:
     """The hidden states at some sites with an adapter on the base model; at a steered site, after the steering."""
-    adaptation = each.adapter.attach(base)
-    try:
-        adaptation.begin_pass(ForwardPass(batch.prompt_BT))
+    with attached(base, each, batch.prompt_BT):
         return record(base, batch, sites=sites)[1]
-    finally:
-        adaptation.detach()

@@ -16,10 +16,9 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from actshift.analysis.activations import Places, batch_of, contribution_site, noting, record, token_sets
-from actshift.analysis.adapters import Trained, trained
+from actshift.analysis.adapters import Trained, attached, trained
 from actshift.errors import ActshiftError
 from actshift.models.loading import Base
-from actshift.models.packing.forward_pass import ForwardPass
 from actshift.runtime.session import Session
 from actshift.training.batches import Batch
 
@@ -89,9 +88,7 @@ def _with_adapter(base: Base, batch: Batch, each: Trained) -> tuple[dict[int, to
     with ExitStack() as stack:
         for layer in range(base.sites.layers):  # a hook before the steering's sees what the block gives
             stack.callback(base.sites.hook(BLOCK, layer, noting(before, (BLOCK, layer))).remove)
-        adaptation = each.adapter.attach(base)
-        stack.callback(adaptation.detach)
-        adaptation.begin_pass(ForwardPass(batch.prompt_BT))
+        stack.enter_context(attached(base, each, batch.prompt_BT))
         _, places = record(base, batch, sites=(BLOCK, INPUT, contribution_site(base)))
     return {layer: places[BLOCK, layer] - before[BLOCK, layer] for layer in range(base.sites.layers)}, places
 
@@ -102,9 +99,7 @@ def _contributions(
     """What every MLP adds for given inputs, with the LoRA of an adapter or without one."""
     with ExitStack() as stack:
         if each is not None:
-            adaptation = each.adapter.attach(base)
-            stack.callback(adaptation.detach)
-            adaptation.begin_pass(ForwardPass(batch.prompt_BT))
+            stack.enter_context(attached(base, each, batch.prompt_BT))
         for (where, layer), value_BTD in inputs.items():
             stack.callback(base.sites.hook(where, layer, lambda _, given=value_BTD: given).remove)
         _, seen = record(base, batch, sites=(site,))

@@ -132,6 +132,16 @@ def continuations(config: Mapping[str, Any], folder: Path) -> None:
     _write(config, folder, {"": frame}, {"": divergence_by_token(frame)})
 
 
+def retention(config: Mapping[str, Any], folder: Path) -> None:
+    """What adaptation costs elsewhere: retention-MODEL.csv, .json and a figure."""
+    from actshift.analysis.retention import retention as frame_of
+    from actshift.report.adapter_figures import retention_fronts
+
+    frame = frame_of(config)
+    print(frame.groupby("method", sort=False).mean().drop(columns="seed").round(3).to_string())
+    _write(config, folder, {"": frame}, {"_front": retention_fronts(frame)})
+
+
 def _write(
     config: Mapping[str, Any], folder: Path, frames: Mapping[str, pd.DataFrame], figures: Mapping[str, Figure]
 ) -> None:
@@ -157,5 +167,6 @@ ANALYSES: dict[str, Callable[[Mapping[str, Any], Path], None]] = {
     "cosines": cosines,
     "norms": norms,
     "continuations": continuations,
+    "retention": retention,
 }
 """What does each analysis of conf/analysis."""

@@ -247,7 +247,7 @@ COMMANDS = {
         },
     ),
     "analyze": Command(
-        "theory; shares, overlap, cosines, norms (Figures 2, 3, 5, 6); oracle, continuations",
+        "theory; shares, overlap, cosines, norms (Figures 2, 3, 5, 6); oracle, continuations, retention",
         "analyses.analyze_command",
         "actshift analyze theory analysis.seed=1",
         overrides="Hydra overrides: model=A dataset=B analysis.rows=N results=FOLDER ...",

@@ -76,6 +76,16 @@ class ContinuationsConfig(SweepAnalysisConfig):
 
 
 @dataclass
+class RetentionConfig(SweepAnalysisConfig):
+    """What adaptation costs elsewhere."""
+
+    text: str | None = None  # a file of plain text that no task contains; null: the one of the package
+    window: int = MISSING  # tokens of the text at a time
+    datasets: list[str] = MISSING  # other data sets that each adapted model answers
+    rows: int = MISSING  # of their test splits, at most
+
+
+@dataclass
 class SizesConfig:
     """Sizes of the examples of a statement."""
 

@@ -31,6 +31,7 @@ SCHEMAS: dict[tuple[str | None, str], type] = {
     ("analysis", "shares_schema"): analysis_schema.SharesConfig,
     ("analysis", "cosines_schema"): analysis_schema.CosinesConfig,
     ("analysis", "norms_schema"): analysis_schema.NormsConfig,
+    ("analysis", "retention_schema"): analysis_schema.RetentionConfig,
     ("analysis", "continuations_schema"): analysis_schema.ContinuationsConfig,
     (None, "config_schema"): schema.Config,
 }

@@ -65,6 +65,7 @@ OF_ANALYSES = {
     "ridge": 0,
     "steps": 0,
     "new_tokens": 1,
+    "window": 2,
     "sizes.width": 2,
     "sizes.inner": 1,
     "sizes.inputs": 2,

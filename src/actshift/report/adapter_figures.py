@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from actshift.report import names
+from actshift.report.figures import front
 from actshift.report.panels import Curve, small_multiples
 
 if TYPE_CHECKING:
@@ -54,6 +56,30 @@ def norms_by_layer(frame: pd.DataFrame) -> Figure:
         for method, group in frame.groupby("method", sort=False)
     ]
     return small_multiples(curves, x_label="layer", y_label="spectral norm", width=3.6)
+
+
+def retention_fronts(frame: pd.DataFrame) -> Figure:
+    """Accuracy against what it costs: nats a token on the text, and numbers that train (log 10), means over seeds.
+
+    Methods on a grey line are those that no other beats in both.
+    """
+    means = (
+        frame[frame["method"].ne("base")].groupby("method", sort=False)[["trained", "nll_change", "accuracy"]].mean()
+    )
+    costs = {
+        "loss on the text (nats a token)": means["nll_change"],
+        "numbers that train (log 10)": means["trained"].map(math.log10),
+    }
+    curves = []
+    for title, cost in costs.items():
+        points = list(zip(cost.tolist(), means["accuracy"].tolist(), strict=True))
+        curves += [
+            Curve("", title, names.method(str(method)), [x], [y])
+            for method, (x, y) in zip(means.index, points, strict=True)
+        ]
+        xs, ys = zip(*front(points), strict=True)
+        curves.append(Curve("", title, "", xs, ys))
+    return small_multiples(curves, x_label="cost", y_label="accuracy (%)", width=3.6)
 
 
 def _curve(row: str, column: str, label: str, group: pd.DataFrame, value: str) -> Curve:
