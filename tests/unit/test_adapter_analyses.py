@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from actshift.analysis import adapters, retention, shares, shifts
 from actshift.analysis.activations import batch_of, contribution_site, token_sets
 from actshift.analysis.adapters import Trained
 from actshift.cli import main
+from actshift.commands.runs import sweep_command
 from actshift.errors import ActshiftError
 from actshift.report import adapter_figures
 from actshift.report.figures import front
@@ -236,15 +239,21 @@ def test_adapters_are_trained_as_runs_of_a_sweep(
     assert {"cosines-tiny_pooled.csv", "cosines-tiny_pooled.png", "shares-tiny_layers.svg"} <= found
     assert main(["analyze", "norms", "analysis.methods=[joint]", *asked[1:]]) == 2
     assert "has no runs of joint on tiny, listops, paper" in capsys.readouterr().err
-    config = composed("analysis=norms", *asked)
-    folder = adapters.trained(config)[0].adapter.folder
-    folder.rename(folder.with_name("gone"))
-    assert adapters.missing(config)
-    trained: list[Any] = []
-    monkeypatch.setattr("actshift.commands.runs.sweep_command", trained.append)
-    assert main(["analyze", "norms", *asked, "--train"]) == 2
-    assert trained[0].sweep == "shifts" and trained[0].overrides == [f"results={tmp_path}"]
-    assert "left no adapter" in capsys.readouterr().err
+    before = adapters.trained(composed("analysis=norms", *asked))
+    for each in before:
+        shutil.rmtree(each.adapter.folder)
+    assert adapters.without_adapter(composed("analysis=norms", *asked)) == [
+        each.adapter.description.identity for each in before
+    ]
+    assert main(["analyze", "norms", *asked]) == 2 and "left no adapter" in capsys.readouterr().err
+    # As planned above, and not as the file of the sweep has it: a sweep of that name is known by its plan.
+    again = lambda request: sweep_command(Namespace(**{**vars(request), "overrides": [*SMALL, *request.overrides]}))  # noqa: E731
+    monkeypatch.setattr("actshift.commands.runs.sweep_command", again)
+    assert main(["analyze", "norms", *asked, "--train"]) == 0
+    after = adapters.trained(composed("analysis=norms", *asked))
+    for one, other in zip(before, after, strict=True):
+        assert all(torch.equal(tensor, other.adapter.state[name]) for name, tensor in one.adapter.state.items())
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "analyses/norms-tiny.csv"), frame)
 
 
 def test_training_is_refused_where_an_analysis_has_no_sweep(capsys: pytest.CaptureFixture[str]) -> None:

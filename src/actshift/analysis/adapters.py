@@ -62,13 +62,13 @@ def attached(base: Base, each: Trained, prompt_BT: torch.Tensor) -> Iterator[Non
         adaptation.detach()
 
 
-def missing(config: Config) -> bool:
-    """Whether some adapter that an analysis needs is not there yet."""
-    try:
-        trained(config)
-    except MissingAdapters:
-        return True
-    return False
+def without_adapter(config: Config) -> list[str]:
+    """The identities of the runs that an analysis needs and that have left no adapter, or have it no more.
+
+    Errors: `MissingAdapters` where the runs are not planned yet.
+    """
+    store = Store(config["results"])
+    return [run.identity for run in _runs(config, store) if not (store.run_folder(run.identity) / "adapter").is_dir()]
 
 
 class MissingAdapters(ActshiftError):

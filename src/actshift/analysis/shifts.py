@@ -19,6 +19,7 @@ from actshift.analysis.activations import Places, batch_of, contribution_site, n
 from actshift.analysis.adapters import Trained, attached, trained
 from actshift.errors import ActshiftError
 from actshift.models.loading import Base
+from actshift.models.sites import Change
 from actshift.runtime.session import Session
 from actshift.training.batches import Batch
 
@@ -101,9 +102,13 @@ def _contributions(
         if each is not None:
             stack.enter_context(attached(base, each, batch.prompt_BT))
         for (where, layer), value_BTD in inputs.items():
-            stack.callback(base.sites.hook(where, layer, lambda _, given=value_BTD: given).remove)
+            stack.callback(base.sites.hook(where, layer, _giving(value_BTD)).remove)
         _, seen = record(base, batch, sites=(site,))
     return {layer: value for (_, layer), value in seen.items()}
+
+
+def _giving(value_BTD: torch.Tensor) -> Change:
+    return lambda _: value_BTD
 
 
 def _only_down(each: Trained) -> dict[str, torch.Tensor]:

@@ -33,17 +33,29 @@ def analyze_command(request: Namespace) -> int:
 
 
 def _train(config: Mapping[str, Any]) -> None:
-    """Do the sweep whose adapters an analysis looks at, where some are missing. Errors: an analysis of no sweep."""
-    from actshift.analysis.adapters import missing
-    from actshift.commands.runs import sweep_command
+    """Do the sweep whose adapters an analysis looks at, where some are missing. Errors: an analysis of no sweep.
 
-    analysis = config["analysis"]
+    A run that has a test record and no adapter any more (records are kept in git, adapters are not) loses the record
+    first: the sweep then does it again, and writes the record of the same run.
+    """
+    from actshift.analysis.adapters import MissingAdapters, without_adapter
+    from actshift.commands.runs import sweep_command
+    from actshift.store.store import Store
+
+    analysis, store = config["analysis"], Store(config["results"])
     if "sweep" not in analysis:
         raise ActshiftError(f"the analysis '{analysis['name']}' looks at no sweep's adapters: leave --train out")
-    if analysis["methods"] and missing(config):
-        data = [f"data.dir={config['data']['dir']}"] if config["data"]["dir"] else []
-        overrides = [f"results={config['results']}", *data]
-        sweep_command(Namespace(sweep=analysis["sweep"], overrides=overrides, retry=False, replan=False))
+    try:
+        identities = without_adapter(config) if analysis["methods"] else []
+        if not identities:
+            return
+    except MissingAdapters:
+        identities = []
+    for identity in identities:
+        store.record_path(identity, "test").unlink(missing_ok=True)
+    data = [f"data.dir={config['data']['dir']}"] if config["data"]["dir"] else []
+    overrides = [f"results={config['results']}", *data]
+    sweep_command(Namespace(sweep=analysis["sweep"], overrides=overrides, retry=False, replan=False))
 
 
 def theory(config: Mapping[str, Any], folder: Path) -> None:
