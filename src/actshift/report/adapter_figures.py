@@ -61,7 +61,7 @@ def norms_by_layer(frame: pd.DataFrame) -> Figure:
 def retention_fronts(frame: pd.DataFrame) -> Figure:
     """Accuracy against what it costs: nats a token on the text, and numbers that train (log 10), means over seeds.
 
-    Methods on a grey line are those that no other beats in both.
+    The grey line goes through the methods that no other beats in both.
     """
     means = (
         frame[frame["method"].ne("base")].groupby("method", sort=False)[["trained", "nll_change", "accuracy"]].mean()
@@ -79,7 +79,7 @@ def retention_fronts(frame: pd.DataFrame) -> Figure:
         ]
         xs, ys = zip(*front(points), strict=True)
         curves.append(Curve("", title, "", xs, ys))
-    return small_multiples(curves, x_label="cost", y_label="accuracy (%)", width=3.6)
+    return small_multiples(curves, x_label="cost", y_label="accuracy (%)", width=3.6, grey="no other is better in both")
 
 
 def _curve(row: str, column: str, label: str, group: pd.DataFrame, value: str) -> Curve:

@@ -155,9 +155,7 @@ def small_multiples(
         corner = wide * columns.index(column) + LEFT, high - HEIGHT * (rows.index(row) + 1) + BOTTOM
         x = [value for curve in in_cell for value in curve.x]
         whole = all(isinstance(value, int) for value in x)
-        x_axis = Axis.over(
-            x, start=corner[0], length=wide - LEFT - RIGHT, log=log, plain="(%)" in x_label, whole=whole
-        )
+        x_axis = Axis.over(x, start=corner[0], length=wide - LEFT - RIGHT, log=log, plain="(%)" in x_label, whole=whole)
         y_axis = Axis.over(y_values[row], start=corner[1], length=HEIGHT - BOTTOM - TOP)
         panels.append(Panel(", ".join(filter(None, (row, column))), in_cell, x_axis, y_axis))
     with style():
