@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from actshift.report import claims, frame
 from actshift.report.claims.accuracies import COUNTED, Measured, Printed
 from actshift.report.claims.estimates import Check, Condition, Estimate, Item, Verdict, mean
 from actshift.report.claims.rules import RULES
+from actshift.report.page import Table, page
 from actshift.store.store import Store
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -293,16 +296,27 @@ def test_a_measured_difference_is_that_of_the_means() -> None:
 
 
 def test_an_analysis_decides_by_layer(tmp_path: Path) -> None:
-    rows = [("joint", 0, 0.4), ("joint", 1, 0.5), ("joint", 2, 0.1), ("joint_orth", 0, 0.02), ("joint_orth", 1, 0.03)]
-    pd.DataFrame(rows, columns=["method", "layer", "mean_abs"]).to_csv(tmp_path / "cosines-tiny.csv", index=False)
+    joint = [("joint", 0, 0.4), ("joint", 1, 0.5), ("joint", 2, 0.1)]
+    orth = [("joint_orth", 0, 0.02), ("joint_orth", 1, 0.03)]
+
+    def found(rows: list[tuple[str, int, float]], **columns: str) -> dict[str, claims.Judgment]:
+        table = pd.DataFrame(rows, columns=["method", "layer", "mean_abs"])
+        table.assign(**columns).to_csv(tmp_path / "cosines-tiny.csv", index=False)
+        return {each.claim.name: each for each in claims.analysed(tmp_path)}
+
     (tmp_path / "cosines-tiny_pooled.csv").write_text("method\n", encoding="utf-8")
-    found = {each.claim.name: each for each in claims.analysed(tmp_path)}
-    assert found["naive_shifts_correlate"].verdict == HOLDS, "two of three layers"
-    assert found["orthogonal_shifts"].verdict == HOLDS
-    assert set(found) == {"naive_shifts_correlate", "orthogonal_shifts"}
-    pd.DataFrame(rows[3:], columns=["method", "layer", "mean_abs"]).to_csv(tmp_path / "cosines-tiny.csv", index=False)
-    found = {each.claim.name: each for each in claims.analysed(tmp_path)}
-    assert found["naive_shifts_correlate"].note == "needs an analysis with mean_abs"
+    whole = found([*joint, *orth], tokens="all", against="mlp")
+    assert {name: each.verdict for name, each in whole.items()} == {
+        "naive_shifts_correlate": HOLDS,  # two of three layers
+        "orthogonal_shifts": HOLDS,
+    }
+    assert whole["naive_shifts_correlate"].evidence == "cosines-tiny"
+    assert found([*joint, *orth], tokens="all", against="down_proj")["orthogonal_shifts"].verdict == OPEN
+    assert (
+        found(orth, tokens="all", against="mlp")["naive_shifts_correlate"].note
+        == "needs an analysis with all joint mlp in mean_abs"
+    )
+    assert found(orth)["orthogonal_shifts"].note.startswith("needs an analysis with the columns tokens, method")
 
 
 # Outputs
@@ -337,3 +351,25 @@ def test_the_committed_ledger_is_what_the_command_writes(
 def test_an_unknown_claim_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["claims", "--claim", "over_lora2", f"results={RESULTS}"]) == 2
     assert "over_lora" in capsys.readouterr().err
+
+
+def test_the_page_has_the_ledger_with_links_to_the_runs_and_the_figures_of_analyses() -> None:
+    manifest, selection = planned(seeds_by_method={})
+    records = finished(manifest, runs(sft=800, lora_r8=500, post_block=700))
+    analyses = [each for each in claims.analysed(RESULTS / "analyses")]
+    assert analyses
+    text = page(
+        [Table(manifest, selection)],
+        records,
+        judged=[*PRINTED.values(), *analyses],
+        drawings=[("norms-tiny_layers", "<svg><title>drawn</title></svg>")],
+    )
+    plain = html.unescape(text)
+    assert text.index('id="claims"') < text.index('id="table1"') < text.index('id="analysis-norms-tiny_layers"')
+    assert "<svg><title>drawn</title></svg>" in text
+    for each in PRINTED.values():
+        assert each.claim.text in plain and each.estimate in plain
+    linked = set(re.findall(r'<a href="#(table1-[0-9a-f]+)">', text.split('id="table1"')[0]))
+    assert linked == {f"table1-{record.identity}" for record in records}, "every run stands behind some verdict"
+    assert all(f'id="{name}"' in text for name in linked)
+    assert 'id="analyses"' not in page([Table(manifest, selection)], records)

@@ -70,7 +70,9 @@ def report_command(request: Namespace) -> int:
     out = Path(request.out) if request.out else store.root / "report.html"
     analyses = store.root / "analyses"
     judged = [*claims.printed(theory_record(analyses)), *claims.analysed(analyses)]
-    write_file(out, page(parts, store.records("test"), folder=store.tables if request.tables else None, judged=judged))
+    drawings = [(path.stem, path.read_text(encoding="utf-8")) for path in sorted(analyses.glob("*.svg"))]
+    folder = store.tables if request.tables else None
+    write_file(out, page(parts, store.records("test"), folder=folder, judged=judged, drawings=drawings))
     print(out)
     return 0
 

@@ -47,11 +47,13 @@ def page(
     title: str = "actshift report",
     folder: Path | None = None,
     judged: Sequence[claims.Judgment] | None = None,
+    drawings: Sequence[tuple[str, str]] = (),
 ) -> str:
     """The page as text, from the sweeps' plans and the test records there are.
 
     With a `folder`, the files of every table are written there from the same frames. `judged` are the judgments of
     claims that no sweep decides (the paper's numbers, analyses); by default those on the printed numbers alone.
+    `drawings` are the figures of analyses, as names and SVG texts.
     """
     found = {record.identity: record for record in records}
     makers: list[Callable[[], Any]] = [*(partial(_part, part, found, folder=folder) for part in parts), audit.audit]
@@ -63,6 +65,7 @@ def page(
         claims=claims.view(
             [*(claims.printed() if judged is None else judged), *(each for part in shown for each in part["judged"])]
         ),
+        drawings=drawings,
         audit=[[str(value) for value in vars(finding).values()] for finding in findings],
         audit_counts=audit.summary(findings),
         provenance=_provenance(found.values()),

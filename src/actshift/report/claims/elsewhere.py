@@ -53,10 +53,13 @@ def theory(arguments: Arguments, record: Mapping[str, Any] | None) -> tuple[Verd
 
 def analysis(arguments: Arguments, frame: pd.DataFrame) -> Check:
     """A column of an analysis' frame, layer by layer, in the `rows` that have these values."""
-    for column, value in arguments.get("rows", {}).items():
+    rows = arguments.get("rows", {})
+    if not {*rows, arguments["column"], "layer"} <= set(frame.columns):
+        raise NotThere(f"needs an analysis with the columns {', '.join([*rows, arguments['column'], 'layer'])}")
+    for column, value in rows.items():
         frame = frame[frame[column] == value]
     values = frame.groupby("layer")[arguments["column"]].mean().dropna()
     if values.empty:
-        raise NotThere(f"needs an analysis with {arguments['column']}")
+        raise NotThere(f"needs an analysis with {' '.join(map(str, rows.values()))} in {arguments['column']}")
     items = tuple(Item(f"layer {layer}", Estimate(float(value), 0.0)) for layer, value in values.items())
     return Check(items, condition(arguments), arguments["quantifier"])
