@@ -28,6 +28,11 @@ SCHEMAS: dict[tuple[str | None, str], type] = {
     ("analysis", "theory_schema"): analysis_schema.TheoryConfig,
     ("analysis", "oracle_schema"): analysis_schema.OracleConfig,
     ("analysis", "overlap_schema"): analysis_schema.OverlapConfig,
+    ("analysis", "shares_schema"): analysis_schema.SharesConfig,
+    ("analysis", "cosines_schema"): analysis_schema.CosinesConfig,
+    ("analysis", "norms_schema"): analysis_schema.NormsConfig,
+    ("analysis", "retention_schema"): analysis_schema.RetentionConfig,
+    ("analysis", "continuations_schema"): analysis_schema.ContinuationsConfig,
     (None, "config_schema"): schema.Config,
 }
 """The structured configurations, by group and the name under which a YAML's defaults list takes them."""
