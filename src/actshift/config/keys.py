@@ -44,7 +44,7 @@ CHOICES: dict[str, Collection[str | None]] = {
     "data.source": ("hub", "local", "procedural"),
     "data.overlap": OVERLAPS,
     "training.schedule.kind": ("constant", "linear", "cosine"),
-    "training.precision": ("float32", "bfloat16"),
+    "training.precision": ("float32", "tf32", "bfloat16"),
     "training.optimizer": OPTIMIZERS,
     "training.overlong": ("cut", "drop"),
     "protocol.chat": (*FORMS, None),

@@ -119,7 +119,7 @@ class TrainingConfig:
     schedule: ScheduleConfig = MISSING
     weight_decay: float = MISSING  # AdamW's
     clip: float = MISSING  # largest norm of a gradient; 0 clips nothing
-    precision: str = MISSING  # float32 | bfloat16, of the base model; adapters are float32
+    precision: str = MISSING  # float32 | tf32 | bfloat16, of the base model; adapters are float32
     optimizer: str = "adamw"  # a key of OPTIMIZERS
     max_tokens: int | None = None  # prompt and answer together
     overlong: str = MISSING  # cut | drop: what happens to a row with more tokens

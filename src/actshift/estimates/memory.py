@@ -20,7 +20,7 @@ from actshift.models.architectures import ARCHITECTURES
 
 Config = Mapping[str, Any]
 
-BYTES = {"float32": 4, "bfloat16": 2}
+BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2}
 STATES = {
     "adamw": lambda size: 2 * size,
     "adamw_8bit": lambda size: 2 * (1 + 4 / 256),
@@ -208,7 +208,7 @@ def fit(config: Config, room: float) -> Fit:
 def _arithmetics(config: Config) -> list[dict[str, Any]]:
     """Other ways to compute a run, by what they change: bfloat16 weights that train need stochastic rounding."""
     training, full = config["training"], _kind(config).trains_base
-    lower = {"training.precision": "bfloat16"} if training["precision"] == "float32" else {}
+    lower = {"training.precision": "bfloat16"} if BYTES[training["precision"]] == 4 else {}
     if not full:
         return [{}, lower] if lower else [{}]
     names = ("adamw_8bit",) if not lower else ("adamw_bf16_stochastic", "adamw_8bit")

@@ -27,7 +27,7 @@ from actshift.errors import ActshiftError
 from actshift.evaluation.predictions import Prediction, per_token_metrics, write_predictions
 from actshift.libraries.private import commit_of
 from actshift.methods import attach
-from actshift.models.loading import Base
+from actshift.models.loading import Base, computed_precision
 from actshift.observe.profiling import phase, profiling
 from actshift.observe.progress import Progress
 from actshift.observe.provenance import code_provenance, host, now, peak_memory
@@ -238,7 +238,7 @@ class _Runs:
                 "gradient_checkpointing": config["hardware"]["gradient_checkpointing"],
                 "threads": config["hardware"]["threads"],
                 "replicas": {"train": facts.replicas, self._split: len(self._configs)},
-                "precision": config["training"]["precision"],
+                "precision": computed_precision(config["training"]["precision"], base.device),
                 "data": {"train": facts.train_fingerprint, self._split: split.fingerprint},
                 "data_commit": hub_commit(config),
                 "template": template_fingerprint(config, base.tokenizer),
