@@ -14,7 +14,7 @@ from rich.text import Text
 from actshift.data.overlaps import Overlap
 from actshift.estimates.memory import BYTES
 from actshift.estimates.sweep import Estimates, PlanRow
-from actshift.planning.status import CellStatus, Status
+from actshift.planning.status import DROPPED, CellStatus, Status
 from actshift.report import memory
 from actshift.store.adapter_card import TENSORS, AdapterCard
 from actshift.store.records import Cell
@@ -70,7 +70,7 @@ def _state(cell: CellStatus | None) -> str:
     if cell is None or not sum(cell.states.values()):
         return "-"
     parts = [f"{cell.states['done']}/{sum(cell.states.values())}"]
-    parts += [f"{cell.states[state]} {state}" for state in ("running", "failed") if cell.states[state]]
+    parts += [f"{cell.states[state]} {state}" for state in ("running", "failed", DROPPED) if cell.states.get(state)]
     parts += [f"{cell.stale} stale"] if cell.stale else []
     return " ".join(parts)
 

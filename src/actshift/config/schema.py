@@ -21,6 +21,7 @@ EVALUATE = "evaluate"
 """The stage that scores an adapter that exists on a test split. It leaves no record, so no table can show it."""
 SCORINGS = ("generation", "likelihood")
 EXECUTIONS = ("separate", "replicas")
+SELECTIONS = ("grid", "halving")
 SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """What can name a sweep, and with it the sweep's files."""
 OPTIMIZERS = {"adamw": None, "adamw_8bit": "torchao", "adamw_bf16_stochastic": "torchao"}
@@ -207,6 +208,7 @@ class Config:
     stage: str = "grid"  # grid | final | evaluate: which split may be scored
     profile: bool = False  # print where the time goes, and write a trace of the first steps
     execution: str = "separate"  # of a sweep: separate | replicas (a cell's rates, or seeds, at once where it pays)
+    selection: str = "grid"  # of a sweep: grid (every rate to the end) | halving (rates that lag behind are dropped)
     adapter: str | None = None  # of stage=evaluate: the adapter's folder
     lr: float = MISSING  # the learning rate; the method names the one of a run that gives none
     seed: int = 42  # of initial values, the order of rows, and dropout

@@ -9,6 +9,7 @@ from typing import Any
 
 from actshift.estimates.costs import Calibration, Cost, calibrate, estimate
 from actshift.estimates.memory import BYTES, Fit, changed_config, estimate_peak, fit
+from actshift.planning.halving import budget
 from actshift.planning.manifests import Manifest, PlannedCell
 from actshift.store.records import Cell
 from actshift.store.store import Store
@@ -99,7 +100,10 @@ class Estimates:
     def _hours(self, planned: PlannedCell, precision: str) -> float:
         tuned = len(planned.candidates) > 1
         cost = partial(self.cost, planned, precision=precision)
-        seconds = len(planned.candidates) * cost(split="validation").seconds if tuned else 0.0
+        count = len(planned.candidates)
+        trained, scored = budget(count) if self._grid.halves else (count, count)
+        once = cost(split="validation")
+        seconds = trained * once.train_seconds + scored * once.evaluation_seconds if tuned else 0.0
         fresh = len(planned.seeds) - tuned  # the first seed's adapter is there from the grid
         seconds += fresh * cost(split="test").seconds
         seconds += tuned * cost(split="test", trained=True).seconds

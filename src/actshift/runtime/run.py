@@ -57,9 +57,15 @@ def run(config: Config, *, session: Session | None = None, progress: Progress | 
 
 
 def run_together(
-    configs: Sequence[Config], *, session: Session | None = None, progress: Progress | None = None
+    configs: Sequence[Config],
+    *,
+    session: Session | None = None,
+    progress: Progress | None = None,
+    share: float = 1.0,
 ) -> list[Record]:
     """The records of runs that differ in learning rate and seed alone, made at once over one base model.
+
+    A run alone may be trained for a `share` of its steps, which ends in `Paused` and leaves no record.
 
     Each record is that of the run alone within rounding, and says how many were trained at once. An error is noted
     as the failure of a run that is alone, and of none where there are several: they may do better apart.
@@ -87,7 +93,7 @@ def run_together(
         missing = {name: config for name, config in named.items() if name not in records}
         try:
             if missing:
-                runs = _Runs(missing, split, store, session, progress or Progress())
+                runs = _Runs(missing, split, store, session, progress or Progress(), share=share)
                 made = _profiled(runs, store.run_folder(next(iter(missing)))) if first["profile"] else runs.records()
                 for record in made:
                     store.publish(record, lock=locks[record.identity])
@@ -116,9 +122,16 @@ class _Runs:
     """Runs on their way from configurations (by identity) to records of `split`."""
 
     def __init__(
-        self, configs: Mapping[str, Config], split: str, store: Store, session: Session, progress: Progress
+        self,
+        configs: Mapping[str, Config],
+        split: str,
+        store: Store,
+        session: Session,
+        progress: Progress,
+        *,
+        share: float = 1.0,
     ) -> None:
-        self._configs = configs
+        self._configs, self._share = configs, share
         self._split = split
         self._store = store
         self._session = session
@@ -164,6 +177,7 @@ class _Runs:
                 session=self._session,
                 progress=self._progress,
                 trackers=[trackers[name] for name in missing],
+                share=self._share,
             )
         for name in missing:
             facts = self._trained(name)

@@ -21,6 +21,10 @@ class Interrupted(BaseException):
     """The process was told to stop: what was trained so far is in a checkpoint, and the run is not a failed one."""
 
 
+class Paused(BaseException):
+    """A run trained the share of its steps that was asked for: it can be continued, and is not a failed one."""
+
+
 class Session:
     """What stays warm between the runs of one process: the base model that was loaded last, and its data.
 

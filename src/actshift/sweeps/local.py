@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TextIO
 
 from actshift.observe.progress import duration
+from actshift.planning.halving import states as states_of
 from actshift.planning.manifests import Manifest, Run
 from actshift.store.store import Store
 from actshift.sweeps.worker import Event, retry_smaller, serve
@@ -77,13 +78,13 @@ class LocalEngine:
                 return states
             if states["missing"]:
                 self._round(path, count=min(self._workers, states["missing"]))
-            elif states["running"]:
+            elif states["running"] or states["waiting"]:
                 time.sleep(POLL_SECONDS)
             else:
                 return states
 
     def _states(self, manifest: Manifest) -> list[str]:
-        return [self._store.state(run.identity, run.split) for run in manifest.runs]
+        return states_of(manifest, self._store)
 
     def _round(self, path: Path, *, count: int) -> None:
         """Set the workers to work and listen to them until all are idle again."""
@@ -130,7 +131,7 @@ class _SweepProgress:
     def __init__(self, manifest: Manifest, *, states: list[str], stream: TextIO) -> None:
         self._total = len(manifest.runs)
         pairs = zip(manifest.runs, states, strict=True)
-        self._ended = {run.identity for run, state in pairs if state in ("done", "failed")}
+        self._ended = {run.identity for run, state in pairs if state in ("done", "failed", "dropped")}
         self._here, self._started = 0, time.monotonic()
         self._stream = stream
         if len(self._ended) < self._total:
@@ -146,6 +147,9 @@ class _SweepProgress:
             self._say(f"{run.cell} lr={run.lr:g} seed={run.seed}: {event.error}")
         if event.kind == "stopped":
             self._say(f"stopped: {event.error} Mend the cause; the same command with --retry then goes on.")
+        if event.kind == "paused" and run is not None:
+            what = f"{run.cell.model} {run.cell.method} {run.cell.dataset} lr={run.lr:g}"
+            self._say(f"{what}: paused after {event.seconds:.1f}s, to be compared with the other rates of its cell")
         # Two workers may have looked at a run at once: the second one finds its record and says done as well.
         if event.kind not in ("done", "failed") or run is None or run.identity in self._ended:
             return
