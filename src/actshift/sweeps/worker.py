@@ -112,8 +112,10 @@ class Worker:
         from actshift.training.checkpoints import Checkpoints
 
         halving = Halving(manifest, self._store)
-        now = halving.standing(group[0].cell)
-        tried = any([self._attempt(run, manifest, share=now.share) for run in now.due if run in group])
+        tried = False
+        for run in group:
+            now = halving.standing(run.cell)  # others may have trained some of the group meanwhile
+            tried |= run in now.due and self._attempt(run, manifest, share=now.share)
         for run in halving.standing(group[0].cell).dropped:
             Checkpoints(self._store.run_folder(run.identity), every=0).clear()
         return tried
