@@ -4,6 +4,7 @@
     make bench ARGS='--only evaluation'         some of them
     make bench ARGS='--models llama3.1-8b'      the paper's models, with random weights, for a GPU
     make bench ARGS='--only memory'             peak memory beside what is estimated; on a CPU a quarter of an hour
+    make bench ARGS='--only latency'            what every method costs when it answers, folded into weights and not
     make bench ARGS='--steerling FOLDER'        with the steerer of a checkout of the released code
 
 Without CUDA it takes the embedded model and a Llama of 110M parameters with random weights, one thread; where CUDA
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 import transformers
 
-from bench import parts, table
+from bench import latency, parts, table
 from bench.limits import rate
 from bench.measure import write
 from bench.memory import memory
@@ -30,7 +31,7 @@ from bench.parts import LONG_ANSWERS, RIVALS, Options
 from bench.scaling import plot, scaling
 
 BENCHES = ("cells", "evaluation", "replicas", "rate", "scaling")
-ON_REQUEST = ("memory",)
+ON_REQUEST = ("memory", "latency")
 CPU_MODELS = ("tiny", "llama-100m")
 CUDA_MODELS = ("llama3.2-1b", "gemma3-1b", "qwen3-4b", "llama3.1-8b")
 DATASETS = ("boolq", "winogrande")
@@ -65,6 +66,8 @@ def main() -> None:
         path = write(arguments.out, name, figures, device=device)
         if name == "scaling":
             plot(figures, path.with_suffix(".svg"))
+        if name.startswith("latency"):
+            latency.plot(figures, path.with_suffix(".svg"))
         print(table.line(name, figures), flush=True)
     (arguments.out / "README.md").write_text(table.page(arguments.out))
 
@@ -85,6 +88,8 @@ def benches(options: Options, arguments: Any, *, models: tuple[str, ...]) -> Ite
         if "replicas" in chosen and model != SLOW:
             for dataset in arguments.datasets:
                 yield f"replicas-{model}-{dataset}", parts.replicas(options, model, dataset)
+        if "latency" in chosen:
+            yield f"latency-{model}", latency.latency(options, model)
     if "scaling" in chosen:
         yield "scaling", scaling(options)
     if "memory" in chosen:

@@ -6,6 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench import latency
+
+KINDS = ("cell", "evaluation", "replicas", "rate", "scaling", "memory", "latency")
+
 HEAD = """# results/bench
 
 Written by `make bench`, one JSON file a bench with the machine in it. Ratios are taken turn by turn, contestants
@@ -56,6 +60,13 @@ def cells(name: str, figures: dict[str, Any]) -> list[str]:
             "",
             f"{figures['measured']} of {len(figures['cases'])} cases measured",
         ]
+    if kind == "latency":
+        return [
+            "a generated token, times of the base's",
+            latency.shown(figures),
+            "",
+            f"precision {figures['precision']}",
+        ]
     off = {each: figures[each]["off_the_line"] for each in ("rows", "tokens", "layers")}
     shown = ", ".join(f"{each} {100 * share:.0f}%" for each, share in off.items())
     return ["off a line at most", shown, "", ""]
@@ -86,7 +97,7 @@ def page(folder: Path) -> str:
     rows, machines = [], set()
     for path in sorted(folder.glob("*.json")):
         figures = json.loads(path.read_text())
-        if path.stem.partition("-")[0] in ("cell", "evaluation", "replicas", "rate", "scaling", "memory"):
+        if path.stem.partition("-")[0] in KINDS:
             rows.append(f"| {path.stem} | {' | '.join(cells(path.stem, figures))} |")
             own = figures["machine"]
             machines.add(f"{own.get('device_name') or own['processor']}, {own['threads']} of {own['cores']} cores")

@@ -46,6 +46,7 @@ def sweep_command(request: Namespace) -> int:
     """Plan, grid, select, final, tables; whatever is done already is not done again."""
     from actshift.planning import prefetch
     from actshift.runtime.reuse import refuse_changed_plan
+    from actshift.sweeps.devices import Devices
     from actshift.sweeps.local import LocalEngine
 
     wanted, compose_cell = sweep_request(request), CachedComposer()
@@ -56,7 +57,7 @@ def sweep_command(request: Namespace) -> int:
     if request.retry:
         _clear_failures(store, grid)
     prefetch.require(grid, store=store, compose=compose_cell)
-    with LocalEngine(store, workers=config["hardware"]["workers"], overrides=wanted.launch) as engine:
+    with LocalEngine(store, devices=Devices(config["hardware"]), overrides=wanted.launch) as engine:
         states = engine.do(grid)
         if states["failed"]:
             return _report_failures(store, grid)

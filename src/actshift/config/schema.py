@@ -147,7 +147,7 @@ class HardwareConfig:
     name: str = MISSING  # the name of its file
     device: str = "auto"  # auto | cpu | cuda
     threads: int = 1  # of torch, on a CPU
-    workers: int = 1  # processes of a local sweep
+    workers: int | None = None  # processes of a local sweep; null: one a GPU, or one for `threads` cores
     micro_batch: int = MISSING  # rows that go through the model at once
     gradient_checkpointing: bool = False  # keep each layer's input alone and compute the rest again: less memory
     evaluation_tokens: int = MISSING  # prompt tokens of one evaluation batch, padding included

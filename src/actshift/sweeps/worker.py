@@ -30,7 +30,8 @@ ALIKE = 3
 class Event:
     """What a worker tells its launcher.
 
-    `kind`: started, note, done, paused, failed, again, apart, stopped, interrupted, idle.
+    `kind`: started, note, done, paused, failed, again, apart, stopped, interrupted, idle; and queued, where no worker
+    has a device.
     """
 
     kind: str
