@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench import latency
+from bench import latency, parity
 
-KINDS = ("cell", "evaluation", "replicas", "rate", "scaling", "memory", "latency")
+KINDS = ("cell", "evaluation", "replicas", "rate", "scaling", "memory", "latency", "parity")
 
 HEAD = """# results/bench
 
@@ -49,7 +49,8 @@ def cells(name: str, figures: dict[str, Any]) -> list[str]:
         training, evaluation = figures["training_share"], figures["evaluation_share"]
         product = figures["matmul_operations_per_second"]["median"] / 1e9
         shares = f"training {100 * training['median']:.0f}%, evaluation {100 * evaluation['median']:.0f}%"
-        return [f"share of {product:.0f} Gop/s", shares, "", ""]
+        used = f"MFU {100 * figures['mfu']['median']:.0f}%" if "mfu" in figures else ""
+        return [f"share of {product:.0f} Gop/s", shares, "", f"precision {figures['precision']} {used}".rstrip()]
     if kind == "memory":
         low, high = figures["lowest"], figures["highest"]
         if low is None:
@@ -60,6 +61,8 @@ def cells(name: str, figures: dict[str, Any]) -> list[str]:
             "",
             f"{figures['measured']} of {len(figures['cases'])} cases measured",
         ]
+    if kind == "parity":
+        return ["packed passes from plain ones, relative", parity.shown(figures), "", ""]
     if kind == "latency":
         return [
             "a generated token, times of the base's",
