@@ -28,10 +28,11 @@ from bench.limits import rate
 from bench.measure import write
 from bench.memory import memory
 from bench.parts import LONG_ANSWERS, RIVALS, Options
+from bench.planner import planner
 from bench.scaling import plot, scaling
 
 BENCHES = ("cells", "evaluation", "replicas", "rate", "scaling")
-ON_REQUEST = ("memory", "latency", "parity")
+ON_REQUEST = ("memory", "latency", "parity", "planner")
 CPU_MODELS = ("tiny", "llama-100m")
 CUDA_MODELS = ("llama3.2-1b", "gemma3-1b", "qwen3-4b", "llama3.1-8b")
 DATASETS = ("boolq", "winogrande")
@@ -98,6 +99,8 @@ def benches(options: Options, arguments: Any, *, models: tuple[str, ...]) -> Ite
             yield f"latency-{model}", latency.latency(options, model)
     if "scaling" in chosen:
         yield "scaling", scaling(options)
+    if "planner" in chosen:
+        yield "planner", planner(options, models)
     if "parity" in chosen:
         yield "parity", parity.parity(arguments.models or parity.MODELS, overrides=arguments.overrides)
     if "memory" in chosen:

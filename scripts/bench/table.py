@@ -8,7 +8,7 @@ from typing import Any
 
 from bench import latency, parity
 
-KINDS = ("cell", "evaluation", "replicas", "rate", "scaling", "memory", "latency", "parity")
+KINDS = ("cell", "evaluation", "replicas", "rate", "scaling", "memory", "latency", "parity", "planner")
 
 HEAD = """# results/bench
 
@@ -61,6 +61,9 @@ def cells(name: str, figures: dict[str, Any]) -> list[str]:
             "",
             f"{figures['measured']} of {len(figures['cases'])} cases measured",
         ]
+    if kind == "planner":
+        span = f"median {figures['median']}, from {figures['lowest']} to {figures['highest']}"
+        return ["seconds, estimated / measured", span, "", f"{len(figures['cases'])} cases"]
     if kind == "parity":
         return ["packed passes from plain ones, relative", parity.shown(figures), "", ""]
     if kind == "latency":

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from actshift.estimates.memory import BYTES, all_weights, changed_config, estimate_peak, layer_weights
+from actshift.estimates.memory import BYTES, all_weights, changed_config, estimate_peak, layer_weights, row_lengths
 from actshift.methods import KINDS
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def estimate(config: Config, *, split: str, trained: bool = False) -> Cost:
     the weights where they train. Decoding is bound by moving the weights once a token of a batch.
     """
     speed, shape, precision = config["hardware"]["speed"], config["model"]["shape"], config["training"]["precision"]
-    tokens = config["dataset"]["tokens"]
+    tokens = row_lengths(config)
     limit = config["training"]["max_tokens"] or math.inf
     prompt, answer = min(tokens["prompt"], limit), tokens["answer"]
     weights, everything = layer_weights(shape), all_weights(shape)
