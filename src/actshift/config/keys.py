@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 from actshift.config import analysis_schema, data_schema, schema
-from actshift.config.schema import EVALUATE, EXECUTIONS, OPTIMIZERS, SCORINGS, STAGES
+from actshift.config.schema import EVALUATE, EXECUTIONS, OPTIMIZERS, SCORINGS, SELECTIONS, STAGES
 from actshift.data.chat import FORMS
 from actshift.data.splits import OVERLAPS
 from actshift.methods import KINDS
@@ -40,6 +40,7 @@ SCHEMAS: dict[tuple[str | None, str], type] = {
 CHOICES: dict[str, Collection[str | None]] = {
     "stage": (*STAGES, EVALUATE),
     "execution": EXECUTIONS,
+    "selection": SELECTIONS,
     "model.source": ("hub", "embedded", "random", "local", "package"),
     "model.architecture": ARCHITECTURES,
     "model.attention": ("sdpa", "eager"),
@@ -49,7 +50,7 @@ CHOICES: dict[str, Collection[str | None]] = {
     "data.source": ("hub", "local", "procedural"),
     "data.overlap": OVERLAPS,
     "training.schedule.kind": ("constant", "linear", "cosine"),
-    "training.precision": ("float32", "bfloat16"),
+    "training.precision": ("float32", "tf32", "bfloat16"),
     "training.optimizer": OPTIMIZERS,
     "training.overlong": ("cut", "drop"),
     "protocol.chat": (*FORMS, None),
