@@ -52,7 +52,7 @@ def test_differences_and_discordant_rows_are_those_of_the_records(results: Path)
 
 
 def test_rows_that_one_of_two_runs_answers_right_are_counted_for_each() -> None:
-    """Of eight rows the first has 1, 2, 3, 4 right and the second 4, 5: three are the first's alone, one the other's."""
+    """Of eight rows the first has 1, 2, 3, 4 right and the second 4, 5: the first alone has three, the other one."""
     manifest, _ = planned(models=["llama3.2-1b"])
     one, two, *_ = (run for run in manifest.runs if (run.cell.method, run.cell.dataset) == ("lora_r8", "boolq"))
     first, second = (

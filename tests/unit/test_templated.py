@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from dataset_configs import ALL_DATASETS, dataset_config, task_of
 
+from actshift import tasks
 from actshift.cli import main
 from actshift.config.composition import compose
 from actshift.config.identity import hashed_part, ignored_keys
@@ -150,11 +151,10 @@ def test_a_run_on_ones_own_file_leaves_a_record(tmp_path: Path, monkeypatch: pyt
 
 def test_a_task_can_be_made_of_the_part_of_a_config_that_counts() -> None:
     """A sweep's manifest keeps that part alone, without keys that are null."""
-    config = compose(
-        ["dataset=sst2", "data.source=hub", "dataset.template.question=null", "dataset.template.rule=exact"]
-    )
+    nothing = ["dataset.template.question=null", "dataset.template.rule=exact"]
+    config = compose(["dataset=sst2", "data.source=hub", *nothing])
     config["dataset"]["template"]["labels"] = None
     kept = hashed_part(config, ignore=ignored_keys())["dataset"]
     assert not {"question", "labels"} & kept["template"].keys()
-    row = {"text": "fine", "label": "A", "sentence": "fine"}
-    assert task_of(kept).prompt(row) == task_of(config["dataset"]).prompt(row)
+    row = {"label": "A", "sentence": "fine"}
+    assert tasks.task_of(kept).prompt(row) == tasks.task_of(config["dataset"]).prompt(row)

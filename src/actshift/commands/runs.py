@@ -15,6 +15,8 @@ from actshift.config.cached import CachedComposer
 from actshift.errors import ActshiftError, unknown
 from actshift.planning.expand import expand_final, expand_grid
 from actshift.planning.extend import extend
+from actshift.planning.halving import dropped
+from actshift.planning.halving import states as states_of
 from actshift.planning.manifests import Manifest, freeze
 from actshift.planning.selection import Selection, select, write_selection
 from actshift.store.store import Store
@@ -49,6 +51,7 @@ def sweep_command(request: Namespace) -> int:
     """Plan, grid, select, final, tables; whatever is done already is not done again."""
     from actshift.planning import prefetch
     from actshift.runtime.reuse import refuse_changed_plan
+    from actshift.sweeps.devices import Devices
     from actshift.sweeps.local import LocalEngine
 
     wanted, compose_cell = sweep_request(request), CachedComposer()
@@ -59,7 +62,7 @@ def sweep_command(request: Namespace) -> int:
     if request.retry:
         _clear_failures(store, grid)
     prefetch.require(grid, store=store, compose=compose_cell)
-    with LocalEngine(store, workers=config["hardware"]["workers"], overrides=wanted.launch) as engine:
+    with LocalEngine(store, devices=Devices(config["hardware"]), overrides=wanted.launch) as engine:
         grid, selection = _tuned(engine, store, grid, extensions=EXTENSIONS if request.extend else 0)
         if selection is None:
             return _report_failures(store, grid)
@@ -83,7 +86,7 @@ def _tuned(engine: LocalEngine, store: Store, grid: Manifest, *, extensions: int
     for left in range(extensions, -1, -1):
         if engine.do(grid)["failed"]:
             return grid, None
-        selection = select(grid, store.records("validation"))
+        selection = select(grid, store.records("validation"), dropped=dropped(grid, store))
         larger = extend(grid, selection, flat=False) if left else grid
         if larger.runs == grid.runs:
             break
@@ -157,7 +160,7 @@ def submit_command(request: Namespace) -> int:
     if not request.dry_run:
         refuse_changed_plan(stages[-1], store, compose=compose_cell, overrides=wanted.launch)
         prefetch.require(stages[-1], store=store, compose=compose_cell)
-    selected = len(stages) > 1 and all(store.state(run.identity, run.split) == "done" for run in grid.runs)
+    selected = len(stages) > 1 and set(states_of(grid, store)) <= {"done", "dropped"}
     size = 1000 if request.dry_run else slurm.array_size()
     queued = set() if request.dry_run else slurm.queued(store, grid.sweep)
     jobs = submission.jobs(stages[-1], selected=selected, queued=queued, size=size)
@@ -183,7 +186,8 @@ def retry_command(request: Namespace) -> int:
 def select_command(request: Namespace) -> int:
     """Choose each cell's learning rate from the validation records and freeze the final stage."""
     store, grid = planned_grid(request)
-    selection = select(grid, store.records("validation"), allow_missing=request.allow_missing)
+    records, lagging = store.records("validation"), dropped(grid, store)
+    selection = select(grid, records, allow_missing=request.allow_missing, dropped=lagging)
     write_selection(store, selection)
     freeze(store, expand_final(grid, selection), replan=request.allow_missing or bool(grid.extended))
     for choice in selection.choices:
@@ -254,7 +258,7 @@ def _refuse_impossible(manifest: Manifest, config: dict[str, Any]) -> None:
 
 def _extended(store: Store, grid: Manifest) -> Manifest:
     """The grid with a rate more beyond every edge that was chosen, frozen; the next sweep does the runs it adds."""
-    larger = extend(grid, select(grid, store.records("validation")))
+    larger = extend(grid, select(grid, store.records("validation"), dropped=dropped(grid, store)))
     edges = sum(old.rates != new.rates for old, new in zip(grid.cells, larger.cells, strict=True))
     added = len(larger.runs) - len(grid.runs)
     print(f"{edges} of {len(grid.cells)} cells chose an edge of their grid: {added} runs are added")

@@ -63,6 +63,9 @@ OF_ANALYSES = {
     "directions": 1,
     "change": 0,
     "ridge": 0,
+    "steps": 0,
+    "new_tokens": 1,
+    "window": 2,
     "sizes.width": 2,
     "sizes.inner": 1,
     "sizes.inputs": 2,
@@ -99,6 +102,7 @@ def validate(config: Config, *, planned: bool = False) -> None:
         raise _impossible("adapter", config["adapter"], "an adapter's folder with stage=evaluate, else null")
     if not config["results"] or Path(config["results"]).is_file():
         raise _impossible("results", config["results"] or "''", "a folder")
+    _validate_halving(config)
     _validate_model(config["model"])
     _validate_optimizer(config)
     if not planned:
@@ -216,6 +220,16 @@ def _validate_optimizer(config: Config) -> None:
             f"adamw or adamw_8bit, since the {trains} that train here are float32 and are not rounded. "
             "It is for method=sft training.precision=bfloat16",
         )
+
+
+def _validate_halving(config: Config) -> None:
+    """Refuse successive halving where runs cannot be continued one by one or have no validation loss."""
+    if config.get("selection") != "halving":
+        return
+    if config["execution"] != "separate":
+        raise _impossible("execution", config["execution"], "separate with selection=halving, which stops runs singly")
+    if not config["training"]["validation_rows"]:
+        raise _impossible("training.validation_rows", 0, "at least 1 with selection=halving, which compares their loss")
 
 
 def _validate_data(config: Config) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from actshift.errors import ActshiftError
+from actshift.methods import folding
 from actshift.methods.base import Adaptation
 from actshift.methods.parameterizations import Parameterization
 from actshift.methods.registry import PARAMETERIZATIONS, load, ranks_of, sites_of
@@ -28,7 +30,7 @@ class Steering(Adaptation):
 
     def __init__(self, base: Base, *, config: Mapping[str, Any], seeds: Sequence[int]) -> None:
         self.replicas = len(seeds)
-        self._model = base.model
+        self._model, self._base_sites = base.model, base.sites
         self._sites = sites_of(config)
         self._kind: type[Parameterization] = load(PARAMETERIZATIONS[config["parameterization"]].path)
         self._scopes = get_scopes(**config["scope"])
@@ -68,9 +70,13 @@ class Steering(Adaptation):
     def _name(self, layer: int, site: str, end: str) -> str:
         return ".".join(filter(None, (str(layer), site, end)))
 
+    def part(self, layer: int, site: str | None = None) -> Parameterization:
+        """The part of a layer whose scope is whole, at one of several sites where there are several."""
+        return self._parts[self._name(layer, site or self._sites[0], "")]
+
     def parts(self, layer: int) -> list[Parameterization]:
         """The parts of a layer whose scope is whole, one a site."""
-        return [self._parts[self._name(layer, site, "")] for site in self._sites]
+        return [self.part(layer, site) for site in self._sites]
 
     def _change(self, layer: int, site: str) -> Change:
         parts = {end: self._parts[self._name(layer, site, end)] for end in self._scopes}
@@ -91,6 +97,24 @@ class Steering(Adaptation):
             return changed_BTD.to(h_BTD.dtype)
 
         return change
+
+    def check_fold(self) -> None:
+        """Refuse to fold what weights cannot do: a change of some tokens and not of others, or see `folding.check`."""
+        if any(scope.positions is not None for scope in self._scopes.values()) or self.replicas > 1:
+            raise ActshiftError(
+                "steering of some positions of the prompt cannot be folded into weights, which all tokens go through; "
+                "nor can several adapters at once. Keep it as an adapter, or train with method.scope.kind=all."
+            )
+        for layer in self.layers:
+            for site in self._sites:
+                folding.check(self._base_sites, site=site, part=self.part(layer, site))
+
+    def fold(self) -> None:
+        self.check_fold()
+        self.detach()
+        for layer in self.layers:
+            for site in sorted(self._sites, key="post_block".__eq__):  # what is added to the stream comes last
+                folding.fold_part(self._base_sites, site=site, layer=layer, part=self.part(layer, site))
 
     def begin_pass(self, forward_pass: ForwardPass) -> None:
         self._chosen = {

@@ -48,8 +48,8 @@ def _beyond(choice: Choice, *, flat: bool) -> tuple[float, ...]:
     """The rates to add beyond the edges of a choice's grid: none where the choice is interior."""
     if choice.edge is None:
         return ()
-    rates = [rate for rate in choice.rates if rate.variant == choice.variant and rate.accuracy is not None]
-    if not flat and len(choice.tie) == sum(rate.accuracy is not None for rate in choice.rates):
+    rates = [rate for rate in choice.rates if rate.variant == choice.variant and rate.ranked]
+    if not flat and len(choice.tie) == sum(rate.ranked for rate in choice.rates):
         return ()
     best = {rate.lr for rate in rates if rate.label in choice.tie or rate.lr == choice.lr}
     ends = ((rates[0].lr, rates[1].lr), (rates[-1].lr, rates[-2].lr))

@@ -116,7 +116,8 @@ class Exclusion:
 class Manifest:
     """A sweep's stage, expanded: the facts of the table, its planned cells in table order, and the stage's runs.
 
-    A cell with one candidate has nothing to choose, so the grid stage does not run it (`untuned`).
+    A cell with one candidate has nothing to choose, so the grid stage does not run it (`untuned`). `selection` says
+    whether all candidates train to the end (grid) or lagging ones are dropped (halving).
     """
 
     sweep: str
@@ -132,11 +133,17 @@ class Manifest:
     runs: tuple[Run, ...]
     fraction: Fraction | None = None
     schema: int = SCHEMA
+    selection: str = "grid"
 
     @property
     def extended(self) -> tuple[Cell, ...]:
         """The cells that have rates beyond the grid of the sweep's file."""
         return tuple(planned.cell for planned in self.cells if planned.added)
+
+    @property
+    def halves(self) -> bool:
+        """Whether lagging candidates of this stage are dropped before their end."""
+        return self.stage == "grid" and self.selection == "halving"
 
     @property
     def untuned(self) -> tuple[Cell, ...]:
@@ -154,8 +161,8 @@ class Manifest:
 
     def header(self) -> dict[str, Any]:
         """The facts of the table, without cells and runs."""
-        facts = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in ("cells", "runs")}
-        del facts["fraction"]
+        left_out = ("cells", "runs", "fraction", *(["selection"] if self.selection == "grid" else []))  # as older plans
+        facts = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in left_out}
         fraction = {"fraction": self.fraction.to_json()} if self.fraction else {}
         return {"kind": "sweep", **facts, "exclusions": [asdict(each) for each in self.exclusions], **fraction}
 
