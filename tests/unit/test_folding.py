@@ -74,6 +74,12 @@ def test_an_affine_map_is_another_matrix(model: str, method: str, site: str) -> 
     assert_folds(model, method_config(method, f"method.site={site}", *ALL, model=model))
 
 
+@pytest.mark.parametrize("sites", ["post_block,post_mlp", "heads,attn_out", "pre_mlp,attn_out,post_mlp"])
+def test_several_sites_are_folded_in_the_order_of_the_pass(sites: str) -> None:
+    method = "post_block_vector" if "post_block" in sites else "post_block"
+    assert_folds("random-llama", method_config(method, f"method.site=[{sites}]", model="random-llama"))
+
+
 @pytest.mark.parametrize(
     ("method", "overrides", "why"),
     [
