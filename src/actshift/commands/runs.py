@@ -247,7 +247,8 @@ def sync_command(request: Namespace) -> int:
 
 def _refuse_impossible(manifest: Manifest, config: dict[str, Any]) -> None:
     """Refuse, before any trains, a sweep whose runs nothing here can score, or whose data or optimizer is not here."""
-    from actshift.config.validation import validate_folder, validate_installed
+    from actshift.config.packages import validate_installed
+    from actshift.config.validation import validate_folder
     from actshift.tasks import refuse_unscored
 
     for planned in manifest.cells:

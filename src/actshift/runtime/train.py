@@ -108,8 +108,8 @@ def train_runs(
     every = config["hardware"]["checkpoint_every"]
     plan = {key: training[key] for key in ("batch_size", "epochs", "max_steps")}
     pause = pause_step(steps := count_steps(len(rows), **plan), share)
-    facts = {"data": split.fingerprint, "stop": stop, "pause": pause, "say": progress.note}
-    checkpoints = Checkpoints(checkpoint_folder, every=every, **facts)
+    kept = partial(Checkpoints, checkpoint_folder, every=every, data=split.fingerprint, say=progress.note)
+    checkpoints = kept(stop=stop, pause=pause)
     seeds = [each["seed"] for each in configs.values()]
     adaptation = attach(base, config=config["method"], seeds=seeds)
     try:
