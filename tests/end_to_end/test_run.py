@@ -371,6 +371,13 @@ def test_a_run_that_begins_again_says_why(tmp_path: Path) -> None:
     ]
 
 
+def test_accuracy_is_the_percentage_of_right_rows(tmp_path: Path, session: Session) -> None:
+    record = run(request(tmp_path, "dataset=boolq", "evaluation.scoring=likelihood"), session=session)
+    right = sum(each["correct"] for each in predictions(Store(tmp_path), record))
+    assert 0 < right == record.metrics["correct"] < record.metrics["rows"]
+    assert record.metrics["accuracy"] == pytest.approx(100 * right / record.metrics["rows"])
+
+
 def test_predictions_carry_the_question(tmp_path: Path, session: Session) -> None:
     record = run(request(tmp_path, "dataset=boolq"), session=session)
     kept = predictions(Store(tmp_path), record)
