@@ -42,7 +42,7 @@ def predict(
 
     def decided(ids: list[int]) -> bool:
         # Half a character shows as U+FFFD, and may become any letter.
-        return task.decided(_text(base, ids).rstrip("\ufffd"))
+        return task.decided(continuation_text(base, ids).rstrip("\ufffd"))
 
     predictions: dict[int, Prediction] = {}
     for index, ids in generate(
@@ -54,7 +54,7 @@ def predict(
         ends=ends,
         decided=decided if stop and task.first_match else None,
     ):
-        output, row = _text(base, ids), index % len(rows)
+        output, row = continuation_text(base, ids), index % len(rows)
         label = rows[row].label
         predictions[index] = Prediction(
             row, output, label, extracted=task.extract(output), correct=task.score(output, label)
@@ -63,7 +63,8 @@ def predict(
     return _by_replica(predictions, adaptation.replicas)
 
 
-def _text(base: Base, ids: list[int]) -> str:
+def continuation_text(base: Base, ids: Sequence[int]) -> str:
+    """The text of generated tokens, special ones left out."""
     # released: a tokenizer may tidy spaces before punctuation / here: the beginning of ids is the beginning of text.
     text = base.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     assert isinstance(text, str)
