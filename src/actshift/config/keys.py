@@ -8,7 +8,6 @@ from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 from actshift.config import analysis_schema, data_schema, objective_schema, schema
-from actshift.config.objective_schema import NORMALIZATIONS
 from actshift.config.schema import EVALUATE, EXECUTIONS, OPTIMIZERS, SCORINGS, STAGES
 from actshift.data.chat import FORMS
 from actshift.data.splits import OVERLAPS

@@ -36,7 +36,7 @@ def predict(
     """Generate from every row's prompt and score the continuations.
 
     A continuation stops where the task's rule is decided, which changes its text and never its score; `stop=False`
-    goes on to the end token.
+    goes on to the end token, and counts the tokens.
     """
     prompts = [row.ids[: row.prompt_length] for row in rows]
 
@@ -57,13 +57,18 @@ def predict(
         output, row = continuation_text(base, ids), index % len(rows)
         label = rows[row].label
         predictions[index] = Prediction(
-            row, output, label, extracted=task.extract(output), correct=task.score(output, label)
+            row,
+            output,
+            label,
+            extracted=task.extract(output),
+            correct=task.score(output, label),
+            tokens=None if stop else len(ids),
         )
         progress(len(predictions), adaptation.replicas * len(rows))
     return _by_replica(predictions, adaptation.replicas)
 
 
-def continuation_text(base: Base, ids: Sequence[int]) -> str:
+def continuation_text(base: Base, ids: list[int]) -> str:
     """The text of generated tokens, special ones left out."""
     # released: a tokenizer may tidy spaces before punctuation / here: the beginning of ids is the beginning of text.
     text = base.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -23,7 +23,9 @@ def advantages(rewards_S: torch.Tensor, *, group: int, scale_by_std: bool) -> to
     Without `scale_by_std` the deviation alone (Dr. GRPO). Of a group of equal rewards all are exactly 0.
     """
     rewards_PG = rewards_S.view(-1, group)
-    centred_PG = torch.where(silent(rewards_S, group=group)[:, None], 0.0, rewards_PG - rewards_PG.mean(1, keepdim=True))
+    centred_PG = torch.where(
+        silent(rewards_S, group=group)[:, None], 0.0, rewards_PG - rewards_PG.mean(1, keepdim=True)
+    )
     if scale_by_std:
         centred_PG = centred_PG / (rewards_PG.std(1, keepdim=True) + EPSILON)
     return centred_PG.flatten()

@@ -51,7 +51,8 @@ def roll_out(
     """The completions of the rows of each replica, those of a row next to each other.
 
     Each completion has random numbers that follow from its replica's seed, the step, its row's place in the step and
-    its own number, unless `choose` takes its tokens in another way. A batch has at most `batch_tokens` prompt tokens, each prompt counted once a completion.
+    its own number, unless `choose` takes its tokens in another way. A batch has at most `batch_tokens` prompt tokens,
+    each prompt counted once a completion.
     """
     copies, limit = objective["completions"], objective["max_new_tokens"]
     prompts = [[row.ids[: row.prompt_length] for row in block] for block in blocks]
@@ -80,14 +81,16 @@ def roll_out(
             keep_end=True,
         )
         logprobs, entropies = sampler.logprobs_BT.tolist(), sampler.entropies_BT.tolist()
-        made = [
-            (ids, ids[-1] in ends, tuple(logprobs[index][: len(ids)]), tuple(entropies[index][: len(ids)]))
-            for index, ids in enumerate(new)
-        ]
-        for place, (replica, row) in enumerate((replica, row) for replica in range(len(blocks)) for row in batch):
-            example = blocks[replica][row]
-            found[replica][row] = [
-                Rollout([*prompts[replica][row], *ids], example.prompt_length, example.label, *rest)
-                for ids, *rest in made[place * copies : (place + 1) * copies]
-            ]
-    return [[each for row in range(len(block)) for each in own[row]] for block, own in zip(blocks, found, strict=True)]
+        for index, ids in enumerate(new):
+            replica, place = divmod(index // copies, len(batch))
+            example = blocks[replica][batch[place]]
+            rollout = Rollout(
+                ids=[*prompts[replica][batch[place]], *ids],
+                prompt_length=example.prompt_length,
+                label=example.label,
+                ended=ids[-1] in ends,
+                sampled=tuple(logprobs[index][: len(ids)]),
+                entropies=tuple(entropies[index][: len(ids)]),
+            )
+            found[replica].setdefault(batch[place], []).append(rollout)
+    return [[each for row in sorted(own) for each in own[row]] for own in found]

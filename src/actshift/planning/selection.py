@@ -1,4 +1,4 @@
-"""The learning rate of every cell, chosen on validation accuracy alone."""
+"""The learning rate of every cell, chosen on validation accuracy alone; on validation reward under GRPO."""
 
 from __future__ import annotations
 
@@ -29,6 +29,14 @@ class Rate:
     finished: int
     planned: int
     diverged: bool
+    reward: float | None = None
+    """Mean validation reward, by which runs are chosen that were trained on rewards; None of all others."""
+
+    @property
+    def score(self) -> float | None:
+        """What the choice is made by; rounded, since means of equal shares may differ in the last bit."""
+        value = self.accuracy if self.reward is None else self.reward
+        return None if value is None else round(value, 9)
 
     @property
     def label(self) -> str:
@@ -80,11 +88,16 @@ class Selection:
         return next((choice for choice in self.choices if choice.cell == cell), None)
 
     def to_json(self) -> dict[str, Any]:
-        return {"schema": SCHEMA, "split": SPLIT, **asdict(self)}
+        data = {"schema": SCHEMA, "split": SPLIT, **asdict(self)}
+        for choice in data["choices"]:
+            for rate in choice["rates"]:
+                if rate["reward"] is None:
+                    del rate["reward"]
+        return data
 
 
 def select(manifest: Manifest, records: Iterable[Record], *, allow_missing: bool = False) -> Selection:
-    """The candidate of highest mean validation accuracy of every cell; of tied ones the smallest rate, then variant.
+    """The candidate of highest mean validation `score` of every cell; of tied ones the smallest rate, then variant.
 
     A rate at which a run diverged is chosen only where all did. Records of other sweeps are not used. Raises
     ActshiftError on a record of another split than validation, on another stage's manifest, and, unless
@@ -165,9 +178,8 @@ def _choose(planned: PlannedCell, runs: Iterable[Run], found: dict[str, Record])
     rates = tuple(_rate(*candidate, of[candidate], found) for candidate in planned.candidates)
     finished = [rate for rate in rates if rate.accuracy is not None]
     sound = [rate for rate in finished if not rate.diverged] or finished
-    # Means of equal shares may differ in the last bit.
-    best = max((round(rate.accuracy, 9) for rate in sound if rate.accuracy is not None), default=None)
-    tied = [rate for rate in sound if rate.accuracy is not None and round(rate.accuracy, 9) == best]
+    best = max((rate.score for rate in sound if rate.score is not None), default=None)
+    tied = [rate for rate in sound if rate.score is not None and rate.score == best]
     chosen = tied[0] if tied else None
     return Choice(
         cell=planned.cell,
@@ -185,7 +197,10 @@ def _choose(planned: PlannedCell, runs: Iterable[Run], found: dict[str, Record])
 def _rate(lr: float, variant: str, runs: list[Run], found: dict[str, Record]) -> Rate:
     metrics = [found[run.identity].metrics for run in runs if run.identity in found]
     accuracy = statistics.fmean(each["accuracy"] for each in metrics) if metrics else None
-    return Rate(lr, variant, accuracy, len(metrics), len(runs), any(each["diverged"] for each in metrics))
+    rewarded = any("reward" in each for each in metrics)
+    # A diverged run has answered nothing, so it has earned nothing.
+    reward = statistics.fmean(each.get("reward", 0.0) for each in metrics) if rewarded else None
+    return Rate(lr, variant, accuracy, len(metrics), len(runs), any(each["diverged"] for each in metrics), reward)
 
 
 def _edge(chosen: Rate | None, finished: list[Rate]) -> str | None:

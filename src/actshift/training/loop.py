@@ -127,7 +127,7 @@ def _updates(
     clip: float,
 ) -> list[float]:
     """The optimizer steps that the objective takes on what it prepared; the losses of the first, one a replica."""
-    begun, first = _alive(curves), []
+    begun, first = _alive(curves), list[float]()
     for update in range(objective.updates):
         alive = _alive(curves)
         losses = objective.backward(update, alive=alive)
