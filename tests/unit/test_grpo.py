@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from adapted import METHODS, attached, base_of, composed, method_config, perturb, some_prompts, training_config
+from adapted import (
+    METHODS,
+    ByLength,
+    attached,
+    base_of,
+    composed,
+    method_config,
+    perturb,
+    some_prompts,
+    training_config,
+)
 
 from actshift.config.composition import compose
 from actshift.data.examples import Example
@@ -27,27 +36,6 @@ from actshift.training.loop import Curves, StepCallback, train
 
 MODEL = "random-llama"
 COMPLETIONS, ROWS = 4, 3
-
-
-class ByLength(Task):
-    """Rewards that a model of random weights earns: an output is right whose characters are even in number."""
-
-    name = "by_length"
-    columns = ()
-
-    def prompt(self, row: Mapping[str, Any]) -> str:
-        return ""
-
-    answer = label = prompt
-
-    def extract(self, output: str) -> str | None:
-        return str(len(output) % 2)
-
-    def score(self, output: str, label: str) -> bool:
-        return len(output) % 2 == 0
-
-    def generate(self, rng: Any, **difficulty: int) -> dict[str, Any]:
-        raise NotImplementedError
 
 
 class Constant(ByLength):
