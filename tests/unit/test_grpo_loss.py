@@ -32,7 +32,8 @@ def completion(text: str, *, label: str = "7", tokens: int = 4, ended: bool = Tr
         ("accuracy", completion("<answer>8</answer>"), 0),
         ("accuracy", completion("7"), 0),
         ("format", completion("<answer>8</answer>"), 1),
-        ("format", completion("<answer>8</answer> and on", ended=False), 0),
+        ("format", completion("<answer>8</answer> and on", ended=False), 1),  # nothing can change this answer
+        ("format", completion("<answer>8", ended=False), 0),
         ("format", completion("8"), 0),
         ("think", completion("so\n</think>\n7"), 1),
         ("think", completion("so\n</think>\n7\n</think>\n"), 0),
@@ -43,6 +44,11 @@ def completion(text: str, *, label: str = "7", tokens: int = 4, ended: bool = Tr
 )
 def test_a_reward(name: str, given: Completion, expected: float) -> None:
     assert REWARDS[name](given, LISTOPS) == pytest.approx(expected)
+
+
+def test_a_number_that_may_go_on_is_no_answer_yet() -> None:
+    assert REWARDS["format"](completion("Answer: 7", ended=False), GSM8K) == 0
+    assert REWARDS["format"](completion("Answer: 7"), GSM8K) == 1
 
 
 def test_the_accuracy_is_the_tasks_own_score() -> None:

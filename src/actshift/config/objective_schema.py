@@ -24,7 +24,7 @@ class RewardsConfig:
     """The weight of each reward of a completion; 0 leaves it out (actshift.objectives.rewards)."""
 
     accuracy: float = 0.0  # of an answer that the task's own rule scores as right
-    format: float = 0.0  # of a completion in which that rule finds an answer, and which ends
+    format: float = 0.0  # of a completion that is done and in which that rule finds an answer
     think: float = 0.0  # of exactly one "\n</think>\n" in it, as the released code rewards
     length: float = 0.0  # of a short completion: 1 less its share of the longest length
 

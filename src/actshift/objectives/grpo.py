@@ -26,16 +26,16 @@ from actshift.objectives.rewards import Completion, chosen, rewards_of, total
 from actshift.objectives.rollouts import Rollout, roll_out
 from actshift.observe.profiling import phase
 from actshift.tasks.base import Task
-from actshift.training.batches import Batch, answer_logits, pack_batch
-from actshift.training.objective import Objective, batches, model_mode
+from actshift.training.batches import Batch, answer_logits, collate, pack_batch
+from actshift.training.objective import Objective, model_mode
 
 
 @dataclass(frozen=True)
 class Settings:
     """What a training by GRPO takes beside the model: a resolved objective config, the task, seeds by replica.
 
-    A completion ends at one of the `ends`. `micro_batch` completions of each replica go through the model at once, and
-    at most `batch_tokens` prompt tokens are in one batch of rollouts.
+    A completion ends at one of the `ends`. At most `micro_batch` completions of each replica go through the model at
+    once in an update, all of one prompt, and at most `batch_tokens` prompt tokens are in one batch of rollouts.
     """
 
     objective: Mapping[str, Any]
@@ -48,9 +48,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Scored(Rollout):
-    """A rollout with what its loss needs: its advantage, what each of its tokens counts, and its place in the step."""
+    """A rollout with what its loss needs: its advantage, what each of its tokens counts, and its place in the step.
+
+    `signal` says that its group has completions of different rewards.
+    """
 
     advantage: float
+    signal: bool
     weight: float
     place: int
 
@@ -71,6 +75,7 @@ class Grpo(Objective):
         self._old: dict[int, torch.Tensor] = {}
         self._reference: dict[int, torch.Tensor] = {}
         self._measures: list[dict[str, float]] = []
+        self._sums: list[dict[str, float]] = []
         # Attached and not trained yet: a checkpoint is taken over later.
         self._first = [adaptation.state_dict(replica) for replica in self._replicas] if self._config["kl"] else []
 
@@ -91,7 +96,7 @@ class Grpo(Objective):
                 ends=self._settings.ends,
                 batch_tokens=self._settings.batch_tokens,
             )
-        self._measures = [defaultdict(float) for _ in self._replicas]
+        self._measures, self._sums = [[defaultdict[str, float](float) for _ in self._replicas] for _ in range(2)]
         self._old = {}
         with phase("reward"):
             self._blocks = [self._scored(own, replica, step=step) for replica, own in enumerate(rollouts)]
@@ -114,17 +119,23 @@ class Grpo(Objective):
         weights = token_weights(
             lengths, normalization=self._config["normalization"], limit=self._config["max_new_tokens"]
         )
-        tokens = sum(lengths)
+        tokens, silent_P = sum(lengths), silent(rewards_S, group=group)
         measures |= {
             "reward": sum(rewards) / count,
-            "silent": float(silent(rewards_S, group=group).double().mean()),
+            "silent": float(silent_P.double().mean()),
             "length": tokens / count,
             "ended": sum(rollout.ended for rollout in rollouts) / count,
             "entropy": sum(sum(rollout.entropies) for rollout in rollouts) / tokens,
             "tokens": tokens,
         }
         return [
-            Scored(**vars(rollout), advantage=advantage, weight=weight, place=replica * count + place)
+            Scored(
+                **vars(rollout),
+                advantage=advantage,
+                signal=not silent_P[place // group],
+                weight=weight,
+                place=replica * count + place,
+            )
             for place, (rollout, advantage, weight) in enumerate(
                 zip(rollouts, advantages_S.tolist(), weights, strict=True)
             )
@@ -155,7 +166,7 @@ class Grpo(Objective):
         started = time.perf_counter()
         total_A = torch.zeros(len(self._blocks), dtype=torch.float64, device=self._base.device)
         with packed_passes(self._base):
-            for batch in self._batches():
+            for batch in self._batches(all_groups=bool(self._config["kl"])):
                 with phase("forward"):
                     loss_A = self._losses(batch, self._logprobs(batch), first=update == 0)
                 with phase("backward"):
@@ -188,28 +199,48 @@ class Grpo(Objective):
         return torch.stack([each.sum() for each in (weights_N * found.loss_N).split(sizes)])
 
     def _note(self, found: TokenLosses, apart_N: torch.Tensor | None, *, sizes: Sequence[int]) -> None:
-        """Add what the tokens of a micro-batch measure: means over the tokens of a step, and over its updates."""
+        """Add what the tokens of a micro-batch measure; `measured` makes means of the sums."""
         for replica, clipped_N in enumerate(found.clipped_N.split(list(sizes))):
-            measures = self._measures[replica]
-            measures["clip_share"] += float(clipped_N.sum()) / measures["tokens"] / self.updates
+            sums = self._sums[replica]
+            sums["clip_share"] += float(clipped_N.sum())
+            sums["passes"] += len(clipped_N)
             if found.divergence_N is not None:
-                own_N = found.divergence_N.detach().split(list(sizes))[replica]
-                measures["kl"] += float(own_N.sum()) / measures["tokens"] / self.updates
+                sums["kl"] += float(found.divergence_N.detach().split(list(sizes))[replica].sum())
             if apart_N is not None:
                 own_N = apart_N.split(list(sizes))[replica]
-                measures["mismatch"] += float(own_N.sum()) / measures["tokens"]
-                measures["mismatch_max"] = max(measures["mismatch_max"], float(own_N.max()))
+                sums["mismatch"] += float(own_N.sum())
+                sums["tokens"] += len(own_N)
+                sums["mismatch_max"] = max(sums["mismatch_max"], float(own_N.max()))
 
-    def _batches(self) -> Iterator[Batch]:
-        return batches(self._base, self._blocks, size=self._settings.micro_batch)
+    def measured(self, replica: int) -> Mapping[str, float]:
+        sums = self._sums[replica]
+        means = {
+            "clip_share": sums["clip_share"] / sums["passes"],
+            "mismatch": sums["mismatch"] / sums["tokens"],
+            "mismatch_max": sums["mismatch_max"],
+        }
+        return self._measures[replica] | means | ({"kl": sums["kl"] / sums["passes"]} if self._config["kl"] else {})
+
+    def _batches(self, *, all_groups: bool = True) -> Iterator[Batch]:
+        """Micro-batches of completions of one prompt, whose tokens are then computed once for all of them.
+
+        Unless `all_groups` are wanted, those without signal are left out: their gradients are 0. One batch there is.
+        """
+        group, most = self._config["completions"], self._settings.micro_batch
+        firsts = range(0, len(self._blocks[0]), group)
+        wanted = [first for first in firsts if any(block[first].signal for block in self._blocks)] or firsts[:1]
+        for first in firsts if all_groups else wanted:
+            for start in range(first, first + group, most):
+                end = min(start + most, first + group)
+                rows = [row for block in self._blocks for row in block[start:end]]
+                with phase("data"):
+                    batch = collate(rows, pad_id=self._base.pad_id, device=self._base.device)
+                yield batch
 
     def _logprobs(self, batch: Batch) -> torch.Tensor:
         """log p of each completion token of a micro-batch under the policy as it is, logprobs_N."""
         logits_NV = answer_logits(self._base, batch, pack_batch(self._adaptation, batch))
         return -cross_entropy(logits_NV / self._config["temperature"], batch.answer_ids_N, reduction="none")
-
-    def measured(self, replica: int) -> Mapping[str, float]:
-        return dict(self._measures[replica])
 
     def watch(self, rows: Sequence[Example]) -> list[float]:
         """The mean weighted reward of each replica's greedy completions."""

@@ -33,8 +33,12 @@ def accuracy(completion: Completion, task: Task) -> float:
 
 
 def well_formed(completion: Completion, task: Task) -> float:
-    """1 where the task's rule finds an answer in the text, right or wrong, and the completion ended by itself."""
-    return float(completion.ended and task.extract(completion.text) is not None)
+    """1 where the task's rule finds an answer in the text, right or wrong, and the completion is done.
+
+    It is done where it ended by itself, or where no further text could change the answer.
+    """
+    done = completion.ended or task.decided(completion.text)
+    return float(done and task.extract(completion.text) is not None)
 
 
 def think(completion: Completion, task: Task) -> float:
