@@ -86,3 +86,13 @@ def test_finished_records_correct_the_estimate() -> None:
     assert (corrected.train_seconds, corrected.evaluation_seconds) == pytest.approx((20.0, 2.0))
     assert calibration.apply(cost, model="llama3.2-1b", hardware="cpu") == cost, "another machine says nothing"
     assert not calibrate([replace(record, provenance=provenance | {"hardware": "cpu"})], {record.identity: whole}).runs
+
+
+def test_grpo_costs_what_it_generates_and_trains() -> None:
+    base = ("dataset=gsm8k", "objective=grpo")
+    cost = estimate(config(*base), split="validation").train_seconds
+    assert cost > estimate(config("dataset=gsm8k"), split="validation").train_seconds
+    for more in ("objective.completions=16", "objective.updates=2", "model=qwen3-4b"):
+        assert estimate(config(*base, more), split="validation").train_seconds > cost
+    assert estimate(config(*base, "training.max_steps=10"), split="validation").train_seconds < cost / 50
+    assert estimate(config(*base, "objective.completions=2"), split="validation").train_seconds < cost
