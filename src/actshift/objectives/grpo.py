@@ -96,7 +96,8 @@ class Grpo(Objective):
                 ends=self._settings.ends,
                 batch_tokens=self._settings.batch_tokens,
             )
-        self._measures, self._sums = [[defaultdict[str, float](float) for _ in self._replicas] for _ in range(2)]
+        self._measures = [defaultdict(float) for _ in self._replicas]
+        self._sums = [defaultdict(float) for _ in self._replicas]
         self._old = {}
         with phase("reward"):
             self._blocks = [self._scored(own, replica, step=step) for replica, own in enumerate(rollouts)]

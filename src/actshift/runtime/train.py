@@ -192,14 +192,9 @@ def _report_step(
     for tracker, curve in zip(trackers, curves, strict=True):
         if len(curve.loss) == step:  # a run that diverged has no more steps
             tracker.step(step, loss=curve.loss[-1], lr=curve.lr[-1])
-<<<<<<< HEAD
-    progress.update(step, steps, "loss " + " ".join(f"{curve.loss[-1]:.3f}" for curve in curves))
-    if stop.is_set() and checkpoints.saved_after == step:
-=======
     shown = [("reward", curve.measures["reward"]) if curve.measures else ("loss", curve.loss) for curve in curves]
     progress.update(step, steps, f"{shown[0][0]} " + " ".join(f"{values[-1]:.3f}" for _, values in shown))
-    if stop.is_set() and step < steps:  # after the last step the adapters are saved in any case
->>>>>>> c21e688 (feat: GRPO runs: objective of a run, rewards in records, selection by reward)
+    if stop.is_set() and checkpoints.saved_after == step:
         raise Interrupted
 
 
