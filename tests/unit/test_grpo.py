@@ -186,7 +186,7 @@ def test_a_second_update_is_clipped_by_the_ratio_to_the_first() -> None:
 
 
 def rolled(base: Base, adaptation: Adaptation, block: list[Example], **changes: Any) -> list[Rollout]:
-    given: dict[str, Any] = {"seeds": (3,), "step": 1, "batch_tokens": 10**6}
+    given: dict[str, Any] = {"seeds": (3,), "step": 1, "batch_tokens": 10**6, "copies": COMPLETIONS}
     given |= {name: changes.pop(name) for name in list(changes) if name in given}
     ends = {base.tokenizer.eos_token_id}
     (found,) = roll_out(base, adaptation, [block], objective=objective(**changes), ends=ends, **given)

@@ -61,7 +61,7 @@ REWARDS: dict[str, Callable[[Completion, Task], float]] = {
 
 def chosen(weights: Mapping[str, float]) -> dict[str, float]:
     """The weights that are not 0."""
-    return {name: weight for name, weight in weights.items() if weight != 0}
+    return {name: weight for name in REWARDS if (weight := weights.get(name, 0))}
 
 
 def rewards_of(completion: Completion, task: Task, *, weights: Mapping[str, float]) -> dict[str, float]:

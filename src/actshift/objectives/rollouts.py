@@ -42,19 +42,20 @@ def roll_out(
     blocks: Sequence[Sequence[Example]],
     *,
     objective: Mapping[str, Any],
+    copies: int,
     seeds: Sequence[int],
     step: int,
     ends: Collection[int],
     batch_tokens: int,
     choose: Choose | None = None,
 ) -> list[list[Rollout]]:
-    """The completions of the rows of each replica, those of a row next to each other.
+    """So many completions (`copies`) of the rows of each replica, those of a row next to each other.
 
     Each completion has random numbers that follow from its replica's seed, the step, its row's place in the step and
     its own number, unless `choose` takes its tokens in another way. A batch has at most `batch_tokens` prompt tokens,
     each prompt counted once a completion.
     """
-    copies, limit = objective["completions"], objective["max_new_tokens"]
+    limit = objective["max_new_tokens"]
     prompts = [[row.ids[: row.prompt_length] for row in block] for block in blocks]
     longest = [max(map(len, of_row)) for of_row in zip(*prompts, strict=True)]
     found: list[dict[int, list[Rollout]]] = [{} for _ in blocks]
