@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if completion.MARK in os.environ:
         completion.complete(_parser())
     try:
+        if sys.flags.optimize > 1:
+            raise ActshiftError("python -OO takes docstrings away, which transformers reads: leave out -OO, or take -O")
         arguments = _without_config_dir(arguments)
         if arguments[:1] == ["run"]:
             # Everything after `run` is Hydra's, its flags included.

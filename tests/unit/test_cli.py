@@ -217,3 +217,12 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(
     assert "No space left on device" in capsys.readouterr().err
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     assert main(["plan", "smoke"]) == 0
+
+
+def test_python_without_docstrings_is_refused_in_words() -> None:
+    done = subprocess.run(
+        [sys.executable, "-OO", "-m", "actshift", "list"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "leave out -OO" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -2,27 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
-
-@dataclass(frozen=True)
-class Command:
-    """A subcommand: what its help says, an example, the function that does it, and its arguments.
-
-    `handler` is a module of `actshift.commands` and a function, as in "reports.tables_command". `arguments` are keyword
-    arguments of `argparse.ArgumentParser.add_argument` by name; one that begins with "-" is a flag. A command with
-    `sweep` takes a sweep's name, and one with `overrides` takes Hydra's overrides, before or after its flags.
-    """
-
-    help: str
-    handler: str
-    example: str
-    sweep: bool = False
-    overrides: str | None = None
-    arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
+from actshift.commands.command import Command
 
 FLAG = {"action": "store_true"}
 CSV = {"--csv": {"metavar": "FILE", "help": "write the table as CSV too"}}
@@ -131,6 +111,13 @@ COMMANDS = {
         "draw a table's figures from its records",
         "reports.figures_command",
         "actshift figures smoke",
+        sweep=True,
+        overrides=EVERY_RUN,
+    ),
+    "export": Command(
+        "a table's finished cells as Every Eval Ever JSON and as the hub's .eval_results",
+        "interchange.export_command",
+        "actshift export smoke",
         sweep=True,
         overrides=EVERY_RUN,
     ),
@@ -266,17 +253,27 @@ COMMANDS = {
         },
     ),
     "analyze": Command(
-        "theory (every statement of the paper, evaluated), oracle, overlap (Figure 3)",
+        "theory; shares, overlap, cosines, norms (Figures 2, 3, 5, 6); oracle, continuations, retention",
         "analyses.analyze_command",
         "actshift analyze theory analysis.seed=1",
         overrides="Hydra overrides: model=A dataset=B analysis.rows=N results=FOLDER ...",
-        arguments={"name": {"metavar": "NAME", "help": "a file of conf/analysis without .yaml"}},
+        arguments={
+            "name": {"metavar": "NAME", "help": "a file of conf/analysis without .yaml"},
+            "--train": {**FLAG, "help": "do the sweep analysis.sweep first, where adapters of it are missing"},
+        },
     ),
     "audit": Command(
         "the paper's numbers against themselves and what can be computed",
         "reports.audit_command",
         "actshift audit --out docs",
         arguments={"--out": {"metavar": "FOLDER", "help": "write audit.md and audit.csv there"}},
+    ),
+    "claims": Command(
+        "what the paper claims, judged on its printed numbers and on our records by the same rules",
+        "claims.claims_command",
+        "actshift claims",
+        overrides=RESULTS,
+        arguments={"--claim": {"metavar": "NAME", "help": "one claim with all that its verdicts rest on"}},
     ),
     "sync": Command(
         "send what runs mirrored offline (logger=wandb) to Weights & Biases",

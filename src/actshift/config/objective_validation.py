@@ -22,6 +22,10 @@ def validate_objective(config: Mapping[str, Any]) -> None:
     for key, least in LEAST.items():
         if not least <= objective[key] < math.inf:
             raise impossible(f"objective.{key}", objective[key], f"at least {least}")
+    if config.get("selection") == "halving":
+        raise impossible(
+            "selection", "halving", f"grid: with objective={objective['name']} no validation loss is there"
+        )
     if not 0 < objective["temperature"] < math.inf:
         raise impossible("objective.temperature", objective["temperature"], "a positive number")
     if not 0 < objective["top_p"] <= 1:

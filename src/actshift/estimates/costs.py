@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from actshift.estimates.memory import BYTES, all_weights, changed_config, estimate_peak, layer_weights
+from actshift.estimates.memory import BYTES, all_weights, changed_config, estimate_peak, layer_weights, row_lengths
 from actshift.methods import KINDS
 
 if TYPE_CHECKING:
@@ -58,12 +58,12 @@ def estimate(config: Config, *, split: str, trained: bool = False) -> Cost:
     completions are taken to be as long as the answers of the data set.
     """
     speed, shape, precision = config["hardware"]["speed"], config["model"]["shape"], config["training"]["precision"]
-    tokens = config["dataset"]["tokens"]
+    tokens = row_lengths(config)
     limit = config["training"]["max_tokens"] or math.inf
     prompt, answer = min(tokens["prompt"], limit), tokens["answer"]
     weights, everything = layer_weights(shape), all_weights(shape)
     head = 2 * shape["width"] * shape["vocabulary"]
-    rate = speed["flops"][precision] * speed["efficiency"]
+    rate = _operations(speed, precision) * speed["efficiency"]
     full = KINDS[config["method"]["kind"]].trains_base
 
     def generation(rows: float, *, copies: int = 1, batches: float) -> float:
@@ -86,6 +86,13 @@ def estimate(config: Config, *, split: str, trained: bool = False) -> Cost:
         training += generation(rows, copies=copies, batches=steps * batches(rows / max(steps, 1) * copies))
     scored = rows_of(config, split)
     return Cost(0.0 if trained else training, generation(scored, batches=batches(scored)))
+
+
+def _operations(speed: Config, precision: str) -> float:
+    """Operations a second at best. A profile without `tf32` is of a device that computes such a run in float32."""
+    flops = speed["flops"]
+    best: float = flops[precision if precision in flops or precision != "tf32" else "float32"]
+    return best
 
 
 MIN_REPLICA_SPEEDUP = 1.2

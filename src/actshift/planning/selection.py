@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,7 +22,10 @@ SHOWN = 10  # missing runs in one message
 
 @dataclass(frozen=True)
 class Rate:
-    """One candidate of a cell: its mean validation accuracy in percent over `finished` of `planned` runs."""
+    """One candidate of a cell: its mean validation accuracy in percent over `finished` of `planned` runs.
+
+    One that halving dropped trained a share `dropped_at` of its steps and had a validation `loss` (null: not finite).
+    """
 
     lr: float
     variant: str
@@ -29,6 +33,8 @@ class Rate:
     finished: int
     planned: int
     diverged: bool
+    dropped_at: float | None = None
+    loss: float | None = None
     reward: float | None = None
     """Mean validation reward, by which runs are chosen that were trained on rewards; None of all others."""
 
@@ -37,6 +43,16 @@ class Rate:
         """What the choice is made by; rounded, since means of equal shares may differ in the last bit."""
         value = self.accuracy if self.reward is None else self.reward
         return None if value is None else round(value, 9)
+
+    @property
+    def ranked(self) -> bool:
+        """Whether it was compared with the others: by its accuracy, or by its loss when it was dropped."""
+        return self.accuracy is not None or self.dropped_at is not None
+
+    def to_json(self) -> dict[str, Any]:
+        left_out = {"reward"} if self.reward is None else set()
+        left_out |= {"dropped_at", "loss"} if self.dropped_at is None else set()
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     @property
     def label(self) -> str:
@@ -83,20 +99,27 @@ class Selection:
     choices: tuple[Choice, ...]
     incomplete: bool
     missing: tuple[Missing, ...]
+    halved: bool = False
+    """Whether candidates that lagged behind were dropped before their end."""
 
     def choice(self, cell: Cell) -> Choice | None:
         return next((choice for choice in self.choices if choice.cell == cell), None)
 
     def to_json(self) -> dict[str, Any]:
-        data = {"schema": SCHEMA, "split": SPLIT, **asdict(self)}
-        for choice in data["choices"]:
-            for rate in choice["rates"]:
-                if rate["reward"] is None:
-                    del rate["reward"]
-        return data
+        choices = [{**asdict(choice), "rates": [rate.to_json() for rate in choice.rates]} for choice in self.choices]
+        halved = {"halved": True} if self.halved else {}
+        missing = [asdict(run) for run in self.missing]
+        known = {"sweep": self.sweep, "incomplete": self.incomplete, "missing": missing}
+        return {"schema": SCHEMA, "split": SPLIT, **known, "choices": choices, **halved}
 
 
-def select(manifest: Manifest, records: Iterable[Record], *, allow_missing: bool = False) -> Selection:
+Dropped = Mapping[str, tuple[float, float]]
+"""Runs that halving dropped, by identity: the share of their steps that they trained, and their validation loss."""
+
+
+def select(
+    manifest: Manifest, records: Iterable[Record], *, allow_missing: bool = False, dropped: Dropped | None = None
+) -> Selection:
     """The candidate of highest mean validation `score` of every cell; of tied ones the smallest rate, then variant.
 
     A rate at which a run diverged is chosen only where all did. Records of other sweeps are not used. Raises
@@ -111,12 +134,13 @@ def select(manifest: Manifest, records: Iterable[Record], *, allow_missing: bool
     for run in manifest.runs:
         if run.identity in found:
             _check_same(run, found[run.identity])
-    missing = [run for run in manifest.runs if run.identity not in found]
+    dropped = dropped or {}
+    missing = [run for run in manifest.runs if run.identity not in found and run.identity not in dropped]
     if missing and not allow_missing:
         raise _incomplete(manifest, missing)
-    choices = tuple(_choose(planned, manifest.runs_of(planned.cell), found) for planned in manifest.cells)
+    choices = tuple(_choose(planned, manifest.runs_of(planned.cell), found, dropped) for planned in manifest.cells)
     absent = tuple(Missing(run.identity, run.cell, run.lr, run.seed) for run in missing)
-    return Selection(manifest.sweep, choices, bool(missing), absent)
+    return Selection(manifest.sweep, choices, bool(missing), absent, manifest.halves)
 
 
 def write_selection(store: Store, selection: Selection) -> None:
@@ -171,11 +195,11 @@ def _incomplete(manifest: Manifest, missing: list[Run]) -> ActshiftError:
     )
 
 
-def _choose(planned: PlannedCell, runs: Iterable[Run], found: dict[str, Record]) -> Choice:
+def _choose(planned: PlannedCell, runs: Iterable[Run], found: dict[str, Record], dropped: Dropped) -> Choice:
     if len(planned.candidates) == 1:
         return Choice(planned.cell, *planned.candidates[0], None, (), (), None, (), False)
     of = {one: [run for run in runs if (run.lr, run.variant) == one] for one in planned.candidates}
-    rates = tuple(_rate(*candidate, of[candidate], found) for candidate in planned.candidates)
+    rates = tuple(_rate(*candidate, of[candidate], found, dropped) for candidate in planned.candidates)
     finished = [rate for rate in rates if rate.accuracy is not None]
     sound = [rate for rate in finished if not rate.diverged] or finished
     best = max((rate.score for rate in sound if rate.score is not None), default=None)
@@ -188,26 +212,29 @@ def _choose(planned: PlannedCell, runs: Iterable[Run], found: dict[str, Record])
         accuracy=chosen.accuracy if chosen else None,
         rates=rates,
         tie=tuple(rate.label for rate in tied) if len(tied) > 1 else (),
-        edge=_edge(chosen, [rate for rate in finished if chosen and rate.variant == chosen.variant]),
+        edge=_edge(chosen, [rate for rate in rates if chosen and rate.ranked and rate.variant == chosen.variant]),
         diverged=tuple(rate.label for rate in rates if rate.diverged),
-        incomplete=any(rate.finished < rate.planned for rate in rates),
+        incomplete=any(rate.finished < rate.planned and rate.dropped_at is None for rate in rates),
     )
 
 
-def _rate(lr: float, variant: str, runs: list[Run], found: dict[str, Record]) -> Rate:
-    metrics = [found[run.identity].metrics for run in runs if run.identity in found]
+def _rate(lr: float, variant: str, runs: list[Run], found: dict[str, Record], dropped: Dropped) -> Rate:
+    metrics = [found[run.identity].metrics for run in runs if run.identity in found and run.identity not in dropped]
     accuracy = statistics.fmean(each["accuracy"] for each in metrics) if metrics else None
     rewarded = any("reward" in each for each in metrics)
     # A diverged run has answered nothing, so it has earned nothing.
     reward = statistics.fmean(each.get("reward", 0.0) for each in metrics) if rewarded else None
-    return Rate(lr, variant, accuracy, len(metrics), len(runs), any(each["diverged"] for each in metrics), reward)
+    share, loss = next((dropped[run.identity] for run in runs if run.identity in dropped), (None, None))
+    loss = None if loss is None or not math.isfinite(loss) else round(loss, 5)
+    diverged = any(each["diverged"] for each in metrics)
+    return Rate(lr, variant, accuracy, len(metrics), len(runs), diverged, share, loss, reward)
 
 
-def _edge(chosen: Rate | None, finished: list[Rate]) -> str | None:
-    """Which end of the rates that finished was chosen; one rate alone has no ends."""
-    if chosen is None or len(finished) < 2:
+def _edge(chosen: Rate | None, ranked: list[Rate]) -> str | None:
+    """Which end of the rates that were compared was chosen; one rate alone has no ends."""
+    if chosen is None or len(ranked) < 2:
         return None
-    return "lowest" if chosen is finished[0] else "highest" if chosen is finished[-1] else None
+    return "lowest" if chosen is ranked[0] else "highest" if chosen is ranked[-1] else None
 
 
 def _choice_from(data: dict[str, Any], *, where: object) -> Choice:

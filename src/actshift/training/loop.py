@@ -93,7 +93,7 @@ def train(
     watched = _watch_points(steps, points=training["validations"]) if validation_rows else set()
     rate_groups = _rate_groups(adaptation, optimizer)
     with model_mode(base.model, training=True), _recomputing(base.model, gradient_checkpointing), objective.passes():
-        for step in range(done + 1, steps + 1):
+        for step in range(done + 1, checkpoints.last(steps) + 1):
             profiling.step()
             with phase("data"):
                 blocks = [[rows[row] for row in order[step - 1]] for order in orders]
