@@ -30,8 +30,11 @@ def _source(model: str) -> str:
     return str(yaml.safe_load((conf_dir() / "model" / f"{model}.yaml").read_text()).get("source", "hub"))
 
 
-LOCAL_MODELS = [model for model in groups()["model"] if _source(model) in ("embedded", "random")]
-"""The models that load in a moment: the embedded one, and those of random weights."""
+LOCAL_MODELS = [
+    model for model in groups()["model"] if _source(model) in ("embedded", "random") and model != "tiny_taught"
+]
+"""The models that load in a moment: the embedded one, and those of random weights. `tiny_taught` is `tiny` with other
+weights, which no method can tell."""
 METHODS = groups()["method"]
 
 
