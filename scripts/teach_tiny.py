@@ -99,6 +99,7 @@ def teach(args: argparse.Namespace) -> None:
         checkpoints=Checkpoints(args.out, every=0),
         progress=lambda *_: None,
     )
+    base.model.bfloat16().float()  # as it is stored
     found = scores(base, rows=200)
     print(f"{args.steps} steps, loss {curves.loss[-1]:.3f}, {json.dumps(found)}", flush=True)
     if args.out.name != "none":
