@@ -320,7 +320,7 @@ def test_how_many_methods_there_are() -> None:
     ("overrides", "message"),
     [
         (["objective.completions=1"], r"objective\.completions = 1 .* at least 2"),
-        (["selection=halving"], r"selection = halving .* grpo has no validation loss"),
+        (["selection=halving"], r"selection = halving .* no validation loss"),
         (["objective.temperature=0"], r"objective\.temperature = 0.* a positive number"),
         (["objective.top_p=0"], r"objective\.top_p = 0.* a share above 0"),
         (["objective.normalization=mean"], r"unknown normalization 'mean'.* constant, sequence, token"),
