@@ -20,6 +20,7 @@ from actshift.methods.base import Adaptation
 from actshift.models.loading import Base, load_base
 from actshift.models.packing.forward_pass import ForwardPass
 from actshift.paths import conf_dir
+from actshift.tasks.base import Task
 
 torch.set_num_threads(1)  # sums in one order: a test gives the same figures on every run
 
@@ -30,8 +31,11 @@ def _source(model: str) -> str:
     return str(unresolved([f"model={model}"]).model.source)
 
 
-LOCAL_MODELS = [model for model in groups()["model"] if _source(model) in ("embedded", "random")]
-"""The models that load in a moment: the embedded one, and those of random weights."""
+LOCAL_MODELS = [
+    model for model in groups()["model"] if _source(model) in ("embedded", "random") and model != "tiny_taught"
+]
+"""The models that load in a moment: the embedded one, and those of random weights. `tiny_taught` is `tiny` with other
+weights, which no method can tell."""
 METHODS = groups()["method"]
 
 
@@ -137,3 +141,24 @@ def naive_answer(base: Base, adaptation: Adaptation, prompt: Sequence[int], *, n
             break
         ids.append(token)
     return ids[len(prompt) :]
+
+
+class ByLength(Task):
+    """Rewards that a model of random weights earns: an output is right whose characters are even in number."""
+
+    name = "by_length"
+    columns = ()
+
+    def prompt(self, row: Mapping[str, Any]) -> str:
+        return ""
+
+    answer = label = prompt
+
+    def extract(self, output: str) -> str | None:
+        return str(len(output) % 2)
+
+    def score(self, output: str, label: str) -> bool:
+        return len(output) % 2 == 0
+
+    def generate(self, rng: Any, **difficulty: int) -> dict[str, Any]:
+        raise NotImplementedError

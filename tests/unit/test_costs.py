@@ -95,6 +95,16 @@ def test_finished_records_correct_the_estimate() -> None:
     assert not calibrate([replace(record, provenance=provenance | {"hardware": "cpu"})], {record.identity: whole}).runs
 
 
+def test_grpo_costs_what_it_generates_and_trains() -> None:
+    base = ("dataset=gsm8k", "objective=grpo")
+    cost = estimate(config(*base), split="validation").train_seconds
+    assert cost > estimate(config("dataset=gsm8k"), split="validation").train_seconds
+    for more in ("objective.completions=16", "objective.updates=2", "model=qwen3-4b"):
+        assert estimate(config(*base, more), split="validation").train_seconds > cost
+    assert estimate(config(*base, "training.max_steps=10"), split="validation").train_seconds < cost / 50
+    assert estimate(config(*base, "objective.completions=2"), split="validation").train_seconds < cost
+
+
 def test_tf32_is_priced_by_the_data_sheet_and_kept_as_float32() -> None:
     cases = {name: config(f"training.precision={name}") for name in ("float32", "tf32", "bfloat16")}
     seconds = {name: estimate(case, split="validation") for name, case in cases.items()}

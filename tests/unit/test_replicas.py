@@ -15,7 +15,8 @@ from adapted import METHODS, attached, base_of, method_config, perturb, some_row
 from actshift.methods import REPLICATED
 from actshift.methods.registry import PARAMETERIZATIONS
 from actshift.training.checkpoints import Checkpoints
-from actshift.training.loop import Curves, mean_loss, train
+from actshift.training.loop import Curves, train
+from actshift.training.objective import mean_loss
 
 MODEL = "random-llama"
 RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)

@@ -30,7 +30,8 @@ from actshift.models.loading import Base
 from actshift.models.packing.forward_pass import ForwardPass
 from actshift.training.batches import answer_losses, collate, micro_batches, step_rows
 from actshift.training.checkpoints import Checkpoints
-from actshift.training.loop import Curves, mean_loss, train
+from actshift.training.loop import Curves, train
+from actshift.training.objective import mean_loss
 
 MODEL = "random-llama"
 METHODS = ["sft", "lora_r8", "post_block"]

@@ -40,6 +40,7 @@ UNREAD = {
     "model.package": "read of packaged weights: tests/unit/test_smollm2.py",
     "method.code": "its work is done by being counted: changed code makes another run",
     "method.target": "read of a method of the user's own: tests/end_to_end/test_own_code.py",
+    "objective.name": "records keep it for tables and lists to show: tests/unit/test_beside.py",
     "dataset.code": "its work is done by being counted: changed code makes another run",
     "dataset.target": "read of a task of the user's own: tests/end_to_end/test_own_code.py",
     "protocol.chat_max_tokens.*": "read of models that chat: tests/unit/test_chat.py",
@@ -169,6 +170,7 @@ def _runs(read: set[str], workplace: Path) -> None:
         ["method=post_block", *hub, "stage=final"],
         ["method=post_block_nonlinear", "model.source=hub", f"model.path={embedded_model_dir('tiny_llama')}"],
         ["method=joint_orth"],
+        ["method=post_block", "dataset=listops", "objective=grpo", "objective.completions=2"],
         ["method=sft", *local, *_templated()],
     ]
     for overrides in runs:

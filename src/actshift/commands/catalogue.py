@@ -145,6 +145,12 @@ COMMANDS = {
         overrides="IDENTITY IDENTITY ... (their first digits are enough); split=test|validation; results=FOLDER",
         arguments=CSV,
     ),
+    "beside": Command(
+        "sweeps side by side, method by method: the same cells trained in another way, as GRPO beside SFT",
+        "comparison.beside_command",
+        "actshift beside rl_small_sft rl_small",
+        overrides="SWEEP SWEEP ... (differences are taken from the first); results=FOLDER",
+    ),
     "explain": Command(
         "what a key of the configuration means and what it may be",
         "inspection.explain_command",

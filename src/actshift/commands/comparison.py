@@ -59,6 +59,33 @@ def compare_command(request: Namespace) -> int:
     return 0
 
 
+def beside_command(request: Namespace) -> int:
+    """Set sweeps beside each other, method by method, and keep the table among the first one's."""
+    from actshift.commands.terminal_frames import frame_table
+    from actshift.files import write_file
+    from actshift.report.beside import beside, markdown
+
+    sweeps = [word for word in request.overrides if "=" not in word]
+    request.overrides = [word for word in request.overrides if "=" in word]
+    if len(sweeps) < 2:
+        raise ActshiftError("beside needs at least two sweeps, as `actshift status` lists them")
+    store = Store(results_folder(request))
+    manifests = []
+    for sweep in sweeps:
+        path = store.manifest_path(sweep, "final")
+        if not path.exists():
+            raise ActshiftError(f"'{sweep}' has no final stage in {store.root.resolve()}: `actshift sweep {sweep}`")
+        manifests.append(read_manifest(path))
+    frame = beside(manifests, store.records("test"))
+    console(200).print(frame_table(frame))
+    name = store.tables / ".beside.".join(sweeps)
+    for suffix, text in (("md", markdown(frame, manifests)), ("csv", frame.to_csv(index=False, lineterminator="\n"))):
+        path = name.with_name(f"{name.name}.{suffix}")
+        write_file(path, text)
+        print(path)
+    return 0
+
+
 def _records(store: Store, identities: list[str], *, split: str | None) -> list[Record]:
     """The records of some runs: of the split that is asked for, else of test where all have it, else of validation."""
     there = sorted({path.name.partition(".")[0] for path in Path(store.root / "records").glob("*.json")})

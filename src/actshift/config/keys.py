@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
-from actshift.config import analysis_schema, data_schema, schema
+from actshift.config import analysis_schema, data_schema, objective_schema, schema
 from actshift.config.schema import EVALUATE, EXECUTIONS, OPTIMIZERS, SCORINGS, SELECTIONS, STAGES
 from actshift.data.chat import FORMS
 from actshift.data.splits import OVERLAPS
@@ -22,6 +22,8 @@ SCHEMAS: dict[tuple[str | None, str], type] = {
     **{("method", f"{name}_schema"): kind.config for name, kind in KINDS.items()},
     ("dataset", "dataset_schema"): data_schema.DatasetConfig,
     ("protocol", "protocol_schema"): schema.ProtocolConfig,
+    ("objective", "sft_schema"): objective_schema.ObjectiveConfig,
+    ("objective", "grpo_schema"): objective_schema.GrpoConfig,
     ("hardware", "hardware_schema"): schema.HardwareConfig,
     ("logger", "logger_schema"): schema.LoggerConfig,
     ("sweep", "sweep_schema"): schema.SweepConfig,
@@ -49,6 +51,7 @@ CHOICES: dict[str, Collection[str | None]] = {
     "dataset.kind": ("benchmark", "instruction"),
     "data.source": ("hub", "local", "procedural"),
     "data.overlap": OVERLAPS,
+    "objective.kind": ("sft", "grpo"),
     "training.schedule.kind": ("constant", "linear", "cosine"),
     "training.precision": ("float32", "tf32", "bfloat16"),
     "training.optimizer": OPTIMIZERS,

@@ -13,6 +13,7 @@ from omegaconf import MISSING
 
 from actshift.config.analysis_schema import AnalysisConfig
 from actshift.config.data_schema import DataConfig, DatasetConfig
+from actshift.config.objective_schema import ObjectiveConfig
 from actshift.methods.options import MethodConfig
 
 STAGES = {"grid": "validation", "final": "test"}
@@ -219,6 +220,7 @@ class Config:
     method: MethodConfig = MISSING
     dataset: DatasetConfig = MISSING
     protocol: ProtocolConfig = MISSING
+    objective: ObjectiveConfig = MISSING
     hardware: HardwareConfig = MISSING
     logger: LoggerConfig = MISSING
     training: TrainingConfig = field(default_factory=TrainingConfig)

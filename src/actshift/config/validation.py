@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from actshift.config.keys import CHOICES
+from actshift.config.objective_validation import validate_objective
 from actshift.config.packages import validate_installed
 from actshift.config.schema import EVALUATE, SWEEP_NAME
 from actshift.data.splits import check_rules
@@ -107,6 +108,7 @@ def validate(config: Config, *, planned: bool = False) -> None:
         validate_folder(config["data"]["dir"], source=config["data"]["source"])
         validate_installed(config)
     _validate_data(config)
+    validate_objective(config)
     check = KINDS[config["method"]["kind"]].check
     if check is not None:
         check(config["method"], model=config["model"])

@@ -54,7 +54,8 @@ def estimate(config: Config, *, split: str, trained: bool = False) -> Cost:
     """The cost of a run up to the record of `split`; of its evaluation alone where the adapter is there (`trained`).
 
     Training is bound by operations: 2 N a token and pass, passes being forward, backward to the activations, and to
-    the weights where they train. Decoding is bound by moving the weights once a token of a batch.
+    the weights where they train. Decoding is bound by moving the weights once a token of a batch. GRPO does both; its
+    completions are taken to be as long as the answers of the data set.
     """
     speed, shape, precision = config["hardware"]["speed"], config["model"]["shape"], config["training"]["precision"]
     tokens = row_lengths(config)
@@ -65,16 +66,26 @@ def estimate(config: Config, *, split: str, trained: bool = False) -> Cost:
     rate = _operations(speed, precision) * speed["efficiency"]
     full = KINDS[config["method"]["kind"]].trains_base
 
-    _, rows = _steps(config)
-    row = (prompt + answer) * (2 * weights + _attention(shape, prompt + answer)) + answer * head
-    training = rows * row * (3 if full else 2) / rate + _starting(config)
+    def generation(rows: float, *, copies: int = 1, batches: float) -> float:
+        """Seconds of reading the prompts of some rows once and continuing each `copies` times."""
+        prefill = rows * (prompt * (2 * weights + _attention(shape, prompt)) + head) / rate
+        moved = everything * BYTES[precision] / speed["bytes_per_second"] + shape["layers"] * speed["layer_seconds"] / 3
+        return prefill + batches * answer * moved + rows * copies * answer * (2 * weights + head) / rate
 
+    def batches(rows: float) -> float:
+        return max(1.0, rows * prompt / config["hardware"]["evaluation_tokens"])
+
+    (steps, rows), passes, objective = _steps(config), 3 if full else 2, config["objective"]
+    if objective["kind"] == "sft":
+        row = (prompt + answer) * (2 * weights + _attention(shape, prompt + answer)) + answer * head
+        training = rows * row * passes / rate + _starting(config)
+    else:  # a prompt's tokens are computed once for all of its completions
+        copies, updates = objective["completions"], objective["updates"]
+        group = (prompt + copies * answer) * (2 * weights + _attention(shape, prompt + answer)) + copies * answer * head
+        training = updates * (rows * group * passes / rate + rows / max(steps, 1) * _starting(config))
+        training += generation(rows, copies=copies, batches=steps * batches(rows / max(steps, 1) * copies))
     scored = rows_of(config, split)
-    batches = max(1.0, scored * prompt / config["hardware"]["evaluation_tokens"])
-    prefill = scored * (prompt * (2 * weights + _attention(shape, prompt)) + head) / rate
-    moved = everything * BYTES[precision] / speed["bytes_per_second"] + shape["layers"] * speed["layer_seconds"] / 3
-    decoding = batches * answer * moved + scored * answer * (2 * weights + head) / rate
-    return Cost(0.0 if trained else training, prefill + decoding)
+    return Cost(0.0 if trained else training, generation(scored, batches=batches(scored)))
 
 
 def _operations(speed: Config, precision: str) -> float:

@@ -36,13 +36,13 @@ def predict(
     """Generate from every row's prompt and score the continuations.
 
     A continuation stops where the task's rule is decided, which changes its text and never its score; `stop=False`
-    goes on to the end token.
+    goes on to the end token, and counts the tokens.
     """
     prompts = [row.ids[: row.prompt_length] for row in rows]
 
     def decided(ids: list[int]) -> bool:
         # Half a character shows as U+FFFD, and may become any letter.
-        return task.decided(_text(base, ids).rstrip("\ufffd"))
+        return task.decided(continuation_text(base, ids).rstrip("\ufffd"))
 
     predictions: dict[int, Prediction] = {}
     for index, ids in generate(
@@ -54,16 +54,22 @@ def predict(
         ends=ends,
         decided=decided if stop and task.first_match else None,
     ):
-        output, row = _text(base, ids), index % len(rows)
+        output, row = continuation_text(base, ids), index % len(rows)
         label = rows[row].label
         predictions[index] = Prediction(
-            row, output, label, extracted=task.extract(output), correct=task.score(output, label)
+            row,
+            output,
+            label,
+            extracted=task.extract(output),
+            correct=task.score(output, label),
+            tokens=None if stop else len(ids),
         )
         progress(len(predictions), adaptation.replicas * len(rows))
     return _by_replica(predictions, adaptation.replicas)
 
 
-def _text(base: Base, ids: list[int]) -> str:
+def continuation_text(base: Base, ids: list[int]) -> str:
+    """The text of generated tokens, special ones left out."""
     # released: a tokenizer may tidy spaces before punctuation / here: the beginning of ids is the beginning of text.
     text = base.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     assert isinstance(text, str)

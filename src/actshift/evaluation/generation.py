@@ -1,4 +1,4 @@
-"""Greedy generation in batches: prompts are read end to end, and then continue all together.
+"""Generation in batches: prompts are read end to end, and then continue all together.
 
 Shapes: B rows, T tokens of the longest prompt, H key/value heads, K head size, V vocabulary.
 """
@@ -22,6 +22,14 @@ from actshift.models.packing.last_layer import packed_hidden
 from actshift.training.batches import collate, head, pack_batch
 
 Decided = Callable[[list[int]], bool]
+Choose = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
+"""The next tokens, ids_B, from logits_BV and the numbers in the batch of the rows that these belong to."""
+
+
+def greedy(logits_BV: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+    """The likeliest token of each row."""
+    return logits_BV.argmax(-1)
+
 
 CHECK_EVERY_TOKEN_UNTIL, CHECK_INTERVAL_TOKENS = 8, 8
 """Whether a row is decided is checked at each of the first tokens, then at every eighth: a check decodes text."""
@@ -64,31 +72,42 @@ def generate(
     for batch in length_batches([len(prompt) for prompt in prompts], tokens=batch_tokens // replicas):
         rows = [replica * len(prompts) + row for replica in range(replicas) for row in batch]
         chosen = [prompts[row] for row in batch] * replicas
-        new = _continue(base, adaptation, chosen, max_new_tokens=max_new_tokens, ends=stops, decided=decided)
+        new = continue_prompts(base, adaptation, chosen, max_new_tokens=max_new_tokens, ends=stops, decided=decided)
         yield from zip(rows, new, strict=True)
 
 
-def _continue(
+@torch.inference_mode()
+def continue_prompts(
     base: Base,
     adaptation: Adaptation,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
     ends: Collection[int],
-    decided: Decided | None,
+    decided: Decided | None = None,
+    copies: int = 1,
+    choose: Choose = greedy,
+    keep_end: bool = False,
 ) -> list[list[int]]:
-    """Continue one batch until every row has ended; rows that have leave the batch when enough of them have."""
+    """Continue one batch until every row has ended; rows that have leave the batch when enough of them have.
+
+    Each prompt is computed once and continued `copies` times, its copies being neighbours in the result. `choose`
+    takes every next token; the end token is a part of the continuation where `keep_end` says so.
+    """
     state = _read(base, adaptation, prompts, new_tokens=max_new_tokens)
-    new: list[list[int]] = [[] for _ in prompts]
-    rows = list(range(len(prompts)))  # the rows that are in the batch still
+    if copies > 1:
+        state.keep(torch.arange(len(prompts), device=base.device).repeat_interleave(copies))
+    new: list[list[int]] = [[] for _ in range(len(prompts) * copies)]
+    rows = list(range(len(new)))  # the rows that are in the batch still
     going = set(rows)
     adaptation.begin_pass(ForwardPass(None))
     for step in range(1, max_new_tokens + 1):
-        for row, token in zip(rows, state.ids_B1[:, 0].tolist(), strict=True):
+        ids_B = choose(state.logits_BV, rows)
+        for row, token in zip(rows, ids_B.tolist(), strict=True):
+            if row in going and (keep_end or token not in ends):
+                new[row].append(token)
             if token in ends:
                 going.discard(row)
-            elif row in going:
-                new[row].append(token)
         if decided is not None and (step <= CHECK_EVERY_TOKEN_UNTIL or step % CHECK_INTERVAL_TOKENS == 0):
             going -= {row for row in going if decided(new[row])}
         if not going or step == max_new_tokens:
@@ -96,41 +115,43 @@ def _continue(
         kept = _kept(rows, going, blocks=adaptation.replicas)
         if len(kept) <= COMPACT_BELOW_SHARE * len(rows):
             rows = [rows[index] for index in kept]
-            state.keep(torch.tensor(kept, device=base.device))
-        state.advance(base, adaptation)
+            kept_B = torch.tensor(kept, device=base.device)
+            state.keep(kept_B)
+            ids_B = ids_B[kept_B]
+        state.advance(base, adaptation, ids_B)
     return new
 
 
 @dataclass
 class _State:
-    """A batch on its way: its newest tokens and their positions, and what they attend to."""
+    """A batch on its way: what its next tokens may be and where these stand, and what they attend to."""
 
-    ids_B1: torch.Tensor
+    logits_BV: torch.Tensor
     position_B1: torch.Tensor
     attention_BT: torch.Tensor
-    """1 at tokens, 0 at the padding before them, the newest tokens not among them."""
+    """1 at tokens, 0 at the padding before them, the next tokens not among them."""
     cache: DynamicCache
 
     def keep(self, kept_B: torch.Tensor) -> None:
         self.cache.batch_select_indices(kept_B)
-        self.ids_B1, self.position_B1 = self.ids_B1[kept_B], self.position_B1[kept_B]
+        self.logits_BV, self.position_B1 = self.logits_BV[kept_B], self.position_B1[kept_B]
         self.attention_BT = self.attention_BT[kept_B]
 
-    def advance(self, base: Base, adaptation: Adaptation) -> None:
-        """Take the newest tokens in, and let the next ones follow.
+    def advance(self, base: Base, adaptation: Adaptation, ids_B: torch.Tensor) -> None:
+        """Take the tokens that were chosen in, and let the next ones follow.
 
         Where a method changes copies, the changed tokens predict, and the tokens as they are stay in the cache.
         """
-        self.attention_BT = torch.cat([self.attention_BT, torch.ones_like(self.ids_B1)], dim=1)
-        newest = self.ids_B1, self.attention_BT, self.position_B1, self.cache
+        self.attention_BT = torch.cat([self.attention_BT, torch.ones_like(ids_B)[:, None]], dim=1)
+        newest = ids_B[:, None], self.attention_BT, self.position_B1, self.cache
         if adaptation.changes_copies:
             with forgetting(self.cache):
-                self.ids_B1 = _next(base, *newest)
+                self.logits_BV = _next(base, *newest)
             adaptation.begin_pass(ForwardPass(None, unchanged=True))
             _next(base, *newest)
             adaptation.begin_pass(ForwardPass(None))
         else:
-            self.ids_B1 = _next(base, *newest)
+            self.logits_BV = _next(base, *newest)
         self.position_B1 = self.position_B1 + 1
 
 
@@ -139,7 +160,7 @@ def _read(base: Base, adaptation: Adaptation, prompts: Sequence[Sequence[int]], 
     replicas, device = adaptation.replicas, base.device
     size = len(prompts) // replicas
     lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
-    ids_B1 = torch.empty(len(prompts), 1, dtype=torch.long, device=device)
+    logits_BV = torch.empty(len(prompts), base.model.get_output_embeddings().out_features, device=device)
     parts: list[Part] = []
     for group in _groups([len(prompt) for prompt in prompts[:size]], tokens=PROMPT_TOKENS[device.type] // replicas):
         indices = [replica * size + row for replica in range(replicas) for row in group]
@@ -148,12 +169,12 @@ def _read(base: Base, adaptation: Adaptation, prompts: Sequence[Sequence[int]], 
         packing = pack_batch(adaptation, batch)
         hidden_AND = packed_hidden(base, batch.ids_BT, packing, cache=cache)
         last_B = packing.predictor_BT[:, -1]  # where rows are padded, their last token stands again
-        ids_B1[indices] = head(base.model, hidden_AND.flatten(0, 1)[last_B]).argmax(-1, keepdim=True)
+        logits_BV[indices] = head(base.model, hidden_AND.flatten(0, 1)[last_B])
         parts.append(Part(indices, packing, lengths_B[indices], cache))
     longest = int(lengths_B.max())
     attention_BT = (torch.arange(longest, device=device) >= longest - lengths_B[:, None]).long()
     whole = rows_cache(parts, config=base.model.config, new_tokens=new_tokens)
-    return _State(ids_B1, lengths_B[:, None], attention_BT, whole)
+    return _State(logits_BV, lengths_B[:, None], attention_BT, whole)
 
 
 def _groups(lengths: Sequence[int], *, tokens: int) -> list[list[int]]:
@@ -176,16 +197,16 @@ def _next(
     position_B1: torch.Tensor,
     cache: DynamicCache,
 ) -> torch.Tensor:
-    """The likeliest tokens to follow."""
-    logits_B1V = base.model(
+    """logits_BV of the tokens to follow."""
+    found = base.model(
         input_ids=ids_B1,
         attention_mask=attention_BT,
         position_ids=position_B1,
         use_cache=True,
         **{cache_argument(base.model): cache},
-    ).logits
-    next_B1: torch.Tensor = logits_B1V.argmax(-1)
-    return next_B1
+    )
+    logits_BV: torch.Tensor = found.logits[:, -1]
+    return logits_BV
 
 
 def _kept(rows: Sequence[int], going: Collection[int], *, blocks: int) -> list[int]:

@@ -11,6 +11,9 @@ from typing import Any
 from actshift.errors import ActshiftError
 from actshift.files import write_file
 
+OPTIONAL = ("logprobs", "prompt", "tokens")
+"""What a prediction may lack: likelihoods where it was generated, the prompt in files of older versions, tokens."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -28,14 +31,12 @@ class Prediction:
     correct: bool
     logprobs: dict[str, tuple[float, int]] | None = None
     prompt: str | None = None
+    tokens: int | None = None
+    """Of a generation that went on to its end token or its limit: how many, the end token not among them."""
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object of this prediction; what it does not have is left out."""
         return {name: value for name, value in asdict(self).items() if name not in OPTIONAL or value is not None}
-
-
-OPTIONAL = ("logprobs", "prompt")
-"""What a prediction may lack: likelihoods where it was generated, the prompt in files of older versions."""
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
@@ -59,6 +60,7 @@ def read_predictions(path: Path) -> list[Prediction]:
 def _parsed(text: str, path: Path) -> Iterator[Prediction]:
     kinds: dict[str, tuple[type, ...]] = {"row": (int,), "output": (str,), "label": (str,), "correct": (bool,)}
     kinds |= {"extracted": (str, type(None)), "logprobs": (dict, type(None)), "prompt": (str, type(None))}
+    kinds |= {"tokens": (int, type(None))}
     known = {field.name for field in fields(Prediction)}
     for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: an output may hold other line breaks
         if not line.strip():

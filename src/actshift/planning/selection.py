@@ -1,4 +1,4 @@
-"""The learning rate of every cell, chosen on validation accuracy alone."""
+"""The learning rate of every cell, chosen on validation accuracy alone; on validation reward under GRPO."""
 
 from __future__ import annotations
 
@@ -35,6 +35,14 @@ class Rate:
     diverged: bool
     dropped_at: float | None = None
     loss: float | None = None
+    reward: float | None = None
+    """Mean validation reward, by which runs are chosen that were trained on rewards; None of all others."""
+
+    @property
+    def score(self) -> float | None:
+        """What the choice is made by; rounded, since means of equal shares may differ in the last bit."""
+        value = self.accuracy if self.reward is None else self.reward
+        return None if value is None else round(value, 9)
 
     @property
     def ranked(self) -> bool:
@@ -42,7 +50,8 @@ class Rate:
         return self.accuracy is not None or self.dropped_at is not None
 
     def to_json(self) -> dict[str, Any]:
-        left_out = ("dropped_at", "loss") if self.dropped_at is None else ()
+        left_out = {"reward"} if self.reward is None else set()
+        left_out |= {"dropped_at", "loss"} if self.dropped_at is None else set()
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     @property
@@ -111,7 +120,7 @@ Dropped = Mapping[str, tuple[float, float]]
 def select(
     manifest: Manifest, records: Iterable[Record], *, allow_missing: bool = False, dropped: Dropped | None = None
 ) -> Selection:
-    """The candidate of highest mean validation accuracy of every cell; of tied ones the smallest rate, then variant.
+    """The candidate of highest mean validation `score` of every cell; of tied ones the smallest rate, then variant.
 
     A rate at which a run diverged is chosen only where all did. Records of other sweeps are not used. Raises
     ActshiftError on a record of another split than validation, on another stage's manifest, and, unless
@@ -194,9 +203,8 @@ def _choose(planned: PlannedCell, runs: Iterable[Run], found: dict[str, Record],
     rates = tuple(_rate(*candidate, of[candidate], found, dropped) for candidate in planned.candidates)
     finished = [rate for rate in rates if rate.accuracy is not None]
     sound = [rate for rate in finished if not rate.diverged] or finished
-    # Means of equal shares may differ in the last bit.
-    best = max((round(rate.accuracy, 9) for rate in sound if rate.accuracy is not None), default=None)
-    tied = [rate for rate in sound if rate.accuracy is not None and round(rate.accuracy, 9) == best]
+    best = max((rate.score for rate in sound if rate.score is not None), default=None)
+    tied = [rate for rate in sound if rate.score is not None and rate.score == best]
     chosen = tied[0] if tied else None
     return Choice(
         cell=planned.cell,
@@ -214,10 +222,13 @@ def _choose(planned: PlannedCell, runs: Iterable[Run], found: dict[str, Record],
 def _rate(lr: float, variant: str, runs: list[Run], found: dict[str, Record], dropped: Dropped) -> Rate:
     metrics = [found[run.identity].metrics for run in runs if run.identity in found and run.identity not in dropped]
     accuracy = statistics.fmean(each["accuracy"] for each in metrics) if metrics else None
+    rewarded = any("reward" in each for each in metrics)
+    # A diverged run has answered nothing, so it has earned nothing.
+    reward = statistics.fmean(each.get("reward", 0.0) for each in metrics) if rewarded else None
     share, loss = next((dropped[run.identity] for run in runs if run.identity in dropped), (None, None))
     loss = None if loss is None or not math.isfinite(loss) else round(loss, 5)
     diverged = any(each["diverged"] for each in metrics)
-    return Rate(lr, variant, accuracy, len(metrics), len(runs), diverged, share, loss)
+    return Rate(lr, variant, accuracy, len(metrics), len(runs), diverged, share, loss, reward)
 
 
 def _edge(chosen: Rate | None, ranked: list[Rate]) -> str | None:

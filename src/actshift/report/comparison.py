@@ -12,10 +12,14 @@ import pandas as pd
 from actshift.config.identity import changed_keys
 from actshift.errors import ActshiftError
 from actshift.report.evidence import answers
+from actshift.report.origins import objective_name
 from actshift.report.statistics import holm, mcnemar
 from actshift.store.records import Record
 
-RUN_COLUMNS = ("identity", "model", "method", "dataset", "protocol", "lr", "seed", "split", "accuracy", "rows", "sweep")
+RUN_COLUMNS = (
+    *("identity", "model", "method", "dataset", "protocol", "objective"),
+    *("lr", "seed", "split", "accuracy", "rows", "sweep"),
+)
 COMPARED_COLUMNS = ("identity", "cell", "lr", "seed", "accuracy", "difference", "only_this", "only_first", "p_holm")
 
 
@@ -25,6 +29,7 @@ def runs_frame(records: Iterable[Record], *, sweeps: dict[str, list[str]]) -> pd
         {
             "identity": record.identity,
             **record.cell.to_json(),
+            "objective": objective_name(record),
             "lr": record.lr,
             "seed": record.seed,
             "split": record.split,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from actshift.errors import ActshiftError, unknown
 from actshift.store.records import Record
@@ -38,8 +39,10 @@ def without(records: Iterable[Record], doubts: Sequence[str]) -> list[Record]:
 
 
 def origin_facts(records: Sequence[Record]) -> list[str]:
-    """Sentences about the runs of a table: one for each doubt that applies to some, and one where machines differ."""
-    facts = []
+    """Sentences about the runs of a table: what they were trained for where that is no answer, one for each doubt that
+    applies to some, and one where machines differ.
+    """
+    facts = [*_objectives(records), *_outcomes(records)]
     for doubt, (applies, words) in DOUBTS.items():
         count = sum(map(applies, records))
         if count:
@@ -52,6 +55,38 @@ def origin_facts(records: Sequence[Record]) -> list[str]:
     if mixed:
         facts.append(f"Runs of one cell were trained in different precisions: {', '.join(mixed)}.")
     return facts
+
+
+def objective_name(record: Record) -> str:
+    """The objective of a run; a record that names none is of SFT."""
+    return str(record.config.get("objective", {}).get("name", "sft"))
+
+
+def _objectives(records: Sequence[Record]) -> list[str]:
+    """What the runs of a table were trained for, where it was not for the answers alone."""
+    rewarded = {objective_name(each): each.config["objective"] for each in records if "objective" in each.config}
+    if not rewarded:
+        return []
+    others = ["sft"] if any("objective" not in record.config for record in records) else []
+    return [f"Objective: {'; '.join([*others, *map(_rewarded, rewarded.values())])}."]
+
+
+def _rewarded(objective: Mapping[str, Any]) -> str:
+    weights = [f"{weight:g} x {name}" for name, weight in sorted(objective["rewards"].items()) if weight]
+    shuffled = ", shuffled among the completions of a step" if objective["shuffle_rewards"] else ""
+    return (
+        f"{objective['name']} ({objective['completions']} completions a prompt, reward {' + '.join(weights)}{shuffled})"
+    )
+
+
+def _outcomes(records: Sequence[Record]) -> list[str]:
+    """How many policies collapsed, or never had a signal to learn from."""
+    found = Counter(str(record.metrics.get("reinforcement", {}).get("outcome")) for record in records)
+    words = {
+        "collapsed": "collapsed: they lost their reward, or repeat themselves",
+        "no signal": "never had completions of different rewards, so they learned nothing",
+    }
+    return [f"{found[name]} of {len(records)} policies {text}." for name, text in words.items() if found[name]]
 
 
 def _counted(counts: Counter[str]) -> str:

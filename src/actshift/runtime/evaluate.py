@@ -25,6 +25,7 @@ from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
 from actshift.observe.progress import Progress
 from actshift.observe.provenance import code_provenance, host, now, peak_memory
+from actshift.runtime.objectives import by_rewards
 from actshift.runtime.reuse import refuse_changed_rows
 from actshift.runtime.session import Config, Interrupted, Session, set_threads
 from actshift.store.adapter_card import AdapterCard, read_adapter_card
@@ -175,6 +176,7 @@ def answer(
             batch_tokens=batch_tokens,
             ends=None if chat is None else chat.ends,
             progress=report,
+            stop=not by_rewards(config),  # a reward may look at how a completion ends
         )
     progress.end()
     prompts = [task.prompt(row) for row in split.rows]

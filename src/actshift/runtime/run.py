@@ -33,6 +33,7 @@ from actshift.observe.progress import Progress
 from actshift.observe.provenance import code_provenance, host, now, peak_memory
 from actshift.observe.trackers import Tracker, start_tracker
 from actshift.runtime.evaluate import answer
+from actshift.runtime.objectives import reward_metrics
 from actshift.runtime.reuse import refuse_changed_record, refuse_changed_rows
 from actshift.runtime.session import Config, Session, set_threads
 from actshift.runtime.train import Trained, train_runs, trained
@@ -240,7 +241,7 @@ class _Runs:
             lr=config["lr"],
             seed=config["seed"],
             config=hashed_part(config, ignore=ignored_keys()),
-            metrics=_metrics(predictions, rows=len(split.rows), trained=facts),
+            metrics=_metrics(predictions, rows=len(split.rows), trained=facts) | reward_metrics(config, predictions),
             provenance={
                 **code_provenance(),
                 "created": now(),
@@ -293,4 +294,5 @@ def _metrics(predictions: list[Prediction], *, rows: int, trained: Trained) -> d
             "dropped": trained.dropped,
             "overlap": trained.overlap,
         },
+        **({"reinforcement": trained.reinforcement} if trained.reinforcement else {}),
     }

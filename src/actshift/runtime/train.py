@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +22,7 @@ from actshift.observe.progress import Progress
 from actshift.observe.provenance import peak_memory, reset_peak_memory
 from actshift.observe.trackers import Tracker
 from actshift.planning.halving import pause_step
+from actshift.runtime.objectives import curve_facts, objective_of, reinforcement, thinned
 from actshift.runtime.session import Config, Interrupted, Paused, Session
 from actshift.store.adapter_card import ADAPTER_CARD
 from actshift.store.adapters import save_adapter
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
 
 VARIED = ("lr", "seed")
 """What runs that are trained at once may differ in."""
-POINTS = 40
-"""Of the loss curve that goes into a record; the whole curve stays with the run."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +64,11 @@ class Trained:
     overlap: int
     replicas: int
     loss_curve: list[list[float]]
-    """(steps done, mean loss of the steps since the point before), at most `POINTS` of them."""
+    """(steps done, mean loss of the steps since the point before), as `actshift.runtime.objectives.thinned` has it."""
     validation_curve: list[list[float]]
-    """(steps done, loss on the watched validation rows)."""
+    """(steps done, loss on the watched validation rows; their reward where the objective is one of rewards)."""
+    reinforcement: dict[str, Any] = field(default_factory=dict)
+    """What `actshift.runtime.objectives.reinforcement` keeps; nothing of SFT."""
 
 
 def trained(folder: Path) -> Trained | None:
@@ -126,6 +125,7 @@ def train_runs(
             checkpoints=checkpoints,
             progress=partial(_report_step, trackers=trackers, progress=progress, stop=stop, checkpoints=checkpoints),
             gradient_checkpointing=config["hardware"]["gradient_checkpointing"],
+            objective=objective_of(config, base, adaptation, seeds=seeds),
         )
         progress.end()
         seconds = (time.monotonic() - started) / len(configs) + _seconds_before(store, configs)
@@ -177,13 +177,14 @@ def _save(
     for replica, ((identity, run_config), curves) in enumerate(zip(configs.items(), all_curves, strict=True)):
         result = _trained(base, adaptation, replica, rows=rows, split=split, curves=curves, identity=identity)
         result |= {"train_seconds": round(seconds, 3), "replicas": len(configs)}
+        result |= {"reinforcement": reinforcement(run_config, curves, replicas=len(configs))}
         save_adapter(
             folders[replica] / "adapter",
             adaptation,
             replica=replica,
             base=base,
             config=run_config,
-            facts={"trained": result, "config": dict(run_config), "curves": vars(curves)},
+            facts={"trained": result, "config": dict(run_config), "curves": curve_facts(curves)},
             identity=identity,
             diverged=result["diverged"],
         )
@@ -214,7 +215,8 @@ def _report_step(
     for tracker, curve in zip(trackers, curves, strict=True):
         if len(curve.loss) == step:  # a run that diverged has no more steps
             tracker.step(step, loss=curve.loss[-1], lr=curve.lr[-1])
-    progress.update(step, steps, "loss " + " ".join(f"{curve.loss[-1]:.3f}" for curve in curves))
+    shown = [("reward", curve.measures["reward"]) if curve.measures else ("loss", curve.loss) for curve in curves]
+    progress.update(step, steps, f"{shown[0][0]} " + " ".join(f"{values[-1]:.3f}" for _, values in shown))
     if stop.is_set() and checkpoints.saved_after == step:
         raise Interrupted
 
@@ -273,16 +275,9 @@ def _trained(
         "lost_answers": rows.lost_answers,
         "dropped": rows.dropped,
         "overlap": split.overlap,
-        "loss_curve": _thinned(curves.loss),
+        "loss_curve": thinned(curves.loss),
         "validation_curve": [[step, round(loss, 5)] for step, loss in curves.validation],
         "peak_memory_bytes": peak_memory(base.device.type),
         "device": base.device.type,
         "device_name": base.device_name,
     }
-
-
-def _thinned(losses: Sequence[float]) -> list[list[float]]:
-    """A curve as means over stretches of equal length, each at the step that it ends with; a diverged tail is left."""
-    finite = [loss for loss in losses if math.isfinite(loss)]
-    ends = sorted({round(len(finite) * point / POINTS) for point in range(1, POINTS + 1)} - {0})
-    return [[end, round(sum(finite[start:end]) / (end - start), 5)] for start, end in pairwise([0, *ends])]

@@ -48,6 +48,17 @@ class Batch:
         pairs = zip(self.firsts, self.lengths, strict=True)
         return [range(first, max(length - 1, first + 1)) for first, length in pairs]
 
+    @property
+    def answer_ids_N(self) -> torch.Tensor:
+        """The answer tokens that a token before them predicts, row after row."""
+        return self.ids_BT[:, 1:][self.answer_BT[:, 1:]]
+
+    @property
+    def answer_lengths(self) -> list[int]:
+        """How many of these each row has."""
+        lengths: list[int] = self.answer_BT[:, 1:].sum(1).tolist()
+        return lengths
+
 
 def collate(examples: Sequence[Example], *, pad_id: int, device: torch.device) -> Batch:
     """The batch of some rows."""
@@ -129,11 +140,14 @@ def pack_batch(adaptation: Adaptation, batch: Batch) -> PackedLayout:
 
 def row_losses(base: Base, batch: Batch, packing: PackedLayout) -> torch.Tensor:
     """loss_B of rows packed so. The output head is applied at the positions that predict an answer token alone."""
+    losses_N = cross_entropy(answer_logits(base, batch, packing), batch.answer_ids_N, reduction="none")
+    return torch.stack([row.sum() for row in losses_N.split(batch.answer_lengths)])
+
+
+def answer_logits(base: Base, batch: Batch, packing: PackedLayout) -> torch.Tensor:
+    """logits_NV (float32) for each answer token of rows packed so, row after row; a row's very first token has none."""
     hidden_AND = packed_hidden(base, batch.ids_BT, packing, use_cache=False)
-    predicts_BT = batch.answer_BT[:, 1:]
-    logits_NV = head(base.model, hidden_AND.flatten(0, 1)[packing.predictor_BT[:, :-1][predicts_BT]])
-    losses_N = cross_entropy(logits_NV, batch.ids_BT[:, 1:][predicts_BT], reduction="none")
-    return torch.stack([row.sum() for row in losses_N.split(predicts_BT.sum(1).tolist())])
+    return head(base.model, hidden_AND.flatten(0, 1)[packing.predictor_BT[:, :-1][batch.answer_BT[:, 1:]]])
 
 
 def head(model: PreTrainedModel, hidden_ND: torch.Tensor) -> torch.Tensor:

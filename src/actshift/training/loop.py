@@ -1,4 +1,4 @@
-"""The training loop: AdamW over whatever a method trains, the loss taken per answer token of a step."""
+"""The training loop: AdamW over whatever a method trains, by the gradients of an objective."""
 
 from __future__ import annotations
 
@@ -14,19 +14,11 @@ from transformers import PreTrainedModel, get_scheduler
 from actshift.data.examples import Example, Rows
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
-from actshift.models.packing.last_layer import packed_passes
 from actshift.observe import profiling
 from actshift.observe.profiling import phase
-from actshift.training.batches import (
-    Batch,
-    answer_losses,
-    answer_tokens,
-    collate,
-    micro_batches,
-    step_rows,
-    warmup_steps,
-)
+from actshift.training.batches import step_rows, warmup_steps
 from actshift.training.checkpoints import Checkpoints
+from actshift.training.objective import Objective, Supervised, model_mode
 from actshift.training.optimizers import build_optimizer
 
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
@@ -38,20 +30,31 @@ StepCallback = Callable[[int, int, Sequence["Curves"]], None]
 
 @dataclass
 class Curves:
-    """What training looked like, a point a step: mean loss per answer token (nats), learning rate, validation loss."""
+    """What training looked like, a point a step: the objective's loss, learning rate, and what else it measures."""
 
     loss: list[float] = field(default_factory=list)
     lr: list[float] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
-    """(steps done, mean loss per answer token of the watched validation rows)."""
+    """(steps done, what the objective finds on the watched validation rows)."""
     diverged_at: int | None = None
+    measures: dict[str, list[float]] = field(default_factory=dict)
+    """By name, what the objective measures beside its loss; nothing under SFT."""
 
     def add(self, step: int, *, loss: float, lr: float) -> None:
         """Note a step; one whose loss is not finite is where training diverged."""
         self.loss.append(loss)
         self.lr.append(lr)
+        self.check(step, loss=loss)
+
+    def check(self, step: int, *, loss: float) -> None:
+        """Note where training diverged, if this loss says so."""
         if not math.isfinite(loss):
             self.diverged_at = step
+
+    def measure(self, values: Mapping[str, float]) -> None:
+        """Note what a step measured."""
+        for name, value in values.items():
+            self.measures.setdefault(name, []).append(value)
 
 
 def train(
@@ -67,6 +70,7 @@ def train(
     checkpoints: Checkpoints,
     progress: StepCallback,
     gradient_checkpointing: bool = False,
+    objective: Objective | None = None,
 ) -> list[Curves]:
     """Train an attached method by a resolved training config and return the curves of each replica.
 
@@ -80,6 +84,7 @@ def train(
     plan = {key: training[key] for key in ("batch_size", "epochs", "max_steps")}
     orders = [step_rows(len(rows), **plan, seed=seed) for seed in seeds]
     steps = len(orders[0])
+    objective = objective or Supervised(base, adaptation, micro_batch=micro_batch)
     optimizer = _optimizer(adaptation, training=training, lrs=lrs, seed=seeds[0])
     scheduler = _scheduler(optimizer, schedule=training["schedule"], steps=steps)
     torch.manual_seed(seeds[0])
@@ -87,33 +92,61 @@ def train(
     adaptation.begin(steps=steps, steps_per_epoch=math.ceil(len(rows) / training["batch_size"]))
     watched = _watch_points(steps, points=training["validations"]) if validation_rows else set()
     rate_groups = _rate_groups(adaptation, optimizer)
-    # A backward pass that recomputes is a packed pass again, so all steps are within `packed_passes`.
-    with _mode(base.model, training=True), _recomputing(base.model, gradient_checkpointing), packed_passes(base):
+    with model_mode(base.model, training=True), _recomputing(base.model, gradient_checkpointing), objective.passes():
         for step in range(done + 1, checkpoints.last(steps) + 1):
             profiling.step()
             with phase("data"):
                 blocks = [[rows[row] for row in order[step - 1]] for order in orders]
             rates = [float(scheduler.get_last_lr()[group]) for group in rate_groups]
             adaptation.before_step(step)
-            alive = _alive(curves)
-            losses = _losses(base, adaptation, blocks=blocks, alive=alive, micro_batch=micro_batch, step=step)
-            for replica in alive:
-                curves[replica].add(step, loss=losses[replica], lr=rates[replica])
+            objective.prepare(blocks, step=step)
+            losses = _updates(adaptation, objective, optimizer, curves, step=step, rates=rates, clip=training["clip"])
             if not (alive := _alive(curves)):
                 break
-            with phase("optimizer"):
-                _update(adaptation, optimizer, alive=alive, clip=training["clip"])
             adaptation.after_step(step, losses)
             scheduler.step()
             if step in watched:
-                means = mean_loss(base, adaptation, rows=validation_rows, micro_batch=micro_batch)
+                found = objective.watch(validation_rows)
                 for replica in alive:
-                    curves[replica].validation.append((step, means[replica]))
+                    curves[replica].validation.append((step, found[replica]))
             if checkpoints.due(step) and step < steps:
                 state = {"curves": [vars(each) for each in curves], "scheduler": _plain(scheduler.state_dict())}
                 checkpoints.save(step, adaptation=adaptation, optimizer=optimizer, facts=state)
             progress(step, steps, curves)
     return curves
+
+
+def _updates(
+    adaptation: Adaptation,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    curves: Sequence[Curves],
+    *,
+    step: int,
+    rates: Sequence[float],
+    clip: float,
+) -> list[float]:
+    """The optimizer steps that the objective takes on what it prepared; the losses of the first, one a replica."""
+    begun, first = _alive(curves), list[float]()
+    for update in range(objective.updates):
+        alive = _alive(curves)
+        losses = objective.backward(update, alive=alive)
+        penalty = adaptation.penalty(step)
+        if penalty is not None:
+            penalty.backward()
+        for replica in alive:
+            if update == 0:
+                curves[replica].add(step, loss=losses[replica], lr=rates[replica])
+            else:
+                curves[replica].check(step, loss=losses[replica])
+        first = first or losses
+        if not (alive := _alive(curves)):
+            break
+        with phase("optimizer"):
+            _update(adaptation, optimizer, alive=alive, clip=clip)
+    for replica in begun:
+        curves[replica].measure(objective.measured(replica))
+    return first
 
 
 def _check_replicas(adaptation: Adaptation, *, lrs: Sequence[float], seeds: Sequence[int]) -> None:
@@ -157,32 +190,6 @@ def _restore(
     return found["step"], [_curves(state) for state in found["curves"]]
 
 
-def _losses(
-    base: Base,
-    adaptation: Adaptation,
-    *,
-    blocks: Sequence[Sequence[Example]],
-    alive: Sequence[int],
-    micro_batch: int,
-    step: int,
-) -> list[float]:
-    """The loss of each replica's rows, and the gradients of the living ones' in their parameters."""
-    # A step whose rows lost every answer token (cut by the protocol's length) has a loss and gradients of zero.
-    tokens_A = torch.tensor([max(answer_tokens(block), 1) for block in blocks], device=base.device)
-    total_A = torch.zeros(len(blocks), dtype=torch.float64, device=base.device)
-    for batch in _batches(base, blocks, size=micro_batch):
-        with phase("forward"):
-            loss_A = answer_losses(base, adaptation, batch).sum(1)
-        with phase("backward"):
-            (loss_A / tokens_A)[alive].sum().backward()
-        total_A += loss_A.detach()
-    penalty = adaptation.penalty(step)
-    if penalty is not None:
-        penalty.backward()
-    losses: list[float] = (total_A / tokens_A).tolist()
-    return losses
-
-
 def _update(adaptation: Adaptation, optimizer: torch.optim.Optimizer, *, alive: Sequence[int], clip: float) -> None:
     """One optimizer step of the living replicas, each clipped by its own norm; the others stay as they are."""
     for replica in range(adaptation.replicas):
@@ -196,26 +203,6 @@ def _update(adaptation: Adaptation, optimizer: torch.optim.Optimizer, *, alive: 
     optimizer.zero_grad()
 
 
-@torch.no_grad()
-def mean_loss(base: Base, adaptation: Adaptation, *, rows: Sequence[Example], micro_batch: int) -> list[float]:
-    """Mean negative log-likelihood per answer token (nats) of some rows by each replica, nothing being trained."""
-    blocks = [rows] * adaptation.replicas
-    total_A = torch.zeros(len(blocks), dtype=torch.float64, device=base.device)
-    with _mode(base.model, training=False):
-        for batch in _batches(base, blocks, size=micro_batch):
-            total_A += answer_losses(base, adaptation, batch).sum(1)
-    means: list[float] = (total_A / max(answer_tokens(rows), 1)).tolist()
-    return means
-
-
-def _batches(base: Base, blocks: Sequence[Sequence[Example]], *, size: int) -> Iterator[Batch]:
-    """Micro-batches of at most `size` rows of each block."""
-    for rows in micro_batches(blocks, most=size):
-        with phase("data"):
-            batch = collate(rows, pad_id=base.pad_id, device=base.device)
-        yield batch
-
-
 def _alive(curves: Sequence[Curves]) -> list[int]:
     """The replicas that have not diverged."""
     return [replica for replica, each in enumerate(curves) if each.diverged_at is None]
@@ -226,17 +213,6 @@ def _rate_groups(adaptation: Adaptation, optimizer: torch.optim.Optimizer) -> li
     group_of = {id(p): index for index, group in enumerate(optimizer.param_groups) for p in group["params"]}
     firsts = [next(adaptation.named_parameters(replica))[1] for replica in range(adaptation.replicas)]
     return [group_of[id(parameter)] for parameter in firsts]
-
-
-@contextmanager
-def _mode(model: PreTrainedModel, *, training: bool) -> Iterator[None]:
-    """Training mode, in which dropout acts, or evaluation mode, in which a base model otherwise is."""
-    before = model.training
-    model.train(training)
-    try:
-        yield
-    finally:
-        model.train(before)
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""GRPO: sampled completions, their rewards, and the loss that follows from them."""
