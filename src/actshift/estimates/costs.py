@@ -53,8 +53,9 @@ def rows_of(config: Config, split: str) -> int:
 def estimate(config: Config, *, split: str, trained: bool = False) -> Cost:
     """The cost of a run up to the record of `split`; of its evaluation alone where the adapter is there (`trained`).
 
-    Training is bound by operations: 2 N a token and pass, passes being forward, backward to the activations, and to
-    the weights where they train. Decoding is bound by moving the weights once a token of a batch.
+    Training is bound by operations, 2 N a token and pass, and by what goes through memory beside them; passes are
+    forward, backward to the activations, and to the weights where they train. What the rows of a micro-batch begin
+    with is computed once. Decoding is bound by moving the weights once a token of a batch.
     """
     speed, shape, precision = config["hardware"]["speed"], config["model"]["shape"], config["training"]["precision"]
     tokens = row_lengths(config)
@@ -63,18 +64,44 @@ def estimate(config: Config, *, split: str, trained: bool = False) -> Cost:
     weights, everything = layer_weights(shape), all_weights(shape)
     head = 2 * shape["width"] * shape["vocabulary"]
     rate = _operations(speed, precision) * speed["efficiency"]
-    full = KINDS[config["method"]["kind"]].trains_base
+    kind = KINDS[config["method"]["kind"]]
+    aside = _beside_products(config)
 
-    _, rows = _steps(config)
-    row = (prompt + answer) * (2 * weights + _attention(shape, prompt + answer)) + answer * head
-    training = rows * row * (3 if full else 2) / rate + _starting(config)
+    steps, rows = _steps(config)
+    whole, passes = prompt + answer, 3 if kind.trains_base else 2
+    once = min(tokens.get("shared", 0), prompt) * (1 - 1 / min(config["hardware"]["micro_batch"], max(1, rows)))
+    layers = 2 * weights + _attention(shape, whole)
+    if not kind.trains_base:
+        # In the last layer only answers are computed, and below the lowest adapter nothing goes back.
+        layers *= 1 - 1 / shape["layers"]
+    row = (whole - once) * (layers / rate + aside) + answer * head / rate
+    training = rows * row * passes + _starting(config)
+    if kind.trains_base:
+        training += steps * UPDATE_PASSES * everything * BYTES[precision] / speed["bytes_per_second"]
 
     scored = rows_of(config, split)
     batches = max(1.0, scored * prompt / config["hardware"]["evaluation_tokens"])
-    prefill = scored * (prompt * (2 * weights + _attention(shape, prompt)) + head) / rate
+    read = (prompt - once) * ((2 * weights + _attention(shape, prompt)) / rate + aside)
     moved = everything * BYTES[precision] / speed["bytes_per_second"] + shape["layers"] * speed["layer_seconds"] / 3
     decoding = batches * answer * moved + scored * answer * (2 * weights + head) / rate
-    return Cost(0.0 if trained else training, prefill + decoding)
+    return Cost(0.0 if trained else training, scored * (read + head / rate) + decoding)
+
+
+UPDATE_PASSES = 7
+"""How often AdamW's step moves a number that trains: weight, gradient and two moments read, three of them written."""
+LORA_PASSES = 2.7
+"""In times of `memory_passes`: what goes through memory where factors beside all projections add to their outputs."""
+
+
+def _beside_products(config: Config) -> float:
+    """Seconds a token and pass for what a model's layers move through memory beside their products."""
+    speed, shape = config["hardware"]["speed"], config["model"]["shape"]
+    passes = speed.get("memory_passes", 0.0)
+    if KINDS[config["method"]["kind"]].changes_projections:
+        passes *= LORA_PASSES
+    numbers = shape["layers"] * (shape["width"] + shape["mlp_width"])
+    seconds: float = passes * numbers * BYTES[config["training"]["precision"]] / speed["bytes_per_second"]
+    return seconds
 
 
 def _operations(speed: Config, precision: str) -> float:
