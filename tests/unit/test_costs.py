@@ -157,7 +157,7 @@ def test_what_rows_have_in_common_is_computed_once_a_micro_batch() -> None:
 def test_generated_rows_have_lengths_of_their_own() -> None:
     own, made = (config(f"data.source={source}", "data.limit.train=80") for source in ("hub", "procedural"))
     assert estimate(own, split="test").train_seconds > 2 * estimate(made, split="test").train_seconds
-    assert estimate_peak(own).bytes > estimate_peak(made).bytes
+    assert estimate_peak(own) == estimate_peak(made), "memory is that of the longest rows there are"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from actshift.estimates.memory import BYTES, all_weights, changed_config, estimate_peak, layer_weights, row_lengths
+from actshift.estimates.memory import BYTES, all_weights, changed_config, estimate_peak, layer_weights
 from actshift.methods import KINDS
 
 if TYPE_CHECKING:
@@ -48,6 +48,13 @@ def rows_of(config: Config, split: str) -> int:
     rows = {"whole": rows, "rest": rows - held_out, "held_out": held_out}[rule["keep"]]
     limit = config["data"]["limit"][split]
     return rows if limit is None else min(rows, limit)
+
+
+def row_lengths(config: Config) -> Config:
+    """Tokens of the rows that a run reads: generated rows are shorter than a data set's own."""
+    tokens: Config = config["dataset"]["tokens"]
+    generated = tokens.get("procedural") if config["data"]["source"] == "procedural" else None
+    return tokens if generated is None else generated
 
 
 def estimate(config: Config, *, split: str, trained: bool = False) -> Cost:
