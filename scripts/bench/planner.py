@@ -6,12 +6,14 @@ alone. On a CPU the clock counts what this process computes (see `bench.latency`
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from actshift.estimates.costs import Cost, estimate
+from actshift.models.packing.layout import common_prefix
 from bench.case import Case
 from bench.contestants import Actshift
 from bench.measure import digits, synchronize
@@ -19,13 +21,14 @@ from bench.parts import Options
 
 METHODS = ("post_block", "lora_r8", "sft")
 DATASETS = ("winogrande", "boolq")
-ROWS = {"tiny": (96, 64), "llama-100m": (16, 8), "smollm2-135m": (16, 8)}
+ROWS = {"tiny": (64, 32), "llama-100m": (8, 4), "smollm2-135m": (8, 4)}
 """Rows that are trained on, and scored."""
 SHOWN = ("model", "dataset", "method", "measured_seconds", "estimated_seconds", "whole")
 
 
 def planner(options: Options, models: Sequence[str]) -> dict[str, Any]:
-    """Estimated over measured seconds of every case."""
+    """Estimated over measured seconds of every case; rows are whole, so that none is trained without its answer."""
+    options = dataclasses.replace(options, overrides=(*options.overrides, "protocol=paper"))
     cases = []
     for model in models:
         for dataset in DATASETS:
@@ -78,7 +81,8 @@ def _expected(case: Case) -> Cost:
         statistics.fmean(length(row) for row in case.rows)
         for length in (lambda row: min(row.prompt_length, len(row.ids)), lambda row: len(row.ids))
     )
-    lengths = {"prompt": prompt, "answer": whole - prompt, "longest": 256}
+    shared = common_prefix([row.ids for row in case.rows], replicas=1)
+    lengths = {"prompt": prompt, "answer": whole - prompt, "longest": 256, "shared": shared}
     rows = {"train": len(case.rows), "validation": len(case.scored)}
     sized = {
         **config,
@@ -86,4 +90,7 @@ def _expected(case: Case) -> Cost:
         "data": {**config["data"], "limit": {**config["data"]["limit"], **rows}},
         "training": {**config["training"], "epochs": 1, "max_steps": None},
     }
-    return estimate(sized, split="validation")
+    train = estimate(sized, split="validation").train_seconds
+    if config["model"]["source"] == "random":  # its answers go on to the limit
+        lengths["answer"] = config["evaluation"]["max_new_tokens"]
+    return Cost(train, estimate(sized, split="validation").evaluation_seconds)

@@ -62,18 +62,28 @@ def test_seconds_are_those_computed_by_hand() -> None:
     2 x 64 x 1,101 = 140,928 operations a token, attention 2 x 3 x 4 x 16 = 384 a token and token of its context.
     A device of 1e9 operations a second reaches half of them.
     """
-    speed = "hardware.speed={flops:{float32:1e9,bfloat16:1e9},efficiency:0.5,bytes_per_second:1e8,layer_seconds:0.01}"
+    speed = "flops:{float32:1e9,bfloat16:1e9},efficiency:0.5,bytes_per_second:1e8,layer_seconds:0.01,memory_passes:2"
     request = ["model=random-llama", "dataset=boolq", "data.source=hub", "hardware=cpu", "training.precision=float32"]
-    request += ["training.batch_size=10", "training.epochs=1", "training.max_tokens=null", speed]
+    request += [
+        "training.batch_size=10",
+        "training.epochs=1",
+        "training.max_tokens=null",
+        f"hardware.speed={{{speed}}}",
+    ]
     request += ["data.limit.train=100", "data.limit.validation=10", "hardware.evaluation_tokens=16384"]
-    # 171 tokens a row, 6 of them answers: operations of one pass.
-    row = 171 * (2 * 110_592 + 384 * 171) + 6 * 140_928
-    assert row == 49_896_576
-    for method, passes in (("post_block", 2), ("sft", 3)):
+    # Twice 3 (64 + 128) numbers of 4 bytes a token and pass go through memory beside the products.
+    aside = 2 * 3 * (64 + 128) * 4 / 1e8
+    # 171 tokens a row, 6 of them answers; of 18 that all rows begin with, one of 8 rows computes its own.
+    tokens, layers, head = 171 - 18 * 7 / 8, 2 * 110_592 + 384 * 171, 6 * 140_928 / 5e8
+    assert (tokens, layers) == (155.25, 286_848)
+    # Steering leaves a third of the layers out; SFT moves each of its numbers seven times at each of its 10 steps.
+    steering = 100 * 2 * (tokens * (layers * 2 / 3 / 5e8 + aside) + head) + 10 * 3 * 0.01
+    sft = 100 * 3 * (tokens * (layers / 5e8 + aside) + head) + 10 * 3 * 0.01 + 10 * 7 * 181_056 * 4 / 1e8
+    for method, expected in (("post_block", steering), ("sft", sft)):
         cost = estimate(compose([*request, f"method={method}"]), split="validation")
-        assert cost.train_seconds == pytest.approx(100 * passes * row / 5e8 + 10 * 3 * 0.01)
+        assert cost.train_seconds == pytest.approx(expected)
         # 10 prompts of 165 tokens are read; then 6 times the weights move (4 bytes each) and a third of a layer's time.
-        read = 10 * (165 * (2 * 110_592 + 384 * 165) + 140_928) / 5e8
+        read = 10 * ((165 - 18 * 7 / 8) * ((2 * 110_592 + 384 * 165) / 5e8 + aside) + 140_928 / 5e8)
         written = 6 * (181_056 * 4 / 1e8 + 3 * 0.01 / 3) + 10 * 6 * (2 * 110_592 + 140_928) / 5e8
         assert cost.evaluation_seconds == pytest.approx(read + written)
 
@@ -139,3 +149,43 @@ def test_a_plan_prices_every_precision(tmp_path: Path) -> None:
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert f"{sft.hours['float32'] + lora.hours['float32']:,.1f}*" in text
     assert f"{sft.hours['tf32'] + lora.hours['tf32']:,.1f} " in text
+
+
+def test_what_rows_have_in_common_is_computed_once_a_micro_batch() -> None:
+    def seconds(shared: int, *overrides: str) -> float:
+        whole = config("hardware.speed.layer_seconds=0", *overrides)
+        lengths = {"prompt": 100, "answer": 0, "longest": 100, "shared": shared}
+        return estimate({**whole, "dataset": {**whole["dataset"], "tokens": lengths}}, split="test").train_seconds
+
+    assert seconds(50) / seconds(0) == pytest.approx((8 * 50 + 50) / 800)  # 8 rows of 50 tokens, and 50 once
+    assert seconds(50, "hardware.micro_batch=1") == pytest.approx(seconds(0))
+    shape = config()["model"]["shape"]
+    frozen_last = 1 - 1 / shape["layers"]
+    assert seconds(0) / seconds(0, "method=sft") == pytest.approx(2 / 3 * frozen_last, rel=0.05)
+
+
+def test_generated_rows_have_lengths_of_their_own() -> None:
+    own, made = (config(f"data.source={source}", "data.limit.train=80") for source in ("hub", "procedural"))
+    assert estimate(own, split="test").train_seconds > 2 * estimate(made, split="test").train_seconds
+    assert estimate_peak(own) == estimate_peak(made), "memory is that of the longest rows there are"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "lengths", "measured"),
+    [
+        (("model=tiny", "dataset=winogrande"), (41.5, 9.0, 18, 64, 32), (0.218, 0.082)),
+        (("model=tiny", "dataset=winogrande", "method=lora_r8"), (41.5, 9.0, 18, 64, 32), (0.352, 0.106)),
+        (("model=smollm2-135m", "dataset=winogrande"), (50.75, 6.0, 16, 8, 4), (1.468, 1.146)),
+        (("model=smollm2-135m", "dataset=winogrande", "method=sft"), (50.75, 6.0, 16, 8, 4), (3.581, 1.134)),
+    ],
+)
+def test_a_cpu_needs_what_was_measured_within_a_quarter(
+    overrides: tuple[str, ...], lengths: tuple[float, ...], measured: tuple[float, float]
+) -> None:
+    """Seconds of one thread of the profile's processor for rows of these lengths (scripts/bench/planner.py)."""
+    prompt, answer, shared, rows, scored = lengths
+    limits = (f"data.limit.train={rows}", f"data.limit.validation={scored}")
+    whole = compose(["hardware=cpu", "protocol=paper", "data.source=hub", *limits, *overrides])
+    tokens = {"prompt": prompt, "answer": answer, "longest": 256, "shared": shared}
+    expected = estimate({**whole, "dataset": {**whole["dataset"], "tokens": tokens}}, split="validation")
+    assert expected.seconds == pytest.approx(sum(measured), rel=0.25)

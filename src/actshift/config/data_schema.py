@@ -67,6 +67,7 @@ class LengthsConfig:
     prompt: int = 100  # mean tokens of a prompt
     answer: int = 20  # mean tokens of an answer
     longest: int = 300  # tokens of the longest row
+    shared: int = 0  # first tokens that all prompts have in common: computed once for the rows of a micro-batch
 
 
 @dataclass

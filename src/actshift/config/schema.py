@@ -138,6 +138,7 @@ class SpeedConfig:
     efficiency: float = MISSING  # the share of them that training reaches
     bytes_per_second: float = MISSING  # of memory
     layer_seconds: float = MISSING  # what a decoder layer costs in a step, however small
+    memory_passes: float = 0.0  # how often a token's width and MLP width go through memory beside a layer's products
     memory_bytes: float = MISSING  # of the device
 
 

@@ -48,6 +48,7 @@ AT_LEAST = {
     "hardware.speed.efficiency": 1e-6,
     "hardware.speed.bytes_per_second": 1,
     "hardware.speed.layer_seconds": 0,
+    "hardware.speed.memory_passes": 0,
     "hardware.speed.memory_bytes": 1,
     "hardware.threads": 1,
     "hardware.workers": 1,

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from actshift.estimates.memory import BYTES, all_weights, changed_config, estimate_peak, layer_weights, row_lengths
+from actshift.estimates.memory import BYTES, all_weights, changed_config, estimate_peak, layer_weights
 from actshift.methods import KINDS
 
 if TYPE_CHECKING:
@@ -50,42 +50,118 @@ def rows_of(config: Config, split: str) -> int:
     return rows if limit is None else min(rows, limit)
 
 
+def row_lengths(config: Config) -> Config:
+    """Tokens of the rows that a run reads: generated rows are shorter than a data set's own."""
+    tokens: Config = config["dataset"]["tokens"]
+    generated = tokens.get("procedural") if config["data"]["source"] == "procedural" else None
+    return tokens if generated is None else generated
+
+
 def estimate(config: Config, *, split: str, trained: bool = False) -> Cost:
     """The cost of a run up to the record of `split`; of its evaluation alone where the adapter is there (`trained`).
 
-    Training is bound by operations: 2 N a token and pass, passes being forward, backward to the activations, and to
-    the weights where they train. Decoding is bound by moving the weights once a token of a batch. GRPO does both; its
+    Training is bound by operations, 2 N a token and pass, and by what goes through memory beside them; passes are
+    forward, backward to the activations, and to the weights where they train. What the rows of a micro-batch begin
+    with is computed once. Decoding is bound by moving the weights once a token of a batch. GRPO does both; its
     completions are taken to be as long as the answers of the data set.
     """
-    speed, shape, precision = config["hardware"]["speed"], config["model"]["shape"], config["training"]["precision"]
-    tokens = row_lengths(config)
-    limit = config["training"]["max_tokens"] or math.inf
-    prompt, answer = min(tokens["prompt"], limit), tokens["answer"]
-    weights, everything = layer_weights(shape), all_weights(shape)
-    head = 2 * shape["width"] * shape["vocabulary"]
-    rate = _operations(speed, precision) * speed["efficiency"]
-    full = KINDS[config["method"]["kind"]].trains_base
-
-    def generation(rows: float, *, copies: int = 1, batches: float) -> float:
-        """Seconds of reading the prompts of some rows once and continuing each `copies` times."""
-        prefill = rows * (prompt * (2 * weights + _attention(shape, prompt)) + head) / rate
-        moved = everything * BYTES[precision] / speed["bytes_per_second"] + shape["layers"] * speed["layer_seconds"] / 3
-        return prefill + batches * answer * moved + rows * copies * answer * (2 * weights + head) / rate
-
-    def batches(rows: float) -> float:
-        return max(1.0, rows * prompt / config["hardware"]["evaluation_tokens"])
-
-    (steps, rows), passes, objective = _steps(config), 3 if full else 2, config["objective"]
-    if objective["kind"] == "sft":
-        row = (prompt + answer) * (2 * weights + _attention(shape, prompt + answer)) + answer * head
-        training = rows * row * passes / rate + _starting(config)
-    else:  # a prompt's tokens are computed once for all of its completions
-        copies, updates = objective["completions"], objective["updates"]
-        group = (prompt + copies * answer) * (2 * weights + _attention(shape, prompt + answer)) + copies * answer * head
-        training = updates * (rows * group * passes / rate + rows / max(steps, 1) * _starting(config))
-        training += generation(rows, copies=copies, batches=steps * batches(rows / max(steps, 1) * copies))
     scored = rows_of(config, split)
-    return Cost(0.0 if trained else training, generation(scored, batches=batches(scored)))
+    evaluation = _generation(config, scored, batches=_batches(config, scored))
+    return Cost(0.0 if trained else _training(config), evaluation)
+
+
+def _training(config: Config) -> float:
+    """Seconds of all steps."""
+    speed, shape, objective = config["hardware"]["speed"], config["model"]["shape"], config["objective"]
+    (steps, rows), kind = _steps(config), KINDS[config["method"]["kind"]]
+    work, precision = _work(config), config["training"]["precision"]
+    passes = 3 if kind.trains_base else 2
+    layers = 2 * layer_weights(shape) + _attention(shape, work.prompt + work.answer)
+    if not kind.trains_base:
+        # In the last layer only answers are computed, and below the lowest adapter nothing goes back.
+        layers *= 1 - 1 / shape["layers"]
+    moved = UPDATE_PASSES * all_weights(shape) * BYTES[precision] / speed["bytes_per_second"]
+    updating = steps * moved if kind.trains_base else 0.0
+    # A prompt's tokens are computed once for all of its completions.
+    copies, updates = (1, 1) if objective["kind"] == "sft" else (objective["completions"], objective["updates"])
+    tokens = work.prompt - work.shared(config, rows) + copies * work.answer
+    row = tokens * (layers / work.rate + work.aside) + copies * work.answer * work.head / work.rate
+    if objective["kind"] == "sft":
+        return rows * row * passes + _starting(config) + updating
+    a_step = rows / max(steps, 1)
+    rollouts = _generation(config, rows, copies=copies, batches=steps * _batches(config, a_step * copies))
+    return updates * (rows * row * passes + a_step * _starting(config) + updating) + rollouts
+
+
+def _generation(config: Config, rows: float, *, copies: int = 1, batches: float) -> float:
+    """Seconds of reading the prompts of some rows once and continuing each `copies` times."""
+    speed, shape, work = config["hardware"]["speed"], config["model"]["shape"], _work(config)
+    weights, everything = layer_weights(shape), all_weights(shape)
+    size = BYTES[config["training"]["precision"]]
+    a_token = (2 * weights + _attention(shape, work.prompt)) / work.rate + work.aside
+    read = (work.prompt - work.shared(config, rows)) * a_token + work.head / work.rate
+    moved = everything * size / speed["bytes_per_second"] + shape["layers"] * speed["layer_seconds"] / 3
+    return (
+        rows * read
+        + batches * work.answer * moved
+        + rows * copies * work.answer * (2 * weights + work.head) / work.rate
+    )
+
+
+def _batches(config: Config, rows: float) -> float:
+    """Evaluation batches that some rows make."""
+    return max(1.0, rows * _work(config).prompt / config["hardware"]["evaluation_tokens"])
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a row is to a device: tokens of its prompt and answer, and what a token costs.
+
+    `rate` is operations a second, `head` the operations of the output head a token, `aside` the seconds a token and
+    pass for what goes through memory beside the products, `common` the tokens that all prompts begin with.
+    """
+
+    prompt: float
+    answer: float
+    rate: float
+    head: float
+    aside: float
+    common: float
+
+    def shared(self, config: Config, rows: float) -> float:
+        """Tokens of a row that are computed with another row's, on average over a micro-batch."""
+        together = min(config["hardware"]["micro_batch"], max(1, rows))
+        return min(self.common, self.prompt) * (1 - 1 / together)
+
+
+def _work(config: Config) -> _Work:
+    speed, shape, tokens = config["hardware"]["speed"], config["model"]["shape"], row_lengths(config)
+    limit = config["training"]["max_tokens"] or math.inf
+    return _Work(
+        prompt=min(tokens["prompt"], limit),
+        answer=tokens["answer"],
+        rate=_operations(speed, config["training"]["precision"]) * speed["efficiency"],
+        head=2 * shape["width"] * shape["vocabulary"],
+        aside=_beside_products(config),
+        common=tokens.get("shared", 0),
+    )
+
+
+UPDATE_PASSES = 7
+"""How often AdamW's step moves a number that trains: weight, gradient and two moments read, three of them written."""
+LORA_PASSES = 2.7
+"""In times of `memory_passes`: what goes through memory where factors beside all projections add to their outputs."""
+
+
+def _beside_products(config: Config) -> float:
+    """Seconds a token and pass for what a model's layers move through memory beside their products."""
+    speed, shape = config["hardware"]["speed"], config["model"]["shape"]
+    passes = speed.get("memory_passes", 0.0)
+    if KINDS[config["method"]["kind"]].changes_projections:
+        passes *= LORA_PASSES
+    numbers = shape["layers"] * (shape["width"] + shape["mlp_width"])
+    seconds: float = passes * numbers * BYTES[config["training"]["precision"]] / speed["bytes_per_second"]
+    return seconds
 
 
 def _operations(speed: Config, precision: str) -> float:
