@@ -1,4 +1,4 @@
-"""Greedy generation in batches: prompts are read end to end, and then continue all together.
+"""Generation in batches: prompts are read end to end, and then continue all together.
 
 Shapes: B rows, T tokens of the longest prompt, H key/value heads, K head size, V vocabulary.
 """
@@ -14,6 +14,7 @@ from transformers import DynamicCache
 from actshift.data.examples import Example
 from actshift.evaluation.cache import Part, rows_cache
 from actshift.evaluation.limits import PROMPT_TOKENS
+from actshift.evaluation.sampling import Choose, greedy
 from actshift.methods.base import Adaptation
 from actshift.models.arguments import cache_argument
 from actshift.models.loading import Base
@@ -51,21 +52,31 @@ def generate(
     batch_tokens: int,
     ends: Collection[int] | None = None,
     decided: Decided | None = None,
+    choose: Choose = greedy,
 ) -> Iterator[tuple[int, list[int]]]:
-    """The greedy continuation of every prompt, as (row number, token ids), longest prompts first.
+    """The continuation of every prompt, as (row number, token ids), longest prompts first.
 
-    A row ends at one of the `ends` (the tokenizer's end token where none are given), which is not part of it, or after
-    `max_new_tokens`, or once its continuation is `decided`. Rows continue from a key/value cache in which all prompts
-    end at one position. Each of A replicas continues all N prompts: row a N + i is prompt i by replica a, and a batch
-    of at most `batch_tokens` holds the same prompts for each.
+    `choose` gives each next token by the row's number: greedily, or drawn (`Sampled`). A row ends at one of the `ends`
+    (the tokenizer's end token where none are given), which is not part of it, or after `max_new_tokens`, or once its
+    continuation is `decided`. Rows continue from a key/value cache in which all prompts end at one position. Each of A
+    replicas continues all N prompts: row a N + i is prompt i by replica a, and a batch of at most `batch_tokens` holds
+    the same prompts for each.
     """
     stops = frozenset((base.tokenizer.eos_token_id,) if ends is None else ends)
     replicas = adaptation.replicas
     for batch in length_batches([len(prompt) for prompt in prompts], tokens=batch_tokens // replicas):
         rows = [replica * len(prompts) + row for replica in range(replicas) for row in batch]
         chosen = [prompts[row] for row in batch] * replicas
-        new = _continue(base, adaptation, chosen, max_new_tokens=max_new_tokens, ends=stops, decided=decided)
+        numbered = _numbered(choose, rows)
+        new = _continue(
+            base, adaptation, chosen, max_new_tokens=max_new_tokens, ends=stops, decided=decided, choose=numbered
+        )
         yield from zip(rows, new, strict=True)
+
+
+def _numbered(choose: Choose, numbers: Sequence[int]) -> Choose:
+    """The same choice, asked by the places of rows in a batch whose rows have these numbers."""
+    return lambda logits_BV, places: choose(logits_BV, [numbers[place] for place in places])
 
 
 def _continue(
@@ -76,9 +87,10 @@ def _continue(
     max_new_tokens: int,
     ends: Collection[int],
     decided: Decided | None,
+    choose: Choose,
 ) -> list[list[int]]:
     """Continue one batch until every row has ended; rows that have leave the batch when enough of them have."""
-    state = _read(base, adaptation, prompts, new_tokens=max_new_tokens)
+    state = _read(base, adaptation, prompts, new_tokens=max_new_tokens, choose=choose)
     new: list[list[int]] = [[] for _ in prompts]
     rows = list(range(len(prompts)))  # the rows that are in the batch still
     going = set(rows)
@@ -97,7 +109,7 @@ def _continue(
         if len(kept) <= COMPACT_BELOW_SHARE * len(rows):
             rows = [rows[index] for index in kept]
             state.keep(torch.tensor(kept, device=base.device))
-        state.advance(base)
+        state.advance(base, rows, choose)
     return new
 
 
@@ -116,14 +128,17 @@ class _State:
         self.ids_B1, self.position_B1 = self.ids_B1[kept_B], self.position_B1[kept_B]
         self.attention_BT = self.attention_BT[kept_B]
 
-    def advance(self, base: Base) -> None:
+    def advance(self, base: Base, rows: Sequence[int], choose: Choose) -> None:
         """Take the newest tokens in, and let the next ones follow."""
         self.attention_BT = torch.cat([self.attention_BT, torch.ones_like(self.ids_B1)], dim=1)
-        self.ids_B1 = _next(base, self.ids_B1, self.attention_BT, self.position_B1, self.cache)
+        logits_BV = _logits(base, self.ids_B1, self.attention_BT, self.position_B1, self.cache)
+        self.ids_B1 = choose(logits_BV, rows)
         self.position_B1 = self.position_B1 + 1
 
 
-def _read(base: Base, adaptation: Adaptation, prompts: Sequence[Sequence[int]], *, new_tokens: int) -> _State:
+def _read(
+    base: Base, adaptation: Adaptation, prompts: Sequence[Sequence[int]], *, new_tokens: int, choose: Choose
+) -> _State:
     """The state of a batch after its prompts, which are computed end to end, as many at a time as suit the device."""
     replicas, device = adaptation.replicas, base.device
     size = len(prompts) // replicas
@@ -137,7 +152,7 @@ def _read(base: Base, adaptation: Adaptation, prompts: Sequence[Sequence[int]], 
         packing = pack_batch(adaptation, batch)
         hidden_AND = packed_hidden(base, batch.ids_BT, packing, cache=cache)
         last_B = packing.packed_index_BT[:, -1]  # where rows are padded, their last token stands again
-        ids_B1[indices] = head(base.model, hidden_AND.flatten(0, 1)[last_B]).argmax(-1, keepdim=True)
+        ids_B1[indices] = choose(head(base.model, hidden_AND.flatten(0, 1)[last_B]), indices)
         parts.append(Part(indices, packing, lengths_B[indices], cache))
     longest = int(lengths_B.max())
     attention_BT = (torch.arange(longest, device=device) >= longest - lengths_B[:, None]).long()
@@ -158,23 +173,22 @@ def _groups(lengths: Sequence[int], *, tokens: int) -> list[list[int]]:
     return groups
 
 
-def _next(
+def _logits(
     base: Base,
     ids_B1: torch.Tensor,
     attention_BT: torch.Tensor,
     position_B1: torch.Tensor,
     cache: DynamicCache,
 ) -> torch.Tensor:
-    """The likeliest tokens to follow."""
-    logits_B1V = base.model(
+    """The logits of the tokens to follow, [B, V]."""
+    logits_B1V: torch.Tensor = base.model(
         input_ids=ids_B1,
         attention_mask=attention_BT,
         position_ids=position_B1,
         use_cache=True,
         **{cache_argument(base.model): cache},
     ).logits
-    next_B1: torch.Tensor = logits_B1V.argmax(-1)
-    return next_B1
+    return logits_B1V[:, -1]
 
 
 def _kept(rows: Sequence[int], going: Collection[int], *, blocks: int) -> list[int]:
