@@ -18,10 +18,11 @@ def ifeval_command(request: Namespace) -> int:
     """Score a file of responses to IFEval's prompts."""
     from actshift.judging import ifeval
     from actshift.report import ifeval_table
+    from actshift.tasks.verifiable.verdicts import accuracies
 
     prompts = ifeval.read_prompts(Path(request.data) / ifeval.PROMPTS)
     verdicts = ifeval.score(prompts, ifeval.read_responses(Path(request.file), prompts), partial=request.partial)
-    rows = ifeval.accuracies(verdicts)
+    rows = accuracies(verdicts)
     if len(verdicts) < len(prompts):
         print(f"{len(verdicts)} of {len(prompts)} prompts: this is no accuracy on IFEval")
     console().print(_table(ifeval_table.COLUMNS, map(ifeval_table.texts, rows), legend=ifeval_table.LEGEND))

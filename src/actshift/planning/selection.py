@@ -1,8 +1,9 @@
-"""The learning rate of every cell, chosen on validation accuracy alone."""
+"""The learning rate of every cell, chosen on validation accuracy alone, or on the loss where nothing is scored."""
 
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -21,7 +22,10 @@ SHOWN = 10  # missing runs in one message
 
 @dataclass(frozen=True)
 class Rate:
-    """One candidate of a cell: its mean validation accuracy in percent over `finished` of `planned` runs."""
+    """One candidate of a cell: its mean validation accuracy in percent over `finished` of `planned` runs.
+
+    Where no answer is right or wrong it has a `loss` instead, in nats a token.
+    """
 
     lr: float
     variant: str
@@ -29,6 +33,14 @@ class Rate:
     finished: int
     planned: int
     diverged: bool
+    loss: float | None = None
+
+    @property
+    def score(self) -> float:
+        """What the best candidate has the most of; of a run that diverged before it had a score, the least."""
+        if self.accuracy is not None:
+            return self.accuracy
+        return -math.inf if self.loss is None else -self.loss
 
     @property
     def label(self) -> str:
@@ -80,11 +92,16 @@ class Selection:
         return next((choice for choice in self.choices if choice.cell == cell), None)
 
     def to_json(self) -> dict[str, Any]:
-        return {"schema": SCHEMA, "split": SPLIT, **asdict(self)}
+        data = asdict(self)
+        for rate in (rate for choice in data["choices"] for rate in choice["rates"] if rate["loss"] is None):
+            del rate["loss"]
+        return {"schema": SCHEMA, "split": SPLIT, **data}
 
 
 def select(manifest: Manifest, records: Iterable[Record], *, allow_missing: bool = False) -> Selection:
-    """The candidate of highest mean validation accuracy of every cell; of tied ones the smallest rate, then variant.
+    """The candidate of highest mean validation accuracy (lowest loss) of every cell; of tied ones the first.
+
+    Candidates stand in the order of rates, then variants.
 
     A rate at which a run diverged is chosen only where all did. Records of other sweeps are not used. Raises
     ActshiftError on a record of another split than validation, on another stage's manifest, and, unless
@@ -163,11 +180,11 @@ def _choose(planned: PlannedCell, runs: Iterable[Run], found: dict[str, Record])
         return Choice(planned.cell, *planned.candidates[0], None, (), (), None, (), False)
     of = {one: [run for run in runs if (run.lr, run.variant) == one] for one in planned.candidates}
     rates = tuple(_rate(*candidate, of[candidate], found) for candidate in planned.candidates)
-    finished = [rate for rate in rates if rate.accuracy is not None]
+    finished = [rate for rate in rates if rate.finished]
     sound = [rate for rate in finished if not rate.diverged] or finished
     # Means of equal shares may differ in the last bit.
-    best = max((round(rate.accuracy, 9) for rate in sound if rate.accuracy is not None), default=None)
-    tied = [rate for rate in sound if rate.accuracy is not None and round(rate.accuracy, 9) == best]
+    best = max((round(rate.score, 9) for rate in sound), default=None)
+    tied = [rate for rate in sound if round(rate.score, 9) == best]
     chosen = tied[0] if tied else None
     return Choice(
         cell=planned.cell,
@@ -184,8 +201,15 @@ def _choose(planned: PlannedCell, runs: Iterable[Run], found: dict[str, Record])
 
 def _rate(lr: float, variant: str, runs: list[Run], found: dict[str, Record]) -> Rate:
     metrics = [found[run.identity].metrics for run in runs if run.identity in found]
-    accuracy = statistics.fmean(each["accuracy"] for each in metrics) if metrics else None
-    return Rate(lr, variant, accuracy, len(metrics), len(runs), any(each["diverged"] for each in metrics))
+    counts = len(metrics), len(runs), any(each["diverged"] for each in metrics)
+    return Rate(lr, variant, _mean("accuracy", metrics), *counts, _mean("loss", metrics))
+
+
+def _mean(name: str, metrics: list[dict[str, Any]]) -> float | None:
+    """The mean of a metric over runs; none where one of them has none."""
+    values = [each.get(name) for each in metrics]
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known and len(known) == len(values) else None
 
 
 def _edge(chosen: Rate | None, finished: list[Rate]) -> str | None:

@@ -12,7 +12,7 @@ from actshift.tasks.world import draw_facts
 
 
 class Alpaca(Task):
-    """No score: a response is good or bad, not right or wrong. AlpacaEval judges outputs elsewhere."""
+    """No score: a response is good or bad, not right or wrong. IFEval and AlpacaEval test what was tuned on it."""
 
     name = "alpaca"
     columns = ("instruction", "input", "output")
