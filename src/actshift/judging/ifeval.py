@@ -7,6 +7,7 @@ from pathlib import Path
 
 from actshift.errors import ActshiftError
 from actshift.judging.rows import read_rows
+from actshift.tasks.verifiable.task import packaged_rows
 from actshift.tasks.verifiable.verdicts import Prompt, Verdict, prompt_of, verdict
 
 PROMPTS = Path("ifeval") / "input_data.jsonl"
@@ -28,6 +29,11 @@ def read_prompts(path: Path) -> list[Prompt]:
                 f"{path}: the {name} {twice[0]!r} occurs more than once. Each prompt stands there once."
             )
     return prompts
+
+
+def packaged_prompts() -> list[Prompt]:
+    """The 541 prompts that are shipped with the package."""
+    return [prompt_of(row, where="a prompt of the package") for row in packaged_rows()]
 
 
 def read_responses(path: Path, prompts: Iterable[Prompt]) -> dict[str, str]:
