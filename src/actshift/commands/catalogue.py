@@ -2,35 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
-
-@dataclass(frozen=True)
-class Command:
-    """A subcommand: what its help says, an example, the function that does it, and its arguments.
-
-    `handler` is a module of `actshift.commands` and a function, as in "reports.tables_command". `arguments` are keyword
-    arguments of `argparse.ArgumentParser.add_argument` by name; one that begins with "-" is a flag. A command with
-    `sweep` takes a sweep's name, and one with `overrides` takes Hydra's overrides, before or after its flags.
-    """
-
-    help: str
-    handler: str
-    example: str
-    sweep: bool = False
-    overrides: str | None = None
-    arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
-FLAG = {"action": "store_true"}
-CSV = {"--csv": {"metavar": "FILE", "help": "write the table as CSV too"}}
-MARKDOWN = {"--markdown": {"metavar": "FILE", "help": "write the table as Markdown too"}}
-REPLAN = {"--replan": {**FLAG, "help": "replace a manifest that differs from the request"}}
-RESULTS = "results=FOLDER, where it is not ./results"
-EXTEND = {"--extend": {**FLAG, "help": "add a learning rate beyond every edge of a grid at which the best one lies"}}
-EVERY_RUN = "Hydra overrides for every run"
+from actshift.commands.command import CSV, EVERY_RUN, EXTEND, FLAG, MARKDOWN, REPLAN, RESULTS, Command
+from actshift.commands.judging_catalogue import JUDGING
 
 COMMANDS = {
     "run": Command(
@@ -203,18 +176,6 @@ COMMANDS = {
             "--rule": {"help": "paper or released, where it is not the run's own"},
         },
     ),
-    "ifeval": Command(
-        "score responses to IFEval's prompts: 25 kinds of instructions, strict and loose",
-        "judging.ifeval_command",
-        "actshift ifeval responses.jsonl",
-        arguments={
-            "file": {"metavar": "RESPONSES.jsonl", "help": "JSON lines or a list: key or prompt, and response"},
-            "--data": {"metavar": "FOLDER", "help": "data sets with prompts of your own (ifeval/input_data.jsonl)"},
-            "--partial": {**FLAG, "help": "score the prompts that have a response, and say how many"},
-            **CSV,
-            **MARKDOWN,
-        },
-    ),
     "params": Command(
         "trainable parameters by method and model, and what the paper prints",
         "reports.params_command",
@@ -229,52 +190,7 @@ COMMANDS = {
         overrides="model=A,B method=A,B; dataset=A (the longest rows), hardware=A, training.precision=bfloat16 ...",
         arguments={**CSV, **MARKDOWN},
     ),
-    "judge": Command(
-        "ask a judge about a model's outputs; no pair is paid for twice",
-        "judging.judge_command",
-        "actshift judge outputs.json --references reference.json --recorded FOLDER --out annotations.json",
-        arguments={
-            "outputs": {"metavar": "OUTPUTS.json", "help": "the model's outputs, in AlpacaEval's format"},
-            "--references": {"required": True, "metavar": "FILE", "help": "the reference's outputs"},
-            "--out": {"required": True, "metavar": "FILE", "help": "the judgments"},
-            "--judge": {"default": "replay", "metavar": "NAME", "help": "a file of conf/judge (replay)"},
-            "--model": {"metavar": "NAME", "help": "another model than the judge's file names"},
-            "--base-url": {"metavar": "URL", "help": "another address: https, or http on this machine"},
-            "--budget": {"type": float, "metavar": "USD", "help": "ask nothing beyond so many dollars"},
-            "--inner": {**FLAG, "help": "leave out instructions that only one file has, as upstream does"},
-            "--allow-unjudged": {**FLAG, "help": "write judgments though over 1% of the rows have no preference"},
-            "--recorded": {"nargs": "+", "metavar": "PATH", "help": "with --judge replay: recorded judgments"},
-            "--ledger": {"default": "results/judgments", "metavar": "FOLDER", "help": "what was asked and answered"},
-            "--limit": {"type": int, "metavar": "N", "help": "the first N pairs alone"},
-            "--dry-run": {**FLAG, "help": "say how many questions there are and what they cost, and ask none"},
-        },
-    ),
-    "judges": Command(
-        "how far two judges agree about the same answers: same side, kappa, win rates, liking of longer answers",
-        "judging.judges_command",
-        "actshift judges annotations-a.json annotations-b.json",
-        arguments={
-            "first": {"metavar": "ANNOTATIONS.json", "help": "the judgments of one judge"},
-            "second": {"metavar": "ANNOTATIONS.json", "help": "the judgments of another, of the same outputs"},
-            **CSV,
-            **MARKDOWN,
-        },
-    ),
-    "winrate": Command(
-        "win rates of recorded judgments (AlpacaEval), length-controlled, with intervals and by position",
-        "judging.winrate_command",
-        "actshift winrate annotations.json --data FOLDER",
-        arguments={
-            "paths": {"nargs": "+", "metavar": "PATH", "help": "files of judgments (annotations.json), or folders"},
-            "--data": {"metavar": "FOLDER", "help": "data sets, alpaca_eval among them: length control needs it"},
-            "--against": {"metavar": "MODEL", "help": "the paired difference of every other model to this one"},
-            "--draws": {"type": int, "default": 1000, "metavar": "N", "help": "bootstrap draws (1000)"},
-            "--seed": {"type": int, "default": 0, "metavar": "N", "help": "the seed of the draws (0)"},
-            "--c": {"type": float, "metavar": "C", "help": "the penalty, where cross-validation is not to choose it"},
-            **CSV,
-            **MARKDOWN,
-        },
-    ),
+    **JUDGING,
     "analyze": Command(
         "theory (every statement of the paper, evaluated), oracle, overlap (Figure 3)",
         "analyses.analyze_command",

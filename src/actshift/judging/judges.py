@@ -7,7 +7,7 @@ answer goes through the ledger, and what comes out is a file of judgments that `
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,8 +44,8 @@ def paired(outputs: Path, references: Path, *, inner: bool = False) -> Paired:
     With `inner`, as upstream does it, instructions of one file alone are left out, and those of the reference counted.
     Errors: such an instruction otherwise, one that occurs twice in a file, several generators in one.
     """
-    ours, generator = _outputs(outputs)
     theirs, reference = _outputs(references)
+    ours, generator = _outputs(outputs, only=theirs if inner else None)
     alone = set(ours) ^ set(theirs)
     if alone and not inner:
         raise ActshiftError(
@@ -57,20 +57,23 @@ def paired(outputs: Path, references: Path, *, inner: bool = False) -> Paired:
         for text, row in theirs.items()
         if text in ours
     ]
-    if not made:
-        raise ActshiftError(f"{outputs} and {references} have no instruction in common.")
     return Paired(made, generator, reference, tuple(text for text in theirs if text not in ours))
 
 
-def _outputs(path: Path) -> tuple[dict[str, dict[str, Any]], str]:
+def _outputs(path: Path, *, only: Container[str] | None = None) -> tuple[dict[str, dict[str, Any]], str]:
+    """Outputs by instruction, `only` some of them, and their generator."""
     rows: dict[str, dict[str, Any]] = {}
     for number, row in read_rows(path):
         missing = [name for name in ("instruction", "output", "generator") if not isinstance(row.get(name), str)]
         if missing:
             raise ActshiftError(f"{path}, row {number} has no text under {', '.join(missing)}: are these outputs?")
+        if only is not None and row["instruction"] not in only:
+            continue
         if row["instruction"] in rows:
             raise ActshiftError(f"{path}, row {number}: {row['instruction'][:60]!r} is answered a second time.")
         rows[row["instruction"]] = row
+    if not rows:
+        raise ActshiftError(f"{path} answers none of the reference's instructions.")
     generators = sorted({row["generator"] for row in rows.values()})
     if len(generators) > 1:
         raise ActshiftError(f"{path} holds outputs of {', '.join(generators)}. Give one file a model.")
