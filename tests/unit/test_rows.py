@@ -59,7 +59,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("listops", {"Target": 12}, "Target"),
     ("listops", {"Source": ""}, "Source must be text"),
     ("alpaca_cleaned", {"input": 3}, "input must be text"),
-    ("alpaca_cleaned", {"output": None}, "output must be text"),
+    ("alpaca_cleaned", {"output": ["It."]}, "output must be text"),
     ("alpaca", {"instruction": " "}, "instruction must be text"),
     ("code_alpaca", {"output": 3}, "output must be text"),
     ("sst2", {"label": 2}, "unknown value of the column 'label' '2'"),
