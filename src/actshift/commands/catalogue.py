@@ -86,6 +86,7 @@ COMMANDS = {
                 "metavar": "NAME",
                 "help": "what is printed: ours, paper (as printed there), gap (both), std (standard deviations)",
             },
+            "--judge": {"metavar": "NAME", "help": "whose win rates a table of instruction tuning shows"},
             "--without": {
                 "metavar": "DOUBTS",
                 "help": "leave out runs of changed code (dirty), of an unknown commit (uncommitted), of parts of a "

@@ -64,9 +64,15 @@ def judge_command(request: Namespace) -> int:
     if request.budget is not None and not request.budget >= 0:
         raise ActshiftError(f"--budget {request.budget:g} is impossible: it must be 0 or more, in dollars")
     config = _judge(request)
+    if not Path(request.outputs).is_file():
+        from actshift.commands.judging_sweeps import judge_sweep
+
+        return judge_sweep(request, config)
+    if request.overrides or not request.out or not request.references:
+        raise ActshiftError("a file of outputs is judged with --references and --out, and takes no override")
     given = judges.paired(Path(request.outputs), Path(request.references), inner=request.inner)
     given.pairs[:] = given.pairs[: request.limit]
-    ledger = open_ledger(Path(request.ledger) / config.identity[:16])
+    ledger = open_ledger(Path(request.ledger or "results/judgments") / config.identity[:16])
     left = open_questions(given.pairs, config, ledger)
     print(_plan(given, config, sum(len(pair.questions(config)) for pair in given.pairs), len(left)))
     print(_price(config, [question.messages for question in left], dry=request.dry_run))

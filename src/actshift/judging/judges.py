@@ -44,8 +44,8 @@ def paired(outputs: Path, references: Path, *, inner: bool = False) -> Paired:
     With `inner`, as upstream does it, instructions of one file alone are left out, and those of the reference counted.
     Errors: such an instruction otherwise, one that occurs twice in a file, several generators in one.
     """
-    theirs, reference = _outputs(references)
-    ours, generator = _outputs(outputs, only=theirs if inner else None)
+    theirs, reference = outputs_of(references)
+    ours, generator = outputs_of(outputs, only=theirs if inner else None)
     alone = set(ours) ^ set(theirs)
     if alone and not inner:
         raise ActshiftError(
@@ -60,8 +60,11 @@ def paired(outputs: Path, references: Path, *, inner: bool = False) -> Paired:
     return Paired(made, generator, reference, tuple(text for text in theirs if text not in ours))
 
 
-def _outputs(path: Path, *, only: Container[str] | None = None) -> tuple[dict[str, dict[str, Any]], str]:
-    """Outputs by instruction, `only` some of them, and their generator."""
+def outputs_of(path: Path, *, only: Container[str] | None = None) -> tuple[dict[str, dict[str, Any]], str]:
+    """The outputs of a file by instruction (`only` some of them), and their generator.
+
+    Errors: a row without texts, an instruction that is answered twice, several generators.
+    """
     rows: dict[str, dict[str, Any]] = {}
     for number, row in read_rows(path):
         missing = [name for name in ("instruction", "output", "generator") if not isinstance(row.get(name), str)]
