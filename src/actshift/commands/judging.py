@@ -40,10 +40,12 @@ def winrate_command(request: Namespace) -> int:
 
     data = None if request.data is None else read_reference_data(Path(request.data))
     every = summary.read_all([Path(path) for path in request.paths])
-    rows = summary.summaries(every, data, number=request.draws, seed=request.seed, c=request.c)
+    rows = summary.summaries(every, data, number=request.draws, seed=request.seed, c=request.c, by_row=request.by_row)
     differences = summary.comparisons(rows, request.against) if request.against else []
     rows = sorted(rows, key=lambda row: -(row.lc.win_rate if row.lc else row.win.win_rate))
     console(200).print(text_table(report.COLUMNS, map(report.texts, rows), legend=report.legend(rows)))
+    if request.by_row:
+        print("Difficulties are joined by row, as upstream does: wrong where a file lacks rows or is in another order.")
     if differences:
         legend = "Percent points over the same instructions; the interval is of paired draws."
         console().print(text_table(report.COMPARED, map(report.compared_texts, differences), legend=legend))

@@ -88,6 +88,7 @@ JUDGING = {
             "--against": {"metavar": "MODEL", "help": "the paired difference of every other model to this one"},
             "--draws": {"type": int, "default": 1000, "metavar": "N", "help": "bootstrap draws (1000)"},
             "--seed": {"type": int, "default": 0, "metavar": "N", "help": "the seed of the draws (0)"},
+            "--by-row": {**FLAG, "help": "join difficulties by row, as upstream does, to see what that changes"},
             "--c": {"type": float, "metavar": "C", "help": "the penalty, where cross-validation is not to choose it"},
             **CSV,
             **MARKDOWN,

@@ -89,11 +89,12 @@ def _price(request: Namespace, config: JudgeConfig, store: Store, runs: list[Fin
                 dollars[name] += config.dollars(question.messages, tokens=name)
         # What is assumed is another text in every run: no question is taken to be the same as another's.
     hours = questions * config.seconds_per_question / config.concurrency / 3600
+    dated = f"prices of {config.prices.date}" if config.prices.date else "no price"
+    retired = f"; retired: {config.retired}" if config.retired else ""
     print(
         f"{len(runs)} runs, {assumed} of them with outputs assumed as long as the reference's; {questions:,} questions "
-        f"to {config.model}: ${dollars['mean']:.2f} expected, ${dollars['least']:.2f} at most "
-        f"({f'prices of {config.prices.date}' if config.prices.date else 'no price'}), {hours:.2f} hours with {config.concurrency} questions at once of "
-        f"{config.seconds_per_question:g} s{f'; retired: {config.retired}' if config.retired else ''}"
+        f"to {config.model}: ${dollars['mean']:.2f} expected, ${dollars['least']:.2f} at most ({dated}), {hours:.2f} "
+        f"hours with {config.concurrency} questions at once of {config.seconds_per_question:g} s{retired}"
     )
     return 0
 
