@@ -121,7 +121,7 @@ def test_from_a_sweep_to_the_table(
     for record in judged.values():
         assert f"{record.lc['win_rate']:.2f} ±{record.lc['bootstrap']['error']:.2f}" in printed  # type: ignore[index]
     assert "16 of 805 instructions" in printed and "no output bears, left out: 8" in printed
-    for suffix in ("md", "tex", "html", "csv", "std.md"):
+    for suffix in ("md", "tex", "html", "csv", "std.md", "mine.md", "mine.tex", "mine.html"):
         assert (tmp_path / "results" / "tables" / f"few3.{suffix}").exists()
 
 

@@ -173,7 +173,7 @@ def print_tables(
         frame.attrs["origins"].append(f"Left out on request: {len(records) - len(kept)} runs ({', '.join(doubts)}).")
     console().print(terminal_frames.sweep_table(frame, manifest, variant=variant))
     try:
-        paths = write(frame, manifest, store.tables)
+        paths = write(frame, manifest, store.tables, judge=judge)
     except OSError as error:  # who reads a table in a colleague's folder needs no right to write there
         print(f"the table's files were not written to {store.tables}: {error.strerror or error}", file=sys.stderr)
         return
