@@ -13,7 +13,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo real bench test test-latest test-slow test-mutants test-gpu test-network test-slurm check golden list clean
+.PHONY: help setup lock demo real bench bench-gpu test test-latest test-slow test-mutants test-gpu test-network test-slurm check golden list clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ real: setup ## SST-2 with a real model of 135M parameters: four methods, three r
 
 bench: setup ## times beside the released code, peft and pyreft (a quarter of an hour); see make bench ARGS=--help
 	PYTHONPATH=scripts $(BIN)/python -m bench $(if $(DATA),--data $(DATA)) $(ARGS)
+
+bench-gpu: setup ## the figures of one GPU, unattended, in eight minutes; see make bench-gpu ARGS=--help
+	PYTHONPATH=scripts $(BIN)/python -m bench.unattended $(if $(DATA),--data $(DATA)) $(ARGS)
 
 test: setup ## the tests that need no GPU, no network and no patience
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow and not gpu and not network and not slurm"

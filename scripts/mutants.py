@@ -92,7 +92,7 @@ MUTANTS = (
     Mutant("runtime/train.py", "if len(curve.loss) == step:", "if True:", "tests/unit/test_trackers.py tests/end_to_end/test_together.py"),
     Mutant("runtime/train.py", "replica=replica,\n            base=base", "replica=0,\n            base=base", "tests/end_to_end/test_together.py"),
     Mutant("runtime/session.py", 'key = json.dumps([config["dataset"], config["data"]], sort_keys=True)', 'key = json.dumps([config["dataset"]["name"]], sort_keys=True)', "tests/end_to_end/test_run.py"),
-    Mutant("runtime/session.py", 'key = json.dumps([config["model"], config["training"]["precision"], str(device)], sort_keys=True)', 'key = json.dumps([config["model"]["name"], str(device)], sort_keys=True)', "tests/end_to_end/test_run.py"),
+    Mutant("runtime/session.py", 'key = json.dumps([config["model"], precision, str(device)], sort_keys=True)', 'key = json.dumps([config["model"]["name"], str(device)], sort_keys=True)', "tests/end_to_end/test_run.py"),
     Mutant("runtime/baselines.py", "key=lambda each: (-counts[each], each)", "key=lambda each: (counts[each], each)", "tests/end_to_end/test_baselines.py -k common_label"),
     Mutant("runtime/reuse.py", "kept == now:", "True:", "tests/end_to_end/test_changed_data.py"),
     # What is kept.
@@ -113,7 +113,7 @@ MUTANTS = (
     # Choices and evidence.
     Mutant("planning/selection.py", "or finished\n", "and finished\n", "tests/unit/test_selection.py"),
     Mutant("planning/selection.py", "best = max(", "best = min(", "tests/unit/test_selection.py"),
-    Mutant("planning/selection.py", '"lowest" if chosen is finished[0]', '"lowest" if chosen is finished[-1]', "tests/unit/test_selection.py"),
+    Mutant("planning/selection.py", '"lowest" if chosen is ranked[0]', '"lowest" if chosen is ranked[-1]', "tests/unit/test_selection.py"),
     Mutant("planning/extend.py", "end * end / inner", "end * inner / end", "tests/unit/test_extend.py"),
     Mutant("planning/expand.py", "return tuple(sorted(rates))", "return tuple(rates)", "tests/unit/test_planning.py"),
     Mutant("report/statistics.py", "(family - rank) * p", "(family - rank - 1) * p", "tests/unit/test_statistics.py"),

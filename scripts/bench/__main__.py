@@ -4,6 +4,7 @@
     make bench ARGS='--only evaluation'         some of them
     make bench ARGS='--models llama3.1-8b'      the paper's models, with random weights, for a GPU
     make bench ARGS='--only memory'             peak memory beside what is estimated; on a CPU a quarter of an hour
+    make bench ARGS='--only latency'            what every method costs when it answers, folded into weights and not
     make bench ARGS='--steerling FOLDER'        with the steerer of a checkout of the released code
 
 Without CUDA it takes the embedded model and a Llama of 110M parameters with random weights, one thread; where CUDA
@@ -22,15 +23,16 @@ from typing import Any
 import torch
 import transformers
 
-from bench import parts, table
+from bench import latency, parity, parts, table
 from bench.limits import rate
 from bench.measure import write
 from bench.memory import memory
 from bench.parts import LONG_ANSWERS, RIVALS, Options
+from bench.planner import planner
 from bench.scaling import plot, scaling
 
 BENCHES = ("cells", "evaluation", "replicas", "rate", "scaling")
-ON_REQUEST = ("memory",)
+ON_REQUEST = ("memory", "latency", "parity", "planner")
 CPU_MODELS = ("tiny", "llama-100m")
 CUDA_MODELS = ("llama3.2-1b", "gemma3-1b", "qwen3-4b", "llama3.1-8b")
 DATASETS = ("boolq", "winogrande")
@@ -48,25 +50,33 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     models = arguments.models or (CUDA_MODELS if device.type == "cuda" else CPU_MODELS)
-    precision = ("training.precision=bfloat16",) if device.type == "cuda" else ()
     options = Options(
         rows=dict.fromkeys(models, arguments.rows) if arguments.rows else ROWS,
         scored=dict.fromkeys(models, arguments.scored) if arguments.scored else SCORED,
         repeats=arguments.repeats,
         data=arguments.data,
         steerling=arguments.steerling,
-        overrides=(*precision, *arguments.overrides),
+        overrides=(f"training.precision={_precision(device)}", *arguments.overrides),
     )
     if arguments.peak:
         found = parts.peak(options, arguments.peak, models[0], arguments.datasets[0], arguments.methods[0])
         print(json.dumps(found))
         return
+    other = options.precision if options.precision != _precision(device) else None
     for name, figures in benches(options, arguments, models=models):
+        name = f"{name}-{other}" if other and name != "parity" else name
         path = write(arguments.out, name, figures, device=device)
         if name == "scaling":
             plot(figures, path.with_suffix(".svg"))
+        if name.startswith("latency"):
+            latency.plot(figures, path.with_suffix(".svg"))
         print(table.line(name, figures), flush=True)
     (arguments.out / "README.md").write_text(table.page(arguments.out))
+
+
+def _precision(device: torch.device) -> str:
+    """The precision of what is measured where none is named; the released code's is float32 everywhere."""
+    return "bfloat16" if device.type == "cuda" else "float32"
 
 
 def benches(options: Options, arguments: Any, *, models: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -80,13 +90,19 @@ def benches(options: Options, arguments: Any, *, models: tuple[str, ...]) -> Ite
             if "rate" in chosen and not _slow(model, dataset):
                 yield f"rate-{model}-{dataset}", rate(options, model, dataset)
         if "evaluation" in chosen:
-            for dataset in (*arguments.datasets, LONG_ANSWERS):
+            for dataset in (*arguments.datasets, *([] if arguments.long == "none" else [arguments.long])):
                 yield f"evaluation-{model}-{dataset}", parts.evaluation(options, model, dataset)
         if "replicas" in chosen and model != SLOW:
             for dataset in arguments.datasets:
                 yield f"replicas-{model}-{dataset}", parts.replicas(options, model, dataset)
+        if "latency" in chosen:
+            yield f"latency-{model}", latency.latency(options, model)
     if "scaling" in chosen:
         yield "scaling", scaling(options)
+    if "planner" in chosen:
+        yield "planner", planner(options, models)
+    if "parity" in chosen:
+        yield "parity", parity.parity(arguments.models or parity.MODELS, overrides=arguments.overrides)
     if "memory" in chosen:
         cuda = torch.cuda.is_available()
         sized = [model for model in models if cuda or model != "tiny"]  # libraries take more than tiny does
@@ -113,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", choices=(*BENCHES, *ON_REQUEST), default=BENCHES)
     parser.add_argument("--models", nargs="+", help="of conf/model (the hub's with random weights), or llama-100m")
     parser.add_argument("--datasets", nargs="+", default=DATASETS)
+    parser.add_argument("--long", default=LONG_ANSWERS, help="the data set that is evaluated beside these, or none")
     parser.add_argument("--methods", nargs="+", choices=tuple(RIVALS))
     parser.add_argument("--repeats", type=int, default=3, help="turns of each contestant")
     parser.add_argument("--rows", type=int, help="to train on; by default by model")

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from actshift.config.composition import compose
 from actshift.data.examples import Example, tokenize
 from actshift.data.splits import Split, load_split
-from actshift.models.loading import Base, load_base
+from actshift.models.loading import Base, load_base, set_products
 from actshift.runtime.session import pick_device
 from actshift.runtime.train import training_examples
 from actshift.tasks import get_task
@@ -136,6 +136,7 @@ def load(config: dict[str, Any], *, texts: tuple[str, ...] | None) -> Base:
     """The base model, built where it computes, with a tokenizer trained on `texts` where there are some."""
     device = pick_device(config["hardware"])
     precision = config["training"]["precision"]
+    set_products(precision, device)
     if texts is None:
         return load_base(config["model"], precision=precision, device=device)
     with device:

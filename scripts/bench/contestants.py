@@ -11,6 +11,7 @@ from typing import Protocol
 from actshift.evaluation.answers import predict
 from actshift.methods import attach
 from actshift.methods.base import Adaptation
+from actshift.models.loading import set_products
 from actshift.training.batches import step_rows
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import train
@@ -50,6 +51,7 @@ class Lap:
 
 def lap(case: Case, entry: Entry) -> Lap:
     """Time a cell from setting up to its last answer."""
+    set_products(case.config["training"]["precision"], case.device)  # the contestant before may have had another
 
     def trained() -> tuple[Contestant, float]:
         contestant = entry(case)

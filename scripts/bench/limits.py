@@ -17,6 +17,13 @@ from bench.contestants import Actshift
 from bench.measure import matmul_rate, spread, timed
 from bench.parts import Options
 
+DATA_SHEETS = {
+    "A100": {"float32": 19.5e12, "tf32": 156e12, "bfloat16": 312e12},
+    "H100": {"float32": 67e12, "tf32": 494e12, "bfloat16": 989e12},
+    "H200": {"float32": 67e12, "tf32": 494e12, "bfloat16": 989e12},
+}
+"""Operations a second of NVIDIA's cards (SXM, dense), by a part of the device's name."""
+
 
 def training_operations(case: Case) -> float:
     """Of one epoch over the case's rows, steering behind every block."""
@@ -49,6 +56,15 @@ def _head(shape: dict[str, Any]) -> float:
     return float(2 * shape["width"] * shape["vocabulary"])
 
 
+def _model_flops_utilization(case: Case, rates: Sequence[float]) -> dict[str, Any]:
+    """MFU in training: the needed operations a second over the data sheet's; nothing for a device without one."""
+    sheets = [sheet for card, sheet in DATA_SHEETS.items() if card in case.base.device_name]
+    if not sheets:
+        return {}
+    best = sheets[0][case.config["training"]["precision"]]
+    return {"mfu": spread([rate / best for rate in rates])}
+
+
 def rate(options: Options, model: str, dataset: str) -> dict[str, Any]:
     """Shares of the matrix product's rate that training and evaluation reach, each beside a measurement of it."""
     case = options.case(model, dataset, "steering")
@@ -68,6 +84,7 @@ def rate(options: Options, model: str, dataset: str) -> dict[str, Any]:
     return {
         **case.facts(),
         "matmul_operations_per_second": spread(products),
+        **_model_flops_utilization(case, [share * rate for share, rate in zip(training, products, strict=True)]),
         "training_share": spread(training),
         "evaluation_share": spread(evaluation),
     }

@@ -49,6 +49,12 @@ class Options:
         return build(model, dataset, method, rows=rows, scored=scored, data=self.data, overrides=overrides)
 
     @property
+    def precision(self) -> str:
+        """The precision of the project's contestants: the last one that is named counts."""
+        named = [each for each in self.overrides if each.startswith("training.precision=")]
+        return named[-1].partition("=")[2] if named else "float32"
+
+    @property
     def steerer(self) -> Steerer:
         return own_steerer if self.steerling is None else checkout_steerer(self.steerling)
 

@@ -6,6 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench import latency, parity
+
+KINDS = ("cell", "evaluation", "replicas", "rate", "scaling", "memory", "latency", "parity", "planner")
+
 HEAD = """# results/bench
 
 Written by `make bench`, one JSON file a bench with the machine in it. Ratios are taken turn by turn, contestants
@@ -45,7 +49,8 @@ def cells(name: str, figures: dict[str, Any]) -> list[str]:
         training, evaluation = figures["training_share"], figures["evaluation_share"]
         product = figures["matmul_operations_per_second"]["median"] / 1e9
         shares = f"training {100 * training['median']:.0f}%, evaluation {100 * evaluation['median']:.0f}%"
-        return [f"share of {product:.0f} Gop/s", shares, "", ""]
+        used = f"MFU {100 * figures['mfu']['median']:.0f}%" if "mfu" in figures else ""
+        return [f"share of {product:.0f} Gop/s", shares, "", f"precision {figures['precision']} {used}".rstrip()]
     if kind == "memory":
         low, high = figures["lowest"], figures["highest"]
         if low is None:
@@ -55,6 +60,18 @@ def cells(name: str, figures: dict[str, Any]) -> list[str]:
             f"{_shown(figures['ratio'])}x, from {low} to {high}",
             "",
             f"{figures['measured']} of {len(figures['cases'])} cases measured",
+        ]
+    if kind == "planner":
+        span = f"median {figures['median']}, from {figures['lowest']} to {figures['highest']}"
+        return ["seconds, estimated / measured", span, "", f"{len(figures['cases'])} cases"]
+    if kind == "parity":
+        return ["packed passes from plain ones, relative", parity.shown(figures), "", ""]
+    if kind == "latency":
+        return [
+            "a generated token, times of the base's",
+            latency.shown(figures),
+            "",
+            f"precision {figures['precision']}",
         ]
     off = {each: figures[each]["off_the_line"] for each in ("rows", "tokens", "layers")}
     shown = ", ".join(f"{each} {100 * share:.0f}%" for each, share in off.items())
@@ -86,7 +103,7 @@ def page(folder: Path) -> str:
     rows, machines = [], set()
     for path in sorted(folder.glob("*.json")):
         figures = json.loads(path.read_text())
-        if path.stem.partition("-")[0] in ("cell", "evaluation", "replicas", "rate", "scaling", "memory"):
+        if path.stem.partition("-")[0] in KINDS:
             rows.append(f"| {path.stem} | {' | '.join(cells(path.stem, figures))} |")
             own = figures["machine"]
             machines.add(f"{own.get('device_name') or own['processor']}, {own['threads']} of {own['cores']} cores")

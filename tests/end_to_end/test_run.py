@@ -459,3 +459,17 @@ def test_a_tracker_that_fails_does_not_stop_the_run(
     record = run(request(tmp_path / "results", *overrides), session=session)
     assert record.metrics == done[1].metrics
     assert [warning.split(":")[0] for warning in warnings_of(caplog)] == ["the tracker failed and is off for this run"]
+
+
+def test_a_tf32_run_is_another_run_and_its_record_says_what_was_computed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = [*SMALL, "dataset=boolq", "model=random-llama", "hardware.device=cpu", f"results={tmp_path}"]
+    session = Session()
+    plain = run(compose(overrides), session=session)
+    rounded = run(compose([*overrides, "training.precision=tf32"]), session=session)
+    assert plain.identity != rounded.identity
+    assert rounded.config["training"]["precision"] == "tf32"
+    assert rounded.provenance["precision"] == "float32"
+    assert rounded.metrics["loss_curve"] == plain.metrics["loss_curve"]
+    assert capsys.readouterr().err.count("training.precision=tf32 is float32 on this cpu device") == 1

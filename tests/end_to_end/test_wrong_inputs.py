@@ -85,6 +85,7 @@ OTHERS = [
     *("plan smoke --extend", "submit smoke profile=nope"),
     *("submit smoke --slurm /nowhere --dry-run", "submit smoke", "baselines nothing", "prefetch nothing"),
     *("analyze", "analyze nothing", "analyze theory analysis.draws=0", "analyze theory analysis.draws=x"),
+    *("claims lr=1", "claims nothing", "claims results=README.md", "claims --claim nothing", "claims results=torn"),
     *("ifeval", "ifeval nowhere.json", "ifeval README.md", "ifeval torn.jsonl --data /nowhere"),
     *("winrate", "winrate nowhere", "winrate README.md --data /nowhere", "winrate torn.jsonl"),
     *("judge", "judge nowhere.json", "judge torn.jsonl", "judge README.md --references x --recorded y --out z"),

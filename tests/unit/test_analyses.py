@@ -19,6 +19,7 @@ from actshift.cli import main
 from actshift.runtime.session import Session
 
 FEW = ("analysis.rows=6", "dataset=listops", "hardware=cpu")
+QUICK = "analysis.steps=5"
 RANDOM = [model for model in LOCAL_MODELS if model.startswith("random-")]
 
 
@@ -35,7 +36,7 @@ def test_the_architectures_are_all_there() -> None:
 
 @pytest.mark.parametrize("model", LOCAL_MODELS)
 def test_overwriting_block_outputs_gives_the_tuned_model(model: str) -> None:
-    frame = oracle(composed("analysis=oracle", f"model={model}", *FEW))
+    frame = oracle(composed("analysis=oracle", f"model={model}", *FEW, QUICK))
     everywhere = frame[frame["layer"].isna()].set_index(["measure", "site", "map"])["value"]
     assert everywhere["logit_error", BLOCK, ""] <= 1e-5
     assert everywhere["kl_left", BLOCK, ""] <= 1e-9
@@ -45,7 +46,7 @@ def test_overwriting_block_outputs_gives_the_tuned_model(model: str) -> None:
 
 
 def test_overwriting_the_last_block_suffices() -> None:
-    frame = oracle(composed("analysis=oracle", "model=random-llama", *FEW))
+    frame = oracle(composed("analysis=oracle", "model=random-llama", *FEW, QUICK))
     block = frame[frame["measure"].eq("kl_left") & frame["site"].eq(BLOCK) & frame["map"].eq("")]
     left = block.dropna().sort_values("layer")["value"].tolist()
     assert left[-1] <= 1e-9 < left[0]
@@ -165,19 +166,27 @@ def test_residuals_at_the_down_projection_are_the_blocks_unless_a_norm_follows()
 @pytest.mark.parametrize(
     ("name", "files"),
     [
-        ("oracle", {".csv", ".json", "_sites.svg", "_sites.png", "_maps.svg", "_maps.png"}),
+        (
+            "oracle",
+            {
+                ".csv",
+                ".json",
+                *(f"_{each}.{kind}" for each in ("sites", "maps", "spectrum") for kind in ("svg", "png")),
+            },
+        ),
         ("overlap", {".csv", ".json", "_maps.csv", "_layers.svg", "_layers.png", "_maps.svg", "_maps.png"}),
     ],
 )
 def test_the_command_leaves_frame_record_and_figures(name: str, files: set[str], tmp_path: Path) -> None:
-    assert main(["analyze", name, "model=random-llama", *FEW, f"results={tmp_path}"]) == 0
+    more = [QUICK] if name == "oracle" else []
+    assert main(["analyze", name, "model=random-llama", *FEW, *more, f"results={tmp_path}"]) == 0
     stem = f"{name}-random-llama"
     assert {file.name for file in (tmp_path / "analyses").iterdir()} == {f"{stem}{ending}" for ending in files}
     record = json.loads((tmp_path / "analyses" / f"{stem}.json").read_text())
     assert record["analysis"]["name"] == name
     assert len(pd.read_csv(tmp_path / "analyses" / f"{stem}.csv")) >= 3
     before = {file: file.read_bytes() for file in (tmp_path / "analyses").iterdir()}
-    assert main(["analyze", name, "model=random-llama", *FEW, f"results={tmp_path}"]) == 0
+    assert main(["analyze", name, "model=random-llama", *FEW, *more, f"results={tmp_path}"]) == 0
     assert {file: file.read_bytes() for file in before} == before
 
 
@@ -185,7 +194,7 @@ def test_an_adapter_that_a_run_left_is_taken(tmp_path: Path) -> None:
     small = ["debug=few_steps", "training.max_steps=2", f"results={tmp_path}", "dataset=listops"]
     assert main(["run", "method=post_block", *small]) == 0
     (folder,) = tmp_path.glob("runs/*/adapter")
-    config = composed("analysis=oracle", *FEW, f"analysis.adapter={folder}")
+    config = composed("analysis=oracle", *FEW, QUICK, f"analysis.adapter={folder}")
     frame = oracle(config).set_index(["measure", "site", "map"])["value"]
     assert frame["logit_error", BLOCK, ""].iloc[0] <= 1e-5
 

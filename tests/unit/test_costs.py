@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from actshift.commands.terminal import plan_table
 from actshift.config.composition import compose
 from actshift.estimates.costs import Cost, calibrate, estimate, rows_of
 from actshift.estimates.memory import estimate_peak, layer_weights
+from actshift.estimates.sweep import Estimates
 from actshift.models.loading import meta_model
+from actshift.planning.expand import expand_grid
 from actshift.store.records import Cell, Record
+from actshift.store.store import Store
 
 
 def config(*overrides: str) -> dict[str, Any]:
@@ -86,3 +93,39 @@ def test_finished_records_correct_the_estimate() -> None:
     assert (corrected.train_seconds, corrected.evaluation_seconds) == pytest.approx((20.0, 2.0))
     assert calibration.apply(cost, model="llama3.2-1b", hardware="cpu") == cost, "another machine says nothing"
     assert not calibrate([replace(record, provenance=provenance | {"hardware": "cpu"})], {record.identity: whole}).runs
+
+
+def test_tf32_is_priced_by_the_data_sheet_and_kept_as_float32() -> None:
+    cases = {name: config(f"training.precision={name}") for name in ("float32", "tf32", "bfloat16")}
+    seconds = {name: estimate(case, split="validation") for name, case in cases.items()}
+    steps = 943 * 16 * 1e-3  # ceil(7541 / 8) steps, a millisecond a layer, whatever the precision
+    work = {name: cost.train_seconds - steps for name, cost in seconds.items()}
+    assert work["float32"] / work["tf32"] == pytest.approx(156 / 19.5)
+    assert work["tf32"] / work["bfloat16"] == pytest.approx(312 / 156)
+    assert estimate_peak(cases["tf32"]) == estimate_peak(cases["float32"])
+
+
+def test_a_device_without_tf32_computes_such_a_run_as_float32() -> None:
+    whole = config("training.precision=tf32")
+    speed = whole["hardware"]["speed"]
+    without = {name: rate for name, rate in speed["flops"].items() if name != "tf32"}
+    plain = {**whole, "hardware": {**whole["hardware"], "speed": {**speed, "flops": without}}}
+    assert estimate(plain, split="test") == estimate(config(), split="test")
+
+
+def test_a_plan_prices_every_precision(tmp_path: Path) -> None:
+    axes = {"models": ["llama3.2-1b"], "methods": ["sft", "lora_r8"], "variants": {}}
+    sweep = compose(["sweep=table1"])["sweep"] | axes
+    grid = expand_grid(sweep, compose)
+    estimates = Estimates(Store(tmp_path), grid, compose=compose, hardware={})
+    sft, lora = estimates.rows()
+    assert sft.precision == lora.precision == "float32"
+    assert sft.hours["float32"] > sft.hours["tf32"] > sft.hours["bfloat16"] > 0
+    (planned,) = [each for each in grid.cells if each.cell.method == "lora_r8" and each.cell.dataset == "boolq"]
+    once = estimates.cost(planned, split="validation", precision="tf32")
+    assert once == estimate(config("training.precision=tf32", "method=lora_r8"), split="validation")
+    console = Console(width=200, file=io.StringIO())
+    console.print(plan_table(estimates))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"{sft.hours['float32'] + lora.hours['float32']:,.1f}*" in text
+    assert f"{sft.hours['tf32'] + lora.hours['tf32']:,.1f} " in text

@@ -60,7 +60,7 @@ def test_figures_are_made_where_there_is_something_to_show(made: tuple[Any, Any,
 
 def test_the_front_holds_only_what_no_smaller_method_beats() -> None:
     points = [(0.003, 70.0, "a"), (0.04, 75.0, "b"), (0.4, 74.0, "c"), (100.0, 76.0, "d")]
-    assert list(figures._front(points)) == [(0.003, 70.0), (0.04, 75.0), (100.0, 76.0)]
+    assert list(figures.front(points)) == [(0.003, 70.0), (0.04, 75.0), (100.0, 76.0)]
 
 
 def test_a_curve_is_where_its_numbers_are() -> None:
@@ -196,4 +196,4 @@ def test_ranks_are_drawn_by_kind_of_method() -> None:
 
 def test_of_two_methods_with_as_many_parameters_the_better_one_is_on_the_front() -> None:
     points = [(0.1, 5.0, "a"), (0.05, 0.5, "b"), (0.05, 9.0, "c"), (0.1, 70.0, "d"), (100.0, 60.0, "e")]
-    assert list(figures._front(points)) == [(0.05, 9.0), (0.1, 70.0)]
+    assert list(figures.front(points)) == [(0.05, 9.0), (0.1, 70.0)]

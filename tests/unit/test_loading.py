@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from adapted import CPU, LOCAL_MODELS, base_of, composed, logits, some_ids
+from adapted import CPU, LOCAL_MODELS, another_base, base_of, composed, logits, some_ids
 
 from actshift.errors import ActshiftError
-from actshift.models.loading import load_base, meta_model
+from actshift.models.loading import computed_precision, load_base, meta_model, set_products
 
 PUBLISHED = {
     "llama3.2-1b": 1_235_814_400,
@@ -85,3 +85,43 @@ def test_padding_falls_back_to_the_end_token() -> None:
     bare.pad_token = None
     assert base.pad_id == base.tokenizer.pad_token_id
     assert dataclasses.replace(base, tokenizer=bare).pad_id == base.tokenizer.eos_token_id
+
+
+def test_tf32_is_float32_where_there_are_no_such_products() -> None:
+    base = another_base("random-llama", "tf32")
+    ids_BT = some_ids(base, 2, 5)
+    assert {parameter.dtype for parameter in base.model.parameters()} == {torch.float32}
+    assert torch.equal(logits(base, None, ids_BT), logits(base_of("random-llama"), None, ids_BT))
+    assert computed_precision("tf32", CPU) == "float32"
+    assert [computed_precision(name, CPU) for name in ("float32", "bfloat16")] == ["float32", "bfloat16"]
+
+
+@pytest.mark.parametrize(("capability", "products"), [((8, 0), "high"), ((9, 0), "high"), ((7, 5), "highest")])
+def test_tf32_products_are_for_devices_that_have_them(
+    capability: tuple[int, int], products: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    try:
+        set_products("tf32", torch.device("cuda"))
+        assert torch.get_float32_matmul_precision() == products
+        set_products("float32", torch.device("cuda"))
+        assert torch.get_float32_matmul_precision() == "highest"
+        set_products("tf32", CPU)
+        assert torch.get_float32_matmul_precision() == "highest"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="products of a CPU are the same in both")
+def test_tf32_rounds_what_it_multiplies_and_nothing_else() -> None:
+    cuda = torch.device("cuda")
+    left, right = (torch.randn(512, 512, dtype=torch.float64, device=cuda) for _ in range(2))
+    exact = left @ right
+    errors = {}
+    for precision in ("float32", "tf32"):
+        set_products(precision, cuda)
+        errors[precision] = float((left.float() @ right.float() - exact).abs().mean() / exact.abs().mean())
+    set_products("float32", cuda)
+    assert errors["float32"] < 1e-6
+    assert 1e-4 < errors["tf32"] < 2e-3, "10 bits behind the point: 2^-11 at most each, about 2.8e-4 in the mean"

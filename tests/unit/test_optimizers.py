@@ -10,7 +10,7 @@ import pytest
 import torch
 from adapted import CPU, another_base, attached, composed, method_config, some_rows, training_config
 
-from actshift.config import validation
+from actshift.config import packages
 from actshift.config.cached import CachedComposer
 from actshift.config.composition import compose
 from actshift.config.identity import hashed_part, identity_of, ignored_keys
@@ -194,7 +194,7 @@ def test_a_compiled_step_holds_no_copy_of_a_weight_and_its_state_goes_to_disk_an
 
 
 def test_an_optimizer_whose_package_is_missing_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(validation, "find_spec", lambda name: None)
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
     with pytest.raises(ActshiftError, match=r"needs torchao, which is not installed here.*actshift\[optimizers\]"):
         compose([*SFT, "training.optimizer=adamw_8bit"])
     assert CachedComposer()([*SFT, "training.optimizer=adamw_8bit"]), "a plan needs no package yet"

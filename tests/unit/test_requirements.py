@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from actshift.config import validation
+from actshift.config import packages
 from actshift.config.composition import compose
 from actshift.errors import ActshiftError
 
@@ -81,8 +81,8 @@ def test_a_missing_package_is_named_before_anything_is_loaded(
     module: str, overrides: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    real = validation.find_spec
-    monkeypatch.setattr(validation, "find_spec", lambda name: None if name == module else real(name))
+    real = packages.find_spec
+    monkeypatch.setattr(packages, "find_spec", lambda name: None if name == module else real(name))
     with pytest.raises(ActshiftError, match=rf"needs {module}, which is not installed here\. Install it \(.*\), or "):
         compose(overrides)
     assert not list(tmp_path.iterdir())

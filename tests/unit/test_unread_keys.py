@@ -201,11 +201,20 @@ def _worker(read: set[str], patch: pytest.MonkeyPatch, workplace: Path) -> None:
 
 def _analyses(read: set[str], patch: pytest.MonkeyPatch) -> None:
     """Every analysis, as small as it can be."""
+    few = ["sweep.datasets=[listops]", "sweep.methods=[sft,joint_orth]", "sweep.seeds=[1]", "debug=few_steps"]
+    rates = ["sweep.rates.tiny.sft=[0.001]", "sweep.rates.tiny.joint=[0.01]"]
+    assert main(["sweep", "shifts", *few, *rates, "training.max_steps=2"]) == 0
+    of_sweep = ["analysis.methods=[sft]", "dataset=listops"]
     patch.setattr(analyses, "compose", lambda names: Recorded(compose(names), read))
     small = {
         "theory": ["analysis.draws=1", "analysis.search.restarts=1", "analysis.search.steps=1"],
-        "oracle": ["analysis.rows=2"],
+        "oracle": ["analysis.rows=2", "analysis.steps=2"],
         "overlap": ["analysis.rows=2"],
+        "shares": ["analysis.rows=2", *of_sweep],
+        "cosines": ["analysis.rows=2", "analysis.methods=[joint_orth]", *of_sweep[1:]],
+        "norms": ["analysis.methods=[joint_orth]", *of_sweep[1:]],
+        "retention": ["analysis.datasets=[listops]", "analysis.rows=2", *of_sweep],
+        "continuations": ["analysis.rows=2", "analysis.new_tokens=2", "analysis.steps=2", *of_sweep],
     }
     assert set(small) == set(groups()["analysis"])
     for name, overrides in small.items():

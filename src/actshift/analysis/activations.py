@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from actshift.errors import ActshiftError
+from actshift.models.architectures import site_names
 from actshift.models.loading import Base
 from actshift.models.packing.forward_pass import ForwardPass
 from actshift.models.sites import Change
@@ -25,9 +26,13 @@ Places = dict[tuple[str, int], torch.Tensor]
 """Hidden states by site and layer."""
 
 
-def batch_of(config: Config, base: Base, *, rows: int, session: Session) -> Batch:
-    """The first rows of a configuration's training split as one batch, answers included."""
-    examples = training_examples(session.split(config, "train"), config=config, tokenizer=base.tokenizer, cache=None)
+SINK = 10.0
+"""A token whose hidden state is so many times the median norm is an attention sink."""
+
+
+def batch_of(config: Config, base: Base, *, rows: int, session: Session, split: str = "train") -> Batch:
+    """The first rows of a split of a configuration's data as one batch, answers included."""
+    examples = training_examples(session.split(config, split), config=config, tokenizer=base.tokenizer, cache=None)
     return collate([examples[row] for row in range(min(rows, len(examples)))], pad_id=base.pad_id, device=base.device)
 
 
@@ -36,22 +41,42 @@ def tokens_BT(batch: Batch) -> torch.Tensor:
     return batch.prompt_BT | batch.answer_BT
 
 
+def contribution_site(base: Base) -> str:
+    """The site of what the MLP adds to the residual stream: after the norm that some models have there."""
+    return "post_mlp_norm" if "post_mlp_norm" in site_names(base.sites.architecture) else "post_mlp"
+
+
+def token_sets(places: Places, mask_BT: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Tokens by name: "all" of a mask and, where there are attention sinks among them, those "without sinks".
+
+    A sink is a token whose block output has more than `SINK` times the median norm, in some layer.
+    """
+    sink_BT = torch.zeros_like(mask_BT)
+    for (site, _), h_BTD in places.items():
+        if site == "post_block":
+            norm_BT = h_BTD.norm(dim=-1)
+            sink_BT |= mask_BT & (norm_BT > SINK * norm_BT[mask_BT].median())
+    return {"all": mask_BT} | ({"without sinks": mask_BT & ~sink_BT} if sink_BT.any() else {})
+
+
+def noting(seen: Places, place: tuple[str, int]) -> Change:
+    """A change that changes nothing and keeps the hidden state."""
+
+    def note(h_BTD: torch.Tensor) -> torch.Tensor:
+        seen[place] = h_BTD.clone()
+        return h_BTD
+
+    return note
+
+
 @torch.no_grad()
 def record(base: Base, batch: Batch, *, sites: tuple[str, ...]) -> tuple[torch.Tensor, Places]:
     """The logits of a batch, and the hidden states at some sites of every layer."""
     seen: Places = {}
-
-    def noting(place: tuple[str, int]) -> Change:
-        def note(h_BTD: torch.Tensor) -> torch.Tensor:
-            seen[place] = h_BTD.clone()
-            return h_BTD
-
-        return note
-
     with ExitStack() as hooks:
         for site in sites:
             for layer in range(base.sites.layers):
-                hooks.callback(base.sites.hook(site, layer, noting((site, layer))).remove)
+                hooks.callback(base.sites.hook(site, layer, noting(seen, (site, layer))).remove)
         return base.model(input_ids=batch.ids_BT).logits, seen
 
 

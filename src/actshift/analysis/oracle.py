@@ -14,7 +14,8 @@ import torch
 from torch.nn.functional import kl_div
 
 from actshift.analysis.activations import Places, batch_of, overwritten, record, tokens_BT, tuned
-from actshift.analysis.regression import explained, reduced_rank
+from actshift.analysis.maps import columns, fit_all_layers, kinds, steered
+from actshift.analysis.regression import explained
 from actshift.models.loading import Base
 from actshift.runtime.session import Session
 from actshift.training.batches import Batch
@@ -38,8 +39,10 @@ def oracle(config: Config, *, session: Session | None = None) -> pd.DataFrame:
     logit_error: largest difference of a logit to the tuned model's, over the largest size of one.
     With `ADDED` the shift (tuned less base) of every layer is added to what the layer gives by then: they add up.
     kl_left: mean over tokens of KL(tuned || overwritten), as a share of KL(tuned || base).
+    "MAP steers": every layer is steered by a map that was fitted on other rows to what is lacking there by then.
     explained: share of the shift's squared norm after a block that a map of the base's hidden state predicts, on rows
     that it was not fitted to.
+    spectrum: share of the shifts' squared norm in their first directions; directions: their participation ratio.
     """
     session, analysis = session or Session(), config["analysis"]
     base = session.base(config)
@@ -52,6 +55,7 @@ def oracle(config: Config, *, session: Session | None = None) -> pd.DataFrame:
         *_overwriting(base, batch, plain, wanted, after),
         *_rows(BLOCK, None, ADDED, overwritten(base, batch, shifts, added=True), plain, wanted, tokens_BT(batch)),
         *_maps(batch, before, after, analysis),
+        *_steering(base, batch, after, plain, wanted, analysis),
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -86,22 +90,42 @@ def divergence(wanted_NV: torch.Tensor, found_NV: torch.Tensor) -> float:
     return float(kl_div(found, wanted, reduction="batchmean", log_target=True))
 
 
-def _maps(batch: Batch, before: Places, after: Places, analysis: Config) -> Iterator[Row]:
-    mask_BT = tokens_BT(batch)
-    fitted, scored = mask_BT.clone(), mask_BT.clone()
+def _halves(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tokens that maps are fitted to, and those that they are scored on: of every other row each."""
+    fitted, scored = tokens_BT(batch).clone(), tokens_BT(batch).clone()
     fitted[1::2], scored[::2] = False, False
+    return fitted, scored
+
+
+def _maps(batch: Batch, before: Places, after: Places, analysis: Config) -> Iterator[Row]:
+    """Maps of each layer by itself, and the spectrum of its shifts."""
+    fitted, scored = _halves(batch)
     for site, layer in (place for place in before if place[0] == BLOCK):
         h_BTD, shift_BTD = before[site, layer], after[site, layer] - before[site, layer]
         (x, s), (x_new, s_new) = ((columns(h_BTD, rows), columns(shift_BTD, rows)) for rows in (fitted, scored))
-        constant = np.broadcast_to(s.mean(axis=1, keepdims=True), s_new.shape)
-        yield "explained", site, layer, "constant", explained(constant, s_new)
-        ridge = analysis["ridge"] * float(np.mean(np.sum(x**2, axis=0)))
-        for rank in [*(rank for rank in analysis["ranks"] if rank < len(x)), len(x)]:
-            found = reduced_rank(x, s, rank=rank, ridge=ridge)
-            name = "full" if rank == len(x) else f"rank {rank}"
-            yield "explained", site, layer, name, explained(found @ x_new, s_new)
+        yield from _spectrum(columns(shift_BTD, tokens_BT(batch)), layer, analysis)
+        for name, fit in kinds(analysis, width=len(x)).items():
+            yield "explained", site, layer, name, explained(fit(x, s)(x_new), s_new)
 
 
-def columns(h_BTD: torch.Tensor, mask_BT: torch.Tensor) -> np.ndarray:
-    """(D, N) in float64: the hidden states of the tokens in a mask."""
-    return h_BTD[mask_BT].double().cpu().numpy().T
+def _spectrum(shift_DN: np.ndarray, layer: int, analysis: Config) -> Iterator[Row]:
+    squares = np.linalg.svd(shift_DN, compute_uv=False) ** 2
+    for rank in (rank for rank in analysis["ranks"] if rank < len(squares)):
+        yield "spectrum", BLOCK, layer, f"first {rank}", float(squares[:rank].sum() / squares.sum())
+    yield "directions", BLOCK, layer, "", participation(squares)
+
+
+def participation(squares: np.ndarray) -> float:
+    """The participation ratio ``(sum s)^2 / sum s^2`` of squared singular values: k where k of them are equal."""
+    return float(squares.sum() ** 2 / np.square(squares).sum())
+
+
+def _steering(
+    base: Base, batch: Batch, after: Places, plain: torch.Tensor, wanted: torch.Tensor, analysis: Config
+) -> Iterator[Row]:
+    """What is left of the divergence on other rows where fitted maps steer all layers together."""
+    fitted, scored = _halves(batch)
+    for name, fit in kinds(analysis, width=base.sites.model_width).items():
+        with torch.no_grad(), steered(base, fit_all_layers(base, batch, after, fitted, fit)):
+            found = base.model(input_ids=batch.ids_BT).logits
+        yield from _rows(BLOCK, None, f"{name} steers", found, plain, wanted, scored)

@@ -26,8 +26,36 @@ def analyze_command(request: Namespace) -> int:
     if any(override.startswith("analysis=") for override in request.overrides):
         raise ActshiftError("analysis=... : the analysis is the command's first word, as in `actshift analyze theory`")
     config = compose([f"analysis={request.name}", *request.overrides])
+    if request.train:
+        _train(config)
     ANALYSES[request.name](config, Path(config["results"]) / "analyses")
     return 0
+
+
+def _train(config: Mapping[str, Any]) -> None:
+    """Do the sweep whose adapters an analysis looks at, where some are missing. Errors: an analysis of no sweep.
+
+    A run that has a test record and no adapter any more (records are kept in git, adapters are not) loses the record
+    first: the sweep then does it again, and writes the record of the same run.
+    """
+    from actshift.analysis.adapters import MissingAdapters, without_adapter
+    from actshift.commands.runs import sweep_command
+    from actshift.store.store import Store
+
+    analysis, store = config["analysis"], Store(config["results"])
+    if "sweep" not in analysis:
+        raise ActshiftError(f"the analysis '{analysis['name']}' looks at no sweep's adapters: leave --train out")
+    try:
+        identities = without_adapter(config) if analysis["methods"] else []
+        if not identities:
+            return
+    except MissingAdapters:
+        identities = []
+    for identity in identities:
+        store.record_path(identity, "test").unlink(missing_ok=True)
+    data = [f"data.dir={config['data']['dir']}"] if config["data"]["dir"] else []
+    overrides = [f"results={config['results']}", *data]
+    sweep_command(Namespace(sweep=analysis["sweep"], overrides=overrides, retry=False, replan=False))
 
 
 def theory(config: Mapping[str, Any], folder: Path) -> None:
@@ -53,13 +81,14 @@ def theory(config: Mapping[str, Any], folder: Path) -> None:
 
 
 def oracle(config: Mapping[str, Any], folder: Path) -> None:
-    """Oracle steering of one model: oracle-MODEL.csv, .json and two figures."""
+    """Oracle steering of one model: oracle-MODEL.csv, .json and three figures."""
     from actshift.analysis.oracle import oracle as frame_of
-    from actshift.report.analysis_figures import oracle_maps, oracle_sites
+    from actshift.report.analysis_figures import oracle_maps, oracle_sites, oracle_spectrum
 
     frame = frame_of(config)
     print(frame[frame["layer"].isna()].to_string(index=False))
-    _write(config, folder, {"": frame}, {"_sites": oracle_sites(frame), "_maps": oracle_maps(frame)})
+    figures = {"_sites": oracle_sites(frame), "_maps": oracle_maps(frame), "_spectrum": oracle_spectrum(frame)}
+    _write(config, folder, {"": frame}, figures)
 
 
 def overlap(config: Mapping[str, Any], folder: Path) -> None:
@@ -71,6 +100,58 @@ def overlap(config: Mapping[str, Any], folder: Path) -> None:
     print(frame.to_string(index=False))
     figures = {"": overlap_by_layer(frame), "_maps": overlap_maps(maps)}
     _write(config, folder, {"": frame, "_maps": maps}, figures)
+
+
+def shares(config: Mapping[str, Any], folder: Path) -> None:
+    """Figure 2 of one model: shares-MODEL.csv, .json and a figure."""
+    from actshift.analysis.shares import shares as frame_of
+    from actshift.report.adapter_figures import mlp_shares
+
+    frame = frame_of(config)
+    print(frame.to_string(index=False))
+    _write(config, folder, {"": frame}, {"": mlp_shares(frame)})
+
+
+def cosines(config: Mapping[str, Any], folder: Path) -> None:
+    """Figure 5 of one model: cosines-MODEL.csv by layer, histograms over all layers, .json and two figures."""
+    from actshift.analysis.shifts import cosines as frames_of
+    from actshift.report.adapter_figures import cosine_histograms, cosines_by_layer
+
+    frame, pooled = frames_of(config)
+    keys = ["tokens", "method", "against"]
+    print(frame.groupby(keys, sort=False)[["mean", "std", "mean_abs"]].mean().round(4).to_string())
+    figures = {"": cosines_by_layer(frame), "_pooled": cosine_histograms(pooled)}
+    _write(config, folder, {"": frame, "_pooled": pooled}, figures)
+
+
+def norms(config: Mapping[str, Any], folder: Path) -> None:
+    """Figure 6 of one model: norms-MODEL.csv, .json and a figure."""
+    from actshift.analysis.shifts import norms as frame_of
+    from actshift.report.adapter_figures import norms_by_layer
+
+    frame = frame_of(config)
+    print(frame.groupby(["method", "layer"], sort=False)[["norm", "product"]].mean().round(4).to_string())
+    _write(config, folder, {"": frame}, {"": norms_by_layer(frame)})
+
+
+def continuations(config: Mapping[str, Any], folder: Path) -> None:
+    """Divergence along the fine-tuned model's continuations: continuations-MODEL.csv, .json and a figure."""
+    from actshift.analysis.continuations import continuations as frame_of
+    from actshift.report.analysis_figures import divergence_by_token
+
+    frame = frame_of(config)
+    print(frame[frame["token"] <= 8].to_string(index=False))
+    _write(config, folder, {"": frame}, {"": divergence_by_token(frame)})
+
+
+def retention(config: Mapping[str, Any], folder: Path) -> None:
+    """What adaptation costs elsewhere: retention-MODEL.csv, .json and a figure."""
+    from actshift.analysis.retention import retention as frame_of
+    from actshift.report.adapter_figures import retention_fronts
+
+    frame = frame_of(config)
+    print(frame.groupby("method", sort=False).mean().drop(columns="seed").round(3).to_string())
+    _write(config, folder, {"": frame}, {"_front": retention_fronts(frame)})
 
 
 def _write(
@@ -94,5 +175,10 @@ ANALYSES: dict[str, Callable[[Mapping[str, Any], Path], None]] = {
     "theory": theory,
     "oracle": oracle,
     "overlap": overlap,
+    "shares": shares,
+    "cosines": cosines,
+    "norms": norms,
+    "continuations": continuations,
+    "retention": retention,
 }
 """What does each analysis of conf/analysis."""

@@ -108,6 +108,13 @@ COMMANDS = {
         sweep=True,
         overrides=EVERY_RUN,
     ),
+    "export": Command(
+        "a table's finished cells as Every Eval Ever JSON and as the hub's .eval_results",
+        "interchange.export_command",
+        "actshift export smoke",
+        sweep=True,
+        overrides=EVERY_RUN,
+    ),
     "report": Command(
         "one HTML page with every planned table, its evidence and the audit",
         "reports.report_command",
@@ -193,17 +200,27 @@ COMMANDS = {
     ),
     **JUDGING,
     "analyze": Command(
-        "theory (every statement of the paper, evaluated), oracle, overlap (Figure 3)",
+        "theory; shares, overlap, cosines, norms (Figures 2, 3, 5, 6); oracle, continuations, retention",
         "analyses.analyze_command",
         "actshift analyze theory analysis.seed=1",
         overrides="Hydra overrides: model=A dataset=B analysis.rows=N results=FOLDER ...",
-        arguments={"name": {"metavar": "NAME", "help": "a file of conf/analysis without .yaml"}},
+        arguments={
+            "name": {"metavar": "NAME", "help": "a file of conf/analysis without .yaml"},
+            "--train": {**FLAG, "help": "do the sweep analysis.sweep first, where adapters of it are missing"},
+        },
     ),
     "audit": Command(
         "the paper's numbers against themselves and what can be computed",
         "reports.audit_command",
         "actshift audit --out docs",
         arguments={"--out": {"metavar": "FOLDER", "help": "write audit.md and audit.csv there"}},
+    ),
+    "claims": Command(
+        "what the paper claims, judged on its printed numbers and on our records by the same rules",
+        "claims.claims_command",
+        "actshift claims",
+        overrides=RESULTS,
+        arguments={"--claim": {"metavar": "NAME", "help": "one claim with all that its verdicts rest on"}},
     ),
     "sync": Command(
         "send what runs mirrored offline (logger=wandb) to Weights & Biases",

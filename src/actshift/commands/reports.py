@@ -59,6 +59,8 @@ def figures_command(request: Namespace) -> int:
 
 def report_command(request: Namespace) -> int:
     """Write one page with every sweep that is planned in a results folder; with --tables, their tables' files too."""
+    from actshift.commands.claims import theory_record
+    from actshift.report import claims
     from actshift.report.page import Table, page
 
     store = Store(results_folder(request))
@@ -68,7 +70,11 @@ def report_command(request: Namespace) -> int:
     last = [stages_of(store, grid)[-1] for grid in grids]
     parts = [Table(each, selection_of(store, each.sweep), baselines=tuple(_baselines(each, store))) for each in last]
     out = Path(request.out) if request.out else store.root / "report.html"
-    write_file(out, page(parts, store.records("test"), folder=store.tables if request.tables else None))
+    analyses = store.root / "analyses"
+    judged = [*claims.printed(theory_record(analyses)), *claims.analysed(analyses)]
+    drawings = [(path.stem, path.read_text(encoding="utf-8")) for path in sorted(analyses.glob("*.svg"))]
+    folder = store.tables if request.tables else None
+    write_file(out, page(parts, store.records("test"), folder=folder, judged=judged, drawings=drawings))
     print(out)
     return 0
 
@@ -79,7 +85,7 @@ def audit_command(request: Namespace) -> int:
     from actshift.estimates.parameters import counts
     from actshift.paper import printed as paper
     from actshift.report import audit, params
-    from actshift.report.audit import claims, possible
+    from actshift.report.audit import possible
 
     composer, printed = CachedComposer(), params.printed_shares()
     models = list(paper.table(1)["model"].unique())
@@ -91,7 +97,7 @@ def audit_command(request: Namespace) -> int:
     print(audit.summary(findings))
     if request.out:
         folder = Path(request.out)
-        text = audit.markdown(findings, claims=claims.claims(shares), sets=possible.test_sets(tests))
+        text = audit.markdown(findings, sets=possible.test_sets(tests))
         write_file(folder / "audit.md", text)
         write_file(folder / "audit.csv", audit.frame(findings).to_csv(index=False, lineterminator="\n"))
         print(folder / "audit.md", folder / "audit.csv", sep="\n")

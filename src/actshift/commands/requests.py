@@ -6,7 +6,7 @@ import re
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -92,6 +92,7 @@ class SweepRequest:
         if self.config["sweep"] is None:
             return read_manifest(path)
         grid = expand_grid(self.config["sweep"], compose_cell, extra=self.frozen)
+        grid = replace(grid, selection=self.config["selection"])
         if path.exists() and not replan:
             grid = keep_extended(grid, read_manifest(path))
         return freeze(self.store, grid, replan=replan)

@@ -15,6 +15,8 @@ from actshift.config.cached import CachedComposer
 from actshift.errors import ActshiftError, unknown
 from actshift.planning.expand import expand_final, expand_grid
 from actshift.planning.extend import extend
+from actshift.planning.halving import dropped
+from actshift.planning.halving import states as states_of
 from actshift.planning.manifests import Manifest, freeze
 from actshift.planning.selection import select, write_selection
 from actshift.store.store import Store
@@ -44,6 +46,7 @@ def sweep_command(request: Namespace) -> int:
     """Plan, grid, select, final, tables; whatever is done already is not done again."""
     from actshift.planning import prefetch
     from actshift.runtime.reuse import refuse_changed_plan
+    from actshift.sweeps.devices import Devices
     from actshift.sweeps.local import LocalEngine
 
     wanted, compose_cell = sweep_request(request), CachedComposer()
@@ -54,11 +57,11 @@ def sweep_command(request: Namespace) -> int:
     if request.retry:
         _clear_failures(store, grid)
     prefetch.require(grid, store=store, compose=compose_cell)
-    with LocalEngine(store, workers=config["hardware"]["workers"], overrides=wanted.launch) as engine:
+    with LocalEngine(store, devices=Devices(config["hardware"]), overrides=wanted.launch) as engine:
         states = engine.do(grid)
         if states["failed"]:
             return _report_failures(store, grid)
-        selection = select(grid, store.records("validation"))
+        selection = select(grid, store.records("validation"), dropped=dropped(grid, store))
         write_selection(store, selection)
         final = freeze(store, expand_final(grid, selection), replan=request.replan or bool(grid.extended))
         refuse_changed_plan(final, store, compose=compose_cell, overrides=wanted.launch)
@@ -136,7 +139,7 @@ def submit_command(request: Namespace) -> int:
     if not request.dry_run:
         refuse_changed_plan(stages[-1], store, compose=compose_cell, overrides=wanted.launch)
         prefetch.require(stages[-1], store=store, compose=compose_cell)
-    selected = len(stages) > 1 and all(store.state(run.identity, run.split) == "done" for run in grid.runs)
+    selected = len(stages) > 1 and set(states_of(grid, store)) <= {"done", "dropped"}
     size = 1000 if request.dry_run else slurm.array_size()
     queued = set() if request.dry_run else slurm.queued(store, grid.sweep)
     jobs = submission.jobs(stages[-1], selected=selected, queued=queued, size=size)
@@ -162,7 +165,8 @@ def retry_command(request: Namespace) -> int:
 def select_command(request: Namespace) -> int:
     """Choose each cell's learning rate from the validation records and freeze the final stage."""
     store, grid = planned_grid(request)
-    selection = select(grid, store.records("validation"), allow_missing=request.allow_missing)
+    records, lagging = store.records("validation"), dropped(grid, store)
+    selection = select(grid, records, allow_missing=request.allow_missing, dropped=lagging)
     write_selection(store, selection)
     freeze(store, expand_final(grid, selection), replan=request.allow_missing or bool(grid.extended))
     for choice in selection.choices:
@@ -222,7 +226,8 @@ def sync_command(request: Namespace) -> int:
 
 def _refuse_impossible(manifest: Manifest, config: dict[str, Any]) -> None:
     """Refuse, before any trains, a sweep whose data or optimizer is not here."""
-    from actshift.config.validation import validate_folder, validate_installed
+    from actshift.config.packages import validate_installed
+    from actshift.config.validation import validate_folder
 
     for planned in manifest.cells:
         validate_folder(config["data"]["dir"], source=planned.config["data"]["source"])
@@ -231,7 +236,7 @@ def _refuse_impossible(manifest: Manifest, config: dict[str, Any]) -> None:
 
 def _extended(store: Store, grid: Manifest) -> Manifest:
     """The grid with a rate more beyond every edge that was chosen, frozen; the next sweep does the runs it adds."""
-    larger = extend(grid, select(grid, store.records("validation")))
+    larger = extend(grid, select(grid, store.records("validation"), dropped=dropped(grid, store)))
     edges = sum(old.rates != new.rates for old, new in zip(grid.cells, larger.cells, strict=True))
     added = len(larger.runs) - len(grid.runs)
     print(f"{edges} of {len(grid.cells)} cells chose an edge of their grid: {added} runs are added")

@@ -13,7 +13,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from actshift.data.overlaps import Overlap
-    from actshift.estimates.sweep import Estimates
+    from actshift.estimates.sweep import Estimates, PlanRow
     from actshift.planning.status import CellStatus, Status
     from actshift.report import memory
     from actshift.store.adapter_card import AdapterCard
@@ -31,21 +31,39 @@ def text_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, legend:
 
 
 def plan_table(estimates: Estimates) -> Table:
-    """A row for each model and method: runs of both stages, device hours, the largest peak, and its hardware."""
+    """A row for each model and method: runs of both stages, device hours by precision, the largest peak, hardware.
+
+    The hours of the planned precision have a star.
+    """
+    from actshift.estimates.memory import BYTES
+
     table = Table(box=None, pad_edge=False)
     for name in ("model", "method", "hardware"):
         table.add_column(name, no_wrap=True)
-    for name in ("grid runs", "final runs", "device hours", "peak GB"):
+    hours = [f"{precision} h " for precision in BYTES]
+    for name in ("grid runs", "final runs", *hours, "peak GB"):
         table.add_column(name, no_wrap=True, justify="right")
     table.add_column("")
     rows = list(estimates.rows())
     for row in rows:
-        numbers = f"{row.grid_runs:,}", f"{row.final_runs:,}", f"{row.hours:,.1f}", f"{row.peak_bytes / 1e9:.1f}"
-        table.add_row(row.model, row.method, row.hardware, *numbers, row.note)
+        runs = f"{row.grid_runs:,}", f"{row.final_runs:,}"
+        peak = f"{row.peak_bytes / 1e9:.1f}"
+        table.add_row(row.model, row.method, row.hardware, *runs, *_hours([row]), peak, row.note)
     table.add_section()
     totals = f"{sum(r.grid_runs for r in rows):,}", f"{sum(r.final_runs for r in rows):,}"
-    table.add_row("all", "", "", *totals, f"{sum(r.hours for r in rows):,.1f}", "", estimates.basis())
+    table.add_row("all", "", "", *totals, *_hours(rows), "", estimates.basis())
     return table
+
+
+def _hours(rows: Sequence[PlanRow]) -> list[str]:
+    """Device hours by precision; a star stands at the precision of the plan, where all rows have one."""
+    from actshift.estimates.memory import BYTES
+
+    planned = {row.precision for row in rows}
+    return [
+        f"{sum(row.hours[precision] for row in rows):,.1f}{'*' if planned == {precision} else ' '}"
+        for precision in BYTES
+    ]
 
 
 def status_table(status: Status) -> Table:
@@ -63,10 +81,12 @@ def status_table(status: Status) -> Table:
 
 
 def _state(cell: CellStatus | None) -> str:
+    from actshift.planning.status import DROPPED
+
     if cell is None or not sum(cell.states.values()):
         return "-"
     parts = [f"{cell.states['done']}/{sum(cell.states.values())}"]
-    parts += [f"{cell.states[state]} {state}" for state in ("running", "failed") if cell.states[state]]
+    parts += [f"{cell.states[state]} {state}" for state in ("running", "failed", DROPPED) if cell.states.get(state)]
     parts += [f"{cell.stale} stale"] if cell.stale else []
     return " ".join(parts)
 

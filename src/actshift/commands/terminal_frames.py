@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from actshift.planning.manifests import Manifest
-from actshift.report import audit, names, params
+from actshift.report import audit, claims, names, params
 from actshift.report.layout import Bold, layout
 
 
@@ -68,6 +68,34 @@ def audit_table(findings: Sequence[audit.Finding]) -> Table:
     for each in findings:
         table.add_row(each.check, *audit.texts(each))
     return table
+
+
+VERDICT_STYLES = {
+    claims.Verdict.HOLDS.value: "green",
+    claims.Verdict.FAILS.value: "red",
+    claims.Verdict.OPEN.value: "dim",
+}
+
+
+def claims_table(judgments: Sequence[claims.Judgment]) -> Table:
+    """The claims ledger: a line a claim, the verdict on the paper's numbers beside those on ours."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=False)
+    for column in ("claim", *claims.HEADINGS):
+        table.add_column(column, overflow="fold")
+    for claim, on_paper, ours in claims.by_claim(judgments):
+        where, text, verdict, measured = claims.texts(claim, on_paper, ours)
+        table.add_row(claim.name, where, Text(text), Text(verdict, style=VERDICT_STYLES[verdict]), Text(measured))
+    return table
+
+
+def claim_lines(judgments: Sequence[claims.Judgment]) -> Group:
+    """One claim with all that its verdicts rest on."""
+    claim = judgments[0].claim
+    lines = [f"{claim.text} ({claim.where})", *([f"Reading: {claim.reading}"] if claim.reading else [])]
+    for each in judgments:
+        lines.append(f"{each.evidence}: {each.verdict}")
+        lines += [f"  {text}" for text in (each.estimate, each.note, " ".join(each.runs)) if text]
+    return Group(*map(Text, lines))
 
 
 def theory_table(record: Mapping[str, Any]) -> Table:

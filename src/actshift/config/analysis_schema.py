@@ -22,8 +22,9 @@ class OracleConfig(AnalysisConfig):
     rows: int = MISSING  # of the training split
     adapter: str | None = None  # a run's folder; null: every weight of the layers changed at random
     change: float = MISSING  # its relative size, where there is no adapter
-    ranks: list[int] = MISSING  # of the linear maps
-    ridge: float = MISSING  # over the mean squared norm of the inputs
+    ranks: list[int] = MISSING  # of the maps
+    ridge: float = MISSING  # of the linear ones, over the mean squared norm of the inputs
+    steps: int = MISSING  # of the fit of those with a hidden layer; 0 leaves these out
 
 
 @dataclass
@@ -32,6 +33,56 @@ class OverlapConfig(AnalysisConfig):
 
     rows: int = MISSING
     directions: int = MISSING  # leading left singular vectors that are compared
+
+
+@dataclass
+class SweepAnalysisConfig(AnalysisConfig):
+    """Analyses of trained adapters: those of a sweep's final runs on the configuration's model and data set."""
+
+    sweep: str = MISSING  # planned or done in the results folder
+    methods: list[str] = MISSING  # of the sweep: those whose adapters are looked at
+
+
+@dataclass
+class SharesConfig(SweepAnalysisConfig):
+    """Figure 2: the MLP's share of a block's output, and of what training changes; without methods the first alone."""
+
+    rows: int = MISSING  # of the validation split; prompts alone count
+
+
+@dataclass
+class CosinesConfig(SweepAnalysisConfig):
+    """Figure 5: the adapter's shift and LoRA's, token by token."""
+
+    rows: int = MISSING  # of the validation split; prompts alone count
+
+
+@dataclass
+class NormsConfig(SweepAnalysisConfig):
+    """Figure 6: the size of the adapter's matrices."""
+
+
+@dataclass
+class ContinuationsConfig(SweepAnalysisConfig):
+    """How far models are from the fine-tuned one along its own greedy continuations."""
+
+    reference: str = MISSING  # the method of the fine-tuned model
+    seed: int = MISSING  # of the fit of maps
+    rows: int = MISSING  # of the validation split
+    new_tokens: int = MISSING  # at most, of a continuation
+    ranks: list[int] = MISSING  # of the maps, which are fitted to as many training rows
+    ridge: float = MISSING  # of the linear ones, over the mean squared norm of the inputs
+    steps: int = MISSING  # of the fit of those with a hidden layer; 0 leaves these out
+
+
+@dataclass
+class RetentionConfig(SweepAnalysisConfig):
+    """What adaptation costs elsewhere."""
+
+    text: str | None = None  # a file of plain text that no task contains; null: the one of the package
+    window: int = MISSING  # tokens of the text at a time
+    datasets: list[str] = MISSING  # other data sets that each adapted model answers
+    rows: int = MISSING  # of their test splits, at most
 
 
 @dataclass

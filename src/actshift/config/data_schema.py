@@ -61,12 +61,19 @@ class SplitsConfig:
 
 
 @dataclass
-class TokensConfig:
+class LengthsConfig:
     """Lengths in tokens for the cost estimate: means of prompt and answer, and the longest row."""
 
     prompt: int = 100  # mean tokens of a prompt
     answer: int = 20  # mean tokens of an answer
     longest: int = 300  # tokens of the longest row
+
+
+@dataclass
+class TokensConfig(LengthsConfig):
+    """Lengths of the data set's own rows, and of generated ones in the embedded model's tokens."""
+
+    procedural: LengthsConfig | None = None  # lengths of generated rows; null: as long as the data set's own
 
 
 @dataclass

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 from actshift.config import analysis_schema, data_schema, schema
-from actshift.config.schema import EVALUATE, EXECUTIONS, OPTIMIZERS, SCORINGS, STAGES
+from actshift.config.schema import EVALUATE, EXECUTIONS, OPTIMIZERS, SCORINGS, SELECTIONS, STAGES
 from actshift.data.chat import FORMS
 from actshift.data.splits import OVERLAPS
 from actshift.methods import KINDS
@@ -28,6 +28,11 @@ SCHEMAS: dict[tuple[str | None, str], type] = {
     ("analysis", "theory_schema"): analysis_schema.TheoryConfig,
     ("analysis", "oracle_schema"): analysis_schema.OracleConfig,
     ("analysis", "overlap_schema"): analysis_schema.OverlapConfig,
+    ("analysis", "shares_schema"): analysis_schema.SharesConfig,
+    ("analysis", "cosines_schema"): analysis_schema.CosinesConfig,
+    ("analysis", "norms_schema"): analysis_schema.NormsConfig,
+    ("analysis", "retention_schema"): analysis_schema.RetentionConfig,
+    ("analysis", "continuations_schema"): analysis_schema.ContinuationsConfig,
     (None, "config_schema"): schema.Config,
 }
 """The structured configurations, by group and the name under which a YAML's defaults list takes them."""
@@ -35,6 +40,7 @@ SCHEMAS: dict[tuple[str | None, str], type] = {
 CHOICES: dict[str, Collection[str | None]] = {
     "stage": (*STAGES, EVALUATE),
     "execution": EXECUTIONS,
+    "selection": SELECTIONS,
     "model.source": ("hub", "embedded", "random", "local", "package"),
     "model.architecture": ARCHITECTURES,
     "model.attention": ("sdpa", "eager"),
@@ -44,7 +50,7 @@ CHOICES: dict[str, Collection[str | None]] = {
     "data.source": ("hub", "local", "procedural"),
     "data.overlap": OVERLAPS,
     "training.schedule.kind": ("constant", "linear", "cosine"),
-    "training.precision": ("float32", "bfloat16"),
+    "training.precision": ("float32", "tf32", "bfloat16"),
     "training.optimizer": OPTIMIZERS,
     "training.overlong": ("cut", "drop"),
     "protocol.chat": (*FORMS, None),

@@ -21,6 +21,7 @@ EVALUATE = "evaluate"
 """The stage that scores an adapter that exists on a test split. It leaves no record, so no table can show it."""
 SCORINGS = ("generation", "likelihood")
 EXECUTIONS = ("separate", "replicas")
+SELECTIONS = ("grid", "halving")
 SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """What can name a sweep, and with it the sweep's files."""
 OPTIMIZERS = {"adamw": None, "adamw_8bit": "torchao", "adamw_bf16_stochastic": "torchao"}
@@ -119,7 +120,7 @@ class TrainingConfig:
     schedule: ScheduleConfig = MISSING
     weight_decay: float = MISSING  # AdamW's
     clip: float = MISSING  # largest norm of a gradient; 0 clips nothing
-    precision: str = MISSING  # float32 | bfloat16, of the base model; adapters are float32
+    precision: str = MISSING  # float32 | tf32 | bfloat16, of the base model; adapters are float32
     optimizer: str = "adamw"  # a key of OPTIMIZERS
     max_tokens: int | None = None  # prompt and answer together
     overlong: str = MISSING  # cut | drop: what happens to a row with more tokens
@@ -146,7 +147,7 @@ class HardwareConfig:
     name: str = MISSING  # the name of its file
     device: str = "auto"  # auto | cpu | cuda
     threads: int = 1  # of torch, on a CPU
-    workers: int = 1  # processes of a local sweep
+    workers: int | None = None  # processes of a local sweep; null: one a GPU, or one for `threads` cores
     micro_batch: int = MISSING  # rows that go through the model at once
     gradient_checkpointing: bool = False  # keep each layer's input alone and compute the rest again: less memory
     evaluation_tokens: int = MISSING  # prompt tokens of one evaluation batch, padding included
@@ -207,6 +208,7 @@ class Config:
     stage: str = "grid"  # grid | final | evaluate: which split may be scored
     profile: bool = False  # print where the time goes, and write a trace of the first steps
     execution: str = "separate"  # of a sweep: separate | replicas (a cell's rates, or seeds, at once where it pays)
+    selection: str = "grid"  # of a sweep: grid (every rate to the end) | halving (rates that lag behind are dropped)
     adapter: str | None = None  # of stage=evaluate: the adapter's folder
     lr: float = MISSING  # the learning rate; the method names the one of a run that gives none
     seed: int = 42  # of initial values, the order of rows, and dropout

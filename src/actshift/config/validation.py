@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from importlib.util import find_spec
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from actshift.config.keys import CHOICES
-from actshift.config.schema import EVALUATE, OPTIMIZERS, SWEEP_NAME
+from actshift.config.packages import validate_installed
+from actshift.config.schema import EVALUATE, SWEEP_NAME
 from actshift.data.splits import check_rules
 from actshift.errors import ActshiftError, unknown
 from actshift.errors import impossible as _impossible
 from actshift.methods import KINDS
-from actshift.methods.registry import PARAMETERIZATIONS
 from actshift.paths import embedded_model_dir
 from actshift.tasks import TASKS, task_of
 
@@ -63,6 +61,9 @@ OF_ANALYSES = {
     "directions": 1,
     "change": 0,
     "ridge": 0,
+    "steps": 0,
+    "new_tokens": 1,
+    "window": 2,
     "sizes.width": 2,
     "sizes.inner": 1,
     "sizes.inputs": 2,
@@ -99,6 +100,7 @@ def validate(config: Config, *, planned: bool = False) -> None:
         raise _impossible("adapter", config["adapter"], "an adapter's folder with stage=evaluate, else null")
     if not config["results"] or Path(config["results"]).is_file():
         raise _impossible("results", config["results"] or "''", "a folder")
+    _validate_halving(config)
     _validate_model(config["model"])
     _validate_optimizer(config)
     if not planned:
@@ -139,70 +141,6 @@ def validate_folder(folder: str | None, *, source: str) -> None:
         raise _impossible("data.dir", folder, "an existing folder of data sets, since data.source=local")
 
 
-@dataclass(frozen=True)
-class OptionalPackage:
-    """A package that some configurations need: which, where it comes from, and what to choose instead."""
-
-    module: str
-    needed_by: Callable[[Config], str | None]
-    """What of a configuration needs it, as the message names it; None where nothing does."""
-    install: str
-    instead: str
-
-
-OPTIONAL_PACKAGES = (
-    OptionalPackage(
-        "torchao",
-        lambda config: _if(
-            OPTIMIZERS[config["training"].get("optimizer", "adamw")],
-            f"training.optimizer = {config['training'].get('optimizer')}",
-        ),
-        "pip install 'actshift[optimizers]'",
-        "set training.optimizer=adamw",
-    ),
-    OptionalPackage(
-        "wandb",
-        lambda config: _if(config.get("logger", {}).get("name") == "wandb", "logger = wandb"),
-        "pip install 'actshift[wandb]'",
-        "set logger=none",
-    ),
-    OptionalPackage(
-        "pyreft",
-        lambda config: _if(_package(config) == "pyreft", f"method {config['method']['name']}"),
-        "uv pip install -e '.[reft]' in a checkout, which corrects pyreft's requirements",
-        "choose another method",
-    ),
-    OptionalPackage(
-        "gguf",
-        lambda config: _if(str(config["model"].get("path")).endswith(".gguf"), f"model {config['model']['name']}"),
-        "pip install gguf",
-        "take a folder of safetensors",
-    ),
-)
-
-
-def _if(condition: Any, text: str) -> str | None:
-    return text if condition else None
-
-
-def _package(config: Config) -> str | None:
-    """The package that the parameterization of a steering method needs, or of the steering part of joint training."""
-    method = config["method"]
-    entry = PARAMETERIZATIONS.get(method.get("steering", method).get("parameterization"))
-    return entry.package if entry else None
-
-
-def validate_installed(config: Config) -> None:
-    """Refuse what needs an optional package that is not installed, before any model or data are loaded."""
-    for package in OPTIONAL_PACKAGES:
-        what = package.needed_by(config)
-        if what is not None and find_spec(package.module) is None:
-            raise ActshiftError(
-                f"{what} needs {package.module}, which is not installed here. Install it ({package.install}), or "
-                f"{package.instead}."
-            )
-
-
 def _validate_optimizer(config: Config) -> None:
     """Refuse stochastic rounding to bfloat16 where nothing that trains is bfloat16: adapters are float32."""
     training = config["training"]
@@ -216,6 +154,16 @@ def _validate_optimizer(config: Config) -> None:
             f"adamw or adamw_8bit, since the {trains} that train here are float32 and are not rounded. "
             "It is for method=sft training.precision=bfloat16",
         )
+
+
+def _validate_halving(config: Config) -> None:
+    """Refuse successive halving where runs cannot be continued one by one or have no validation loss."""
+    if config.get("selection") != "halving":
+        return
+    if config["execution"] != "separate":
+        raise _impossible("execution", config["execution"], "separate with selection=halving, which stops runs singly")
+    if not config["training"]["validation_rows"]:
+        raise _impossible("training.validation_rows", 0, "at least 1 with selection=halving, which compares their loss")
 
 
 def _validate_data(config: Config) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from actshift.estimates.memory import BYTES, all_weights, changed_config, estimate_peak, layer_weights
+from actshift.estimates.memory import BYTES, all_weights, changed_config, estimate_peak, layer_weights, row_lengths
 from actshift.methods import KINDS
 from actshift.tasks import tested_by_ifeval
 from actshift.tasks.verifiable.task import packaged_rows
@@ -60,12 +60,12 @@ def estimate(config: Config, *, split: str, trained: bool = False) -> Cost:
     the weights where they train. Decoding is bound by moving the weights once a token of a batch.
     """
     speed, shape, precision = config["hardware"]["speed"], config["model"]["shape"], config["training"]["precision"]
-    tokens = config["dataset"]["tokens"]
+    tokens = row_lengths(config)
     limit = config["training"]["max_tokens"] or math.inf
     prompt, answer = min(tokens["prompt"], limit), tokens["answer"]
     weights, everything = layer_weights(shape), all_weights(shape)
     head = 2 * shape["width"] * shape["vocabulary"]
-    rate = speed["flops"][precision] * speed["efficiency"]
+    rate = _operations(speed, precision) * speed["efficiency"]
     full = KINDS[config["method"]["kind"]].trains_base
 
     _, rows = _steps(config)
@@ -78,6 +78,13 @@ def estimate(config: Config, *, split: str, trained: bool = False) -> Cost:
     moved = everything * BYTES[precision] / speed["bytes_per_second"] + shape["layers"] * speed["layer_seconds"] / 3
     decoding = batches * answer * moved + scored * answer * (2 * weights + head) / rate
     return Cost(0.0 if trained else training, prefill + decoding)
+
+
+def _operations(speed: Config, precision: str) -> float:
+    """Operations a second at best. A profile without `tf32` is of a device that computes such a run in float32."""
+    flops = speed["flops"]
+    best: float = flops[precision if precision in flops or precision != "tf32" else "float32"]
+    return best
 
 
 MIN_REPLICA_SPEEDUP = 1.2

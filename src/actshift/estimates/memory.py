@@ -20,7 +20,7 @@ from actshift.models.architectures import ARCHITECTURES
 
 Config = Mapping[str, Any]
 
-BYTES = {"float32": 4, "bfloat16": 2}
+BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2}
 STATES = {
     "adamw": lambda size: 2 * size,
     "adamw_8bit": lambda size: 2 * (1 + 4 / 256),
@@ -29,6 +29,13 @@ STATES = {
 """Bytes that an optimizer keeps for one number that trains, of so many bytes: its two moments."""
 EAGER_STEP = 53
 """Bytes a number of the largest weight that torchao's step holds where it is not compiled, on a CPU: measured."""
+
+
+def row_lengths(config: Config) -> Config:
+    """Tokens of the rows that a run reads: generated rows are shorter than a data set's own."""
+    tokens: Config = config["dataset"]["tokens"]
+    generated = tokens.get("procedural") if config["data"]["source"] == "procedural" else None
+    return tokens if generated is None else generated
 
 
 @dataclass(frozen=True)
@@ -108,12 +115,13 @@ def _activations(config: Config) -> float:
     """What a micro-batch of longest rows keeps for the backward pass, and what that holds at a time."""
     shape, hardware = config["model"]["shape"], config["hardware"]
     size, layers = BYTES[config["training"]["precision"]], shape["layers"]
-    row = min(config["dataset"]["tokens"]["longest"], config["training"]["max_tokens"] or math.inf)
+    lengths = row_lengths(config)
+    row = min(lengths["longest"], config["training"]["max_tokens"] or math.inf)
     inside, site_values = _inside(config, row), _site_values(config)
     passing = size * (3 * shape["mlp_width"] + 2 * shape["width"])  # gradients of one layer's inside
     # Of an answer token: logits as they come and in float32, their softmax, and the gradients of these, all of which
     # are gone when the backward pass comes to the layers.
-    answer = config["dataset"]["tokens"]["answer"] * shape["vocabulary"] * (2 * size + 2 * 4)
+    answer = lengths["answer"] * shape["vocabulary"] * (2 * size + 2 * 4)
     if hardware["gradient_checkpointing"]:  # every layer's input, and one layer's inside
         inputs = layers * (shape["width"] * size + site_values)
         most = max(row * inputs + answer, row * (inputs + inside + passing))
@@ -121,7 +129,7 @@ def _activations(config: Config) -> float:
         # Below the first steering part nothing trains, and nothing is kept.
         deep = layers - 1 if _kind(config).frozen_below else layers
         # Nor in the last layer, but keys and values, of tokens behind which no answer token is predicted.
-        unread = max(0, row - config["dataset"]["tokens"]["answer"] - 1) * _tokenwise(config)
+        unread = max(0, row - lengths["answer"] - 1) * _tokenwise(config)
         most = row * (deep * inside + layers * site_values) - unread + max(row * passing, answer)
     return float(hardware["micro_batch"] * most)
 
@@ -171,7 +179,7 @@ def _batch(config: Config) -> float:
     """Keys and values of an evaluation batch: beside one layer's inside of the prompts that are read at once, or put
     together a layer at a time with room for what is written."""
     shape, size = config["model"]["shape"], BYTES[config["training"]["precision"]]
-    tokens, prompt = config["hardware"]["evaluation_tokens"], config["dataset"]["tokens"]["prompt"]
+    tokens, prompt = config["hardware"]["evaluation_tokens"], row_lengths(config)["prompt"]
     layer = 2 * tokens * shape["kv_heads"] * shape["head_size"] * size
     read = min(tokens, PROMPT_TOKENS["cpu" if config["hardware"]["device"] == "cpu" else "cuda"])
     inside = read * size * (3 * shape["mlp_width"] + 4 * shape["width"])
@@ -208,7 +216,7 @@ def fit(config: Config, room: float) -> Fit:
 def _arithmetics(config: Config) -> list[dict[str, Any]]:
     """Other ways to compute a run, by what they change: bfloat16 weights that train need stochastic rounding."""
     training, full = config["training"], _kind(config).trains_base
-    lower = {"training.precision": "bfloat16"} if training["precision"] == "float32" else {}
+    lower = {"training.precision": "bfloat16"} if BYTES[training["precision"]] == 4 else {}
     if not full:
         return [{}, lower] if lower else [{}]
     names = ("adamw_8bit",) if not lower else ("adamw_bf16_stochastic", "adamw_8bit")

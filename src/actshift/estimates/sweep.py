@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from actshift.estimates.costs import Calibration, Cost, calibrate, estimate
-from actshift.estimates.memory import Fit, estimate_peak, fit
+from actshift.estimates.memory import BYTES, Fit, changed_config, estimate_peak, fit
+from actshift.planning.halving import budget
 from actshift.planning.manifests import Manifest, PlannedCell
 from actshift.store.records import Cell
 from actshift.store.store import Store
@@ -21,15 +23,16 @@ Compose = Callable[[Sequence[str]], dict[str, Any]]
 
 @dataclass(frozen=True)
 class PlanRow:
-    """What one method costs on one model: runs of both stages, device hours, the largest peak in bytes, and a remedy
-    where that peak does not fit the hardware."""
+    """What one method costs on one model: runs of both stages, device hours by the precision of the base model, the
+    precision that is planned, the largest peak in bytes, and a remedy where that peak does not fit the hardware."""
 
     model: str
     method: str
     hardware: str
     grid_runs: int
     final_runs: int
-    hours: float
+    hours: Mapping[str, float]
+    precision: str
     peak_bytes: float
     note: str
 
@@ -52,9 +55,14 @@ class Estimates:
         planned_here = [record for record in store.records() if record.identity in by_identity]
         self.calibration: Calibration = calibrate(planned_here, by_identity)
 
-    def cost(self, planned: PlannedCell, *, split: str, trained: bool = False) -> Cost:
-        """The estimate of one run of a cell."""
+    def cost(self, planned: PlannedCell, *, split: str, trained: bool = False, precision: str | None = None) -> Cost:
+        """The estimate of one run of a cell, in the precision that is planned or in another one.
+
+        Finished runs correct all precisions alike: what they show of a device's efficiency is taken to hold for each.
+        """
         config = self._configs[planned.cell]
+        if precision is not None:
+            config = changed_config(config, {"training.precision": precision})
         cost = estimate(config, split=split, trained=trained)
         return self.calibration.apply(cost, model=planned.cell.model, hardware=config["hardware"]["name"])
 
@@ -83,17 +91,22 @@ class Estimates:
             hardware=config["hardware"]["name"],
             grid_runs=sum(len(each.candidates) for each in cells if len(each.candidates) > 1),
             final_runs=sum(len(each.seeds) for each in cells),
-            hours=sum(self._hours(each) for each in cells),
+            hours={precision: sum(self._hours(each, precision) for each in cells) for precision in BYTES},
+            precision=config["training"]["precision"],
             peak_bytes=peak,
             note="" if peak <= room else f"over {room / 1e9:.0f} GB: {_remedy(fit(config, room))}",
         )
 
-    def _hours(self, planned: PlannedCell) -> float:
+    def _hours(self, planned: PlannedCell, precision: str) -> float:
         tuned = len(planned.candidates) > 1
-        seconds = len(planned.candidates) * self.cost(planned, split="validation").seconds if tuned else 0.0
+        cost = partial(self.cost, planned, precision=precision)
+        count = len(planned.candidates)
+        trained, scored = budget(count) if self._grid.halves else (count, count)
+        once = cost(split="validation")
+        seconds = trained * once.train_seconds + scored * once.evaluation_seconds if tuned else 0.0
         fresh = len(planned.seeds) - tuned  # the first seed's adapter is there from the grid
-        seconds += fresh * self.cost(planned, split="test").seconds
-        seconds += tuned * self.cost(planned, split="test", trained=True).seconds
+        seconds += fresh * cost(split="test").seconds
+        seconds += tuned * cost(split="test", trained=True).seconds
         return seconds / 3600
 
     def basis(self) -> str:

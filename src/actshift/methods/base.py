@@ -38,6 +38,14 @@ class Adaptation(ABC):
     def detach(self) -> None:
         """Take the method off: the base model is bit for bit what it was before `attach`."""
 
+    def fold(self) -> None:
+        """Put the change into the base model's own weights for good and take the method off: it then costs nothing.
+
+        The base model computes what it computed with the method, within rounding of its weights. Errors: a change
+        that no weights can make exactly; the message says why, and nothing has changed.
+        """
+        raise ActshiftError(f"{type(self).__name__} cannot be folded into weights: keep it as an adapter")
+
     def begin_pass(self, forward_pass: ForwardPass) -> None:  # noqa: B027 (most methods need not know)
         """Called before each forward pass: which positions of its rows are prompt tokens (bool), None for none of them.
 

@@ -25,6 +25,7 @@ TEMPERATURE, LOW, HIGH, EPSILON = 0.33, -0.1, 1.1, 1e-6
 class PerHead(Parameterization):
     """A parameterization over the heads of a site."""
 
+    is_affine = True
     per_head = True
 
     def __init__(self, width: int, *, heads: int, generators: Sequence[torch.Generator]) -> None:

@@ -56,6 +56,12 @@ class Joint(Adaptation):
             return super().parameter_groups(lrs=lrs)
         return self._steering.parameter_groups(lrs=lrs) + self._lora.parameter_groups(lrs=(self._lora_lr,))
 
+    def fold(self) -> None:
+        self._steering.check_fold()
+        # LoRA first: what stands beside a site is then a matrix again.
+        self._lora.fold()
+        self._steering.fold()
+
     def begin_pass(self, forward_pass: ForwardPass) -> None:
         self._steering.begin_pass(forward_pass)
 

@@ -26,6 +26,8 @@ class Loreft(Parameterization):
     base (D x D) and trains `original`. The base follows from a seed and only that is saved: it is as large as a layer.
     """
 
+    is_affine = True
+
     def __init__(self, width: int, *, rank: int, generators: Sequence[torch.Generator]) -> None:
         super().__init__()
         self._sizes = width, rank

@@ -30,8 +30,14 @@ class Parameterization(nn.Module):
     of all layers together, which are called by name; the defaults below do nothing.
     """
 
+    is_affine = False
+    """Whether the shift outside of training is S h + c with S and c that no h changes."""
     per_head = False
     """Whether it is also built from ``heads``, the number of heads that share the width equally."""
+
+    def replica_axis(self) -> nn.ParameterList | nn.ModuleList:
+        """Something that there is one of for each replica."""
+        return next(child for child in self.children() if isinstance(child, nn.ParameterList | nn.ModuleList))
 
     @abstractmethod
     def forward(self, h_ABTD: torch.Tensor) -> torch.Tensor:
@@ -67,6 +73,8 @@ class Parameterization(nn.Module):
 class Vector(Parameterization):
     """shift = v. Trains D numbers, initially 0 (Table 2, Ours 1-vec)."""
 
+    is_affine = True
+
     def __init__(self, width: int, *, generators: Sequence[torch.Generator]) -> None:
         super().__init__()
         self.vector = nn.ParameterList(torch.zeros(width) for _ in generators)
@@ -80,6 +88,8 @@ class Linear(Parameterization):
 
     Initially W1 ~ U(-1/sqrt(D), 1/sqrt(D)) x 1e-3 (Kaiming with a = sqrt(5), as released) and W2 = 0: a no-op.
     """
+
+    is_affine = True
 
     def __init__(self, width: int, *, rank: int, generators: Sequence[torch.Generator]) -> None:
         super().__init__()
@@ -111,6 +121,8 @@ class Affine(Linear):
 
 class Nonlinear(Linear):
     """shift = W2 phi(W1 h). Trains 2DR numbers, initially as `Linear` (Section 3.1; released default: SiLU)."""
+
+    is_affine = False
 
     def __init__(self, width: int, *, rank: int, activation: str, generators: Sequence[torch.Generator]) -> None:
         super().__init__(width, rank=rank, generators=generators)

@@ -58,8 +58,17 @@ class PeftMethod(Adaptation):
         """Dropout draws for every token of every row."""
         return 0 if self._draws else super().shared_prefix_length(prompt_BT)
 
+    def fold(self) -> None:
+        if not hasattr(self._peft, "merge_and_unload"):
+            raise ActshiftError("peft cannot merge this method into weights: keep it as an adapter")
+        self._peft.merge_and_unload(safe_merge=True)
+        self._forget()
+
     def detach(self) -> None:
         self._peft.unload()
+        self._forget()
+
+    def _forget(self) -> None:
         # peft marks a model that it has been on, and warns when it comes again.
         if hasattr(self._base.model, "peft_config"):
             del self._base.model.peft_config

@@ -24,6 +24,11 @@ class Sft(Adaptation):
     def named_parameters(self, replica: int = 0) -> Iterator[tuple[str, nn.Parameter]]:
         return self._model.named_parameters()
 
+    def fold(self) -> None:
+        """Its weights are the model's already; the original ones are let go."""
+        self._original.clear()
+        self._model.requires_grad_(False)
+
     @torch.no_grad()
     def detach(self) -> None:
         for name, parameter in self._model.named_parameters():

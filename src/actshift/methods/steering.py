@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from actshift.errors import ActshiftError
+from actshift.methods import folding
 from actshift.methods.base import Adaptation
 from actshift.methods.parameterizations import Parameterization
 from actshift.methods.registry import PARAMETERIZATIONS, load
@@ -28,7 +30,7 @@ class Steering(Adaptation):
 
     def __init__(self, base: Base, *, config: Mapping[str, Any], seeds: Sequence[int]) -> None:
         self.replicas = len(seeds)
-        self._model = base.model
+        self._model, self._sites = base.model, base.sites
         self._site: str = config["site"]
         self._kind: type[Parameterization] = load(PARAMETERIZATIONS[config["parameterization"]].path)
         self._scopes = get_scopes(**config["scope"])
@@ -79,6 +81,22 @@ class Steering(Adaptation):
             return changed_BTD.to(h_BTD.dtype)
 
         return change
+
+    def check_fold(self) -> None:
+        """Refuse to fold what weights cannot do: a change of some tokens and not of others, or see `folding.check`."""
+        if any(scope is not None for scope in self._scopes.values()) or self.replicas > 1:
+            raise ActshiftError(
+                "steering of some positions of the prompt cannot be folded into weights, which all tokens go through; "
+                "nor can several adapters at once. Keep it as an adapter, or train with method.scope.kind=all."
+            )
+        for part in self._parts.values():
+            folding.check(self._sites, site=self._site, part=part)
+
+    def fold(self) -> None:
+        self.check_fold()
+        self.detach()
+        for layer in self.layers:
+            folding.fold_part(self._sites, site=self._site, layer=layer, part=self.part(layer))
 
     def begin_pass(self, forward_pass: ForwardPass) -> None:
         prompt_BT = forward_pass.prompt_BT

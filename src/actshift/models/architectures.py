@@ -15,6 +15,14 @@ class Site:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """The matrices below a layer whose `side` is a site: its whole output, or input that nothing else takes."""
+
+    paths: tuple[str, ...]
+    side: str
+
+
+@dataclass(frozen=True)
 class Architecture:
     """What transformers calls a family of models, where it keeps its decoder layers, and its sites below each."""
 
@@ -27,6 +35,8 @@ class Architecture:
     """Modules below a layer that take tokens one by one, and whose result at a token no other token looks at."""
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Projections that are one matrix: its name, and the names that they have in other architectures."""
+    beside: Mapping[str, Beside] = field(default_factory=dict)
+    """By site, the matrices beside it. At `post_block`: the one whose bias is added to the output of the block."""
     norms: int = 2
     """Norms of the model's width in a layer."""
     norms_queries: bool = False
@@ -34,6 +44,14 @@ class Architecture:
     norm_scales_float32: bool = False
     """Whether norms multiply by their scales in float32, whatever the precision."""
 
+
+_BESIDE = {
+    "post_mlp": Beside(("mlp.down_proj",), "output"),
+    "pre_mlp": Beside(("mlp.gate_proj", "mlp.up_proj"), "input"),
+    "attn_out": Beside(("self_attn.o_proj",), "output"),
+    "heads": Beside(("self_attn.o_proj",), "input"),
+}
+"""Where a norm follows the MLP, as in Gemma 3 and OLMo 2, no matrix is beside the block's output."""
 
 _LLAMA = Architecture(
     type="llama",
@@ -46,6 +64,7 @@ _LLAMA = Architecture(
         "attn_out": Site("self_attn"),
         "heads": Site("self_attn.o_proj", side="input"),
     },
+    beside={**_BESIDE, "post_block": Beside(("mlp.down_proj",), "output")},
 )
 
 ARCHITECTURES = {
@@ -64,6 +83,7 @@ ARCHITECTURES = {
         _LLAMA,
         type="olmo2",
         norms_queries=True,
+        beside=_BESIDE,
         sites={
             **_LLAMA.sites,
             "pre_mlp": Site("mlp", side="input"),
@@ -79,6 +99,7 @@ ARCHITECTURES = {
         norms_queries=True,
         norm_scales_float32=True,
         layers="model.layers",
+        beside=_BESIDE,
         sites={
             **_LLAMA.sites,
             "pre_mlp": Site("pre_feedforward_layernorm"),

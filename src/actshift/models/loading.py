@@ -23,7 +23,14 @@ from actshift.models.sites import Sites
 from actshift.models.weights import SIZE_NAMES, describe_weights, is_gguf, weights_path
 from actshift.paths import embedded_model_dir
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRECISIONS = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
+"""The type in which weights are kept, by the name of a precision.
+
+`tf32` keeps float32 and rounds what goes into a product of matrices to 10 bits behind the point, on CUDA devices that
+have such products (see `computed_precision`).
+"""
+TF32_CAPABILITY = (8, 0)
+"""The compute capability from which on CUDA devices have TensorFloat-32 products: Ampere's."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,24 @@ class Base:
         return int(self.tokenizer.eos_token_id if pad is None else pad)
 
 
+def computed_precision(precision: str, device: torch.device) -> str:
+    """The precision that a device really computes in: `tf32` is float32 where there are no TensorFloat-32 products."""
+    if precision != "tf32":
+        return precision
+    able = device.type == "cuda" and torch.cuda.get_device_capability(device) >= TF32_CAPABILITY
+    return "tf32" if able else "float32"
+
+
+def set_products(precision: str, device: torch.device) -> None:
+    """Set how torch multiplies float32 matrices from now on, for the whole process.
+
+    `highest` multiplies them as they are, which is torch's default; `high` rounds their elements to TensorFloat-32.
+    """
+    torch.set_float32_matmul_precision("high" if computed_precision(precision, device) == "tf32" else "highest")
+
+
 def load_base(model: Mapping[str, Any], *, precision: str, device: torch.device) -> Base:
-    """The base model of a resolved model config, every parameter in `precision`.
+    """The base model of a resolved model config, every parameter in the type that `precision` keeps.
 
     Errors: a model that cannot be found, downloaded or opened (see `actshift.hub`), one whose weights are no
     safetensors or that needs code of its own, and one whose sizes are not those of its config.

@@ -6,6 +6,7 @@ Shapes: B batch, T tokens, D width of the site (the model's width, or heads x he
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from actshift.errors import ActshiftError, unknown
-from actshift.models.architectures import ARCHITECTURES
+from actshift.models.architectures import ARCHITECTURES, projection_names
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 
@@ -42,6 +43,23 @@ class Sites:
         if site not in self._map.sites:
             raise unknown("site", site, self._map.sites, where=f"method.site (architecture {self.architecture})")
         return _submodule(self._layers[layer], self._map.sites[site].path)
+
+    def beside(self, site: str, layer: int) -> tuple[list[nn.Linear], str]:
+        """The matrices of a layer whose output, or whose input, is a site, and which of the two it is.
+
+        Errors: a site that has none, since a norm or a sum is between it and every matrix.
+        """
+        self.module(site, layer)
+        found = self._map.beside.get(site)
+        if found is None:
+            raise ActshiftError(
+                f"what acts at {site} of architecture {self.architecture} cannot be folded into weights: a norm stands "
+                f"between the site and every matrix. Possible there: {', '.join(self._map.beside)}."
+            )
+        whole = projection_names([path.rpartition(".")[-1] for path in found.paths], self._map.fused)
+        folder = found.paths[0].rpartition(".")[0]
+        modules = [_submodule(self._layers[layer], f"{folder}.{name}") for name in whole]
+        return cast(list[nn.Linear], modules), found.side
 
     @property
     def last(self) -> tuple[nn.Module, list[nn.Module]]:

@@ -111,7 +111,8 @@ def _planned(
         Variant(name, tuple(given), hashed_part({**configs[name], "lr": rates[0], "seed": seeds[0]}, ignore=ignore))
         for name, given in overrides_of.items()
     )
-    return PlannedCell(Cell(*shown, config["protocol"]["name"]), rates, seeds, planned)
+    model, method, dataset = shown
+    return PlannedCell(Cell(model, method, dataset, config["protocol"]["name"]), rates, seeds, planned)
 
 
 def _shown(

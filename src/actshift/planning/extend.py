@@ -48,7 +48,7 @@ def _beyond(choice: Choice) -> tuple[float, ...]:
     """The rates to add beyond the edges of a choice's grid: none where the choice is interior."""
     if choice.edge is None:
         return ()
-    rates = [rate for rate in choice.rates if rate.variant == choice.variant and rate.finished]
+    rates = [rate for rate in choice.rates if rate.variant == choice.variant and rate.ranked]
     best = {rate.lr for rate in rates if rate.label in choice.tie or rate.lr == choice.lr}
     ends = ((rates[0].lr, rates[1].lr), (rates[-1].lr, rates[-2].lr))
     return tuple(float(f"{end * end / inner:.3g}") for end, inner in ends if end in best)

@@ -107,7 +107,8 @@ class Exclusion:
 class Manifest:
     """A sweep's stage, expanded: the facts of the table, its planned cells in table order, and the stage's runs.
 
-    A cell with one candidate has nothing to choose, so the grid stage does not run it (`untuned`).
+    A cell with one candidate has nothing to choose, so the grid stage does not run it (`untuned`). `selection` says
+    whether all candidates train to the end (grid) or lagging ones are dropped (halving).
     """
 
     sweep: str
@@ -122,11 +123,17 @@ class Manifest:
     cells: tuple[PlannedCell, ...]
     runs: tuple[Run, ...]
     schema: int = SCHEMA
+    selection: str = "grid"
 
     @property
     def extended(self) -> tuple[Cell, ...]:
         """The cells that have rates beyond the grid of the sweep's file."""
         return tuple(planned.cell for planned in self.cells if planned.added)
+
+    @property
+    def halves(self) -> bool:
+        """Whether lagging candidates of this stage are dropped before their end."""
+        return self.stage == "grid" and self.selection == "halving"
 
     @property
     def untuned(self) -> tuple[Cell, ...]:
@@ -144,7 +151,8 @@ class Manifest:
 
     def header(self) -> dict[str, Any]:
         """The facts of the table, without cells and runs."""
-        facts = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in ("cells", "runs")}
+        left_out = ("cells", "runs", *(["selection"] if self.selection == "grid" else []))  # as older plans have it
+        facts = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in left_out}
         return {"kind": "sweep", **facts, "exclusions": [asdict(exclusion) for exclusion in self.exclusions]}
 
     def to_text(self) -> str:

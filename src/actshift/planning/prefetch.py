@@ -14,6 +14,7 @@ from typing import Any
 from actshift.errors import ActshiftError
 from actshift.hub import Repository, dataset_repository, folder, is_offline, model_repository, quiet, size
 from actshift.libraries.private import hub_offline
+from actshift.planning.halving import states
 from actshift.planning.manifests import Manifest
 from actshift.store.store import Store
 
@@ -57,7 +58,8 @@ def require(manifest: Manifest, *, store: Store, compose: Callable[[list[str]], 
 
     Raises `ActshiftError` where HF_HUB_OFFLINE is set and the cache lacks something, naming all of it.
     """
-    ahead = {run.cell for run in manifest.runs if store.state(run.identity, run.split) == "missing"}
+    found = zip(manifest.runs, states(manifest, store), strict=True)
+    ahead = {run.cell for run, state in found if state == "missing"}
     cells = tuple(planned for planned in manifest.cells if planned.cell in ahead)
     wanted = needs(configs_of(replace(manifest, cells=cells), compose))
     if wanted and is_offline() and (problems := _missing(wanted)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,7 +24,8 @@ SHOWN = 10  # missing runs in one message
 class Rate:
     """One candidate of a cell: its mean validation accuracy in percent over `finished` of `planned` runs.
 
-    Where no answer is right or wrong it has a `loss` instead, in nats a token.
+    Where no answer is right or wrong it has a `loss` instead, in nats a token. One that halving dropped trained a share
+    `dropped_at` of its steps and had a validation `loss` then (null: not finite).
     """
 
     lr: float
@@ -33,7 +34,13 @@ class Rate:
     finished: int
     planned: int
     diverged: bool
+    dropped_at: float | None = None
     loss: float | None = None
+
+    @property
+    def ranked(self) -> bool:
+        """Whether it was compared with the others: by its score, or by its loss when it was dropped."""
+        return self.finished > 0 or self.dropped_at is not None
 
     @property
     def score(self) -> float:
@@ -41,6 +48,10 @@ class Rate:
         if self.accuracy is not None:
             return self.accuracy
         return -math.inf if self.loss is None else -self.loss
+
+    def to_json(self) -> dict[str, Any]:
+        left_out = () if self.dropped_at is not None else ("dropped_at",) if self.loss else ("dropped_at", "loss")
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     @property
     def label(self) -> str:
@@ -87,18 +98,27 @@ class Selection:
     choices: tuple[Choice, ...]
     incomplete: bool
     missing: tuple[Missing, ...]
+    halved: bool = False
+    """Whether candidates that lagged behind were dropped before their end."""
 
     def choice(self, cell: Cell) -> Choice | None:
         return next((choice for choice in self.choices if choice.cell == cell), None)
 
     def to_json(self) -> dict[str, Any]:
-        data = asdict(self)
-        for rate in (rate for choice in data["choices"] for rate in choice["rates"] if rate["loss"] is None):
-            del rate["loss"]
-        return {"schema": SCHEMA, "split": SPLIT, **data}
+        choices = [{**asdict(choice), "rates": [rate.to_json() for rate in choice.rates]} for choice in self.choices]
+        halved = {"halved": True} if self.halved else {}
+        missing = [asdict(run) for run in self.missing]
+        known = {"sweep": self.sweep, "incomplete": self.incomplete, "missing": missing}
+        return {"schema": SCHEMA, "split": SPLIT, **known, "choices": choices, **halved}
 
 
-def select(manifest: Manifest, records: Iterable[Record], *, allow_missing: bool = False) -> Selection:
+Dropped = Mapping[str, tuple[float, float]]
+"""Runs that halving dropped, by identity: the share of their steps that they trained, and their validation loss."""
+
+
+def select(
+    manifest: Manifest, records: Iterable[Record], *, allow_missing: bool = False, dropped: Dropped | None = None
+) -> Selection:
     """The candidate of highest mean validation accuracy (lowest loss) of every cell; of tied ones the first.
 
     Candidates stand in the order of rates, then variants.
@@ -115,12 +135,13 @@ def select(manifest: Manifest, records: Iterable[Record], *, allow_missing: bool
     for run in manifest.runs:
         if run.identity in found:
             _check_same(run, found[run.identity])
-    missing = [run for run in manifest.runs if run.identity not in found]
+    dropped = dropped or {}
+    missing = [run for run in manifest.runs if run.identity not in found and run.identity not in dropped]
     if missing and not allow_missing:
         raise _incomplete(manifest, missing)
-    choices = tuple(_choose(planned, manifest.runs_of(planned.cell), found) for planned in manifest.cells)
+    choices = tuple(_choose(planned, manifest.runs_of(planned.cell), found, dropped) for planned in manifest.cells)
     absent = tuple(Missing(run.identity, run.cell, run.lr, run.seed) for run in missing)
-    return Selection(manifest.sweep, choices, bool(missing), absent)
+    return Selection(manifest.sweep, choices, bool(missing), absent, manifest.halves)
 
 
 def write_selection(store: Store, selection: Selection) -> None:
@@ -175,11 +196,11 @@ def _incomplete(manifest: Manifest, missing: list[Run]) -> ActshiftError:
     )
 
 
-def _choose(planned: PlannedCell, runs: Iterable[Run], found: dict[str, Record]) -> Choice:
+def _choose(planned: PlannedCell, runs: Iterable[Run], found: dict[str, Record], dropped: Dropped) -> Choice:
     if len(planned.candidates) == 1:
         return Choice(planned.cell, *planned.candidates[0], None, (), (), None, (), False)
     of = {one: [run for run in runs if (run.lr, run.variant) == one] for one in planned.candidates}
-    rates = tuple(_rate(*candidate, of[candidate], found) for candidate in planned.candidates)
+    rates = tuple(_rate(*candidate, of[candidate], found, dropped) for candidate in planned.candidates)
     finished = [rate for rate in rates if rate.finished]
     sound = [rate for rate in finished if not rate.diverged] or finished
     # Means of equal shares may differ in the last bit.
@@ -193,16 +214,19 @@ def _choose(planned: PlannedCell, runs: Iterable[Run], found: dict[str, Record])
         accuracy=chosen.accuracy if chosen else None,
         rates=rates,
         tie=tuple(rate.label for rate in tied) if len(tied) > 1 else (),
-        edge=_edge(chosen, [rate for rate in finished if chosen and rate.variant == chosen.variant]),
+        edge=_edge(chosen, [rate for rate in rates if chosen and rate.ranked and rate.variant == chosen.variant]),
         diverged=tuple(rate.label for rate in rates if rate.diverged),
-        incomplete=any(rate.finished < rate.planned for rate in rates),
+        incomplete=any(rate.finished < rate.planned and rate.dropped_at is None for rate in rates),
     )
 
 
-def _rate(lr: float, variant: str, runs: list[Run], found: dict[str, Record]) -> Rate:
-    metrics = [found[run.identity].metrics for run in runs if run.identity in found]
-    counts = len(metrics), len(runs), any(each["diverged"] for each in metrics)
-    return Rate(lr, variant, _mean("accuracy", metrics), *counts, _mean("loss", metrics))
+def _rate(lr: float, variant: str, runs: list[Run], found: dict[str, Record], dropped: Dropped) -> Rate:
+    metrics = [found[run.identity].metrics for run in runs if run.identity in found and run.identity not in dropped]
+    accuracy, loss_of_records = _mean("accuracy", metrics), _mean("loss", metrics)
+    share, loss = next((dropped[run.identity] for run in runs if run.identity in dropped), (None, None))
+    loss = loss_of_records if share is None else round(loss, 5) if loss is not None and math.isfinite(loss) else None
+    diverged = any(each["diverged"] for each in metrics)
+    return Rate(lr, variant, accuracy, len(metrics), len(runs), diverged, share, loss)
 
 
 def _mean(name: str, metrics: list[dict[str, Any]]) -> float | None:
@@ -212,11 +236,11 @@ def _mean(name: str, metrics: list[dict[str, Any]]) -> float | None:
     return statistics.fmean(known) if known and len(known) == len(values) else None
 
 
-def _edge(chosen: Rate | None, finished: list[Rate]) -> str | None:
-    """Which end of the rates that finished was chosen; one rate alone has no ends."""
-    if chosen is None or len(finished) < 2:
+def _edge(chosen: Rate | None, ranked: list[Rate]) -> str | None:
+    """Which end of the rates that were compared was chosen; one rate alone has no ends."""
+    if chosen is None or len(ranked) < 2:
         return None
-    return "lowest" if chosen is finished[0] else "highest" if chosen is finished[-1] else None
+    return "lowest" if chosen is ranked[0] else "highest" if chosen is ranked[-1] else None
 
 
 def _choice_from(data: dict[str, Any], *, where: object) -> Choice:

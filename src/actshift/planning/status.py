@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from actshift.planning.halving import states as states_of
 from actshift.planning.manifests import Manifest
 from actshift.store.records import Cell
 from actshift.store.store import Store
 
 STATES = ("done", "running", "failed", "missing")
+DROPPED = "dropped"
+"""The state of a run that lagged behind where rates are chosen by halving; no other sweep has one."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,8 @@ def status_of(
     for manifest in manifests:
         by_cell: dict[Cell, list[str]] = {planned.cell: [] for planned in manifest.cells}
         stale: Counter[Cell] = Counter()
-        for run in manifest.runs:
-            state = store.state(run.identity, run.split)
+        for run, state in zip(manifest.runs, states_of(manifest, store), strict=True):
+            state = "missing" if state == "waiting" else state
             by_cell[run.cell].append(state)
             stale[run.cell] += state == "missing" and store.stale(run.identity)
             note = store.failure(run.identity, run.split) if state == "failed" else None
@@ -93,7 +96,8 @@ def status_of(
                 failures.append(Failure(manifest.stage, run.cell, *facts))
         for cell, states in by_cell.items():
             left = sum(state in ("missing", "running") for state in states)
-            count = {state: states.count(state) for state in STATES}
+            known = (*STATES, DROPPED) if manifest.halves else STATES
+            count = {state: states.count(state) for state in known}
             each = seconds.get((cell, manifest.stage), 0.0)
             cells.append(CellStatus(manifest.stage, cell, count, stale[cell], left * each))
     return Status(manifests[0].sweep, tuple(cells), tuple(failures), dict(queue or {}))
@@ -104,7 +108,9 @@ def headline(status: Status) -> str:
     parts = []
     for stage in status.stages:
         counts = status.counts(stage)
-        parts.append(f"{stage}: " + ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]))
+        parts.append(
+            f"{stage}: " + ", ".join(f"{counts[state]} {state}" for state in (*STATES, DROPPED) if counts[state])
+        )
     left = sum(each.seconds_left for each in status.cells)
     parts += [f"about {left / 3600:.1f} device hours left"] if left >= 360 else []
     parts += [f"queue: {', '.join(f'{n} {state}' for state, n in status.queue.items())}"] if status.queue else []

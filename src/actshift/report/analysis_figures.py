@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from actshift.report import names as display
 from actshift.report.panels import Curve, small_multiples, style
 
 if TYPE_CHECKING:
@@ -52,10 +53,26 @@ def oracle_maps(frame: pd.DataFrame) -> Figure:
     return _by_layer(frame, "explained", "map", y_label="shift explained (share)", names={})
 
 
+def oracle_spectrum(frame: pd.DataFrame) -> Figure:
+    """The share of the shifts' squared norm in their first directions, by layer."""
+    return _by_layer(frame, "spectrum", "map", y_label="squared norm of shifts (share)", names={})
+
+
+def divergence_by_token(frame: pd.DataFrame) -> Figure:
+    """KL divergence from the fine-tuned model along its continuations, with 95% bands over prompts."""
+    curves = []
+    for name, group in frame.groupby("model", sort=False):
+        shown = group.dropna(subset=["low"])
+        band = (shown["low"].clip(lower=0.0).tolist(), shown["high"].tolist())
+        x, y = shown["token"].astype(int).tolist(), shown["kl"].tolist()
+        curves.append(Curve("", "", display.method(str(name)), x, y, band=band))
+    return small_multiples(curves, x_label="token of the continuation", y_label="KL divergence (nats)", width=6.0)
+
+
 def _by_layer(frame: pd.DataFrame, measure: str, line: str, *, y_label: str, names: Mapping[str, str]) -> Figure:
     shown = frame[frame["layer"].notna() & frame["measure"].eq(measure)].sort_values("layer", kind="stable")
     curves = [
-        Curve("", "", names.get(str(label), str(label)), group["layer"].tolist(), group["value"].tolist())
+        Curve("", "", names.get(str(label), str(label)), group["layer"].astype(int).tolist(), group["value"].tolist())
         for label, group in shown.groupby(line, sort=False)
     ]
     return small_multiples(curves, x_label="layer", y_label=y_label, width=4.5)

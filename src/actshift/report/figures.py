@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +47,7 @@ def accuracy_by_parameters(cells: pd.DataFrame) -> Figure | None:
         for share, mean, method in group:
             deviation = deviations[model, method]
             curves.append(Curve("", model, method, [share], [mean], bars=([mean - deviation], [mean + deviation])))
-        shares, means = zip(*_front(group), strict=True)
+        shares, means = zip(*front(group), strict=True)
         curves.append(Curve("", model, "", shares, means))
     label = "accuracy, mean over data sets (%)"
     return small_multiples(
@@ -60,12 +60,13 @@ def accuracy_by_parameters(cells: pd.DataFrame) -> Figure | None:
     )
 
 
-def _front(points: list[tuple[float, float, str]]) -> Iterator[tuple[float, float]]:
+def front(points: Iterable[tuple[Any, ...]]) -> Iterator[tuple[float, float]]:
+    """The points (cost, score, ...) that no other has at most the cost and at least the score of, by rising cost."""
     best = -math.inf
-    for share, mean, _ in sorted(points, key=lambda point: (point[0], -point[1])):
-        if mean > best:
-            best = mean
-            yield share, mean
+    for cost, score, *_ in sorted(points, key=lambda point: (point[0], -point[1])):
+        if score > best:
+            best = score
+            yield cost, score
 
 
 def learning_rates(selection: Selection) -> Figure | None:

@@ -9,6 +9,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -110,6 +111,22 @@ def cells(
     frame.attrs["printed_lc"] = instruction_columns.printed_lc(manifest, is_the_papers)
     frame.attrs["selected"] = selection is not None  # without a selection nothing is known of where a rate lies
     return frame
+
+
+def table(sweep: str, *, results: str | Path = "results") -> pd.DataFrame:
+    """The frame of a sweep that is planned in a results folder: what `actshift tables` is made from, in one line.
+
+    Errors: a sweep that is not planned there.
+    """
+    from actshift.planning.manifests import read_manifest
+    from actshift.planning.selection import read_selection
+    from actshift.store.store import Store
+
+    store = Store(results)
+    final = store.manifest_path(sweep, "final")
+    manifest = read_manifest(final if final.exists() else store.manifest_path(sweep, "grid"))
+    selection = read_selection(store, sweep) if store.selected_path(sweep).exists() else None
+    return cells(manifest, store.records("test"), selection)
 
 
 def loss_curves(manifest: Manifest, records: Iterable[Record]) -> pd.DataFrame:

@@ -205,7 +205,8 @@ def _rates(cells: pd.DataFrame, manifest: Manifest) -> list[str]:
         f"{sum(tuned)} of {len(tuned)} choices interior",
         *(f"{count} {what}" for what, count in found.items() if count),
     ]
-    return [f"Learning rates, chosen on validation: {', '.join(notes)}."]
+    how = " after successive halving" if manifest.selection == "halving" else ""
+    return [f"Learning rates, chosen on validation{how}: {', '.join(notes)}."]
 
 
 def _ours(row: Any, reference: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from actshift.planning.manifests import Manifest
 from actshift.planning.selection import Selection
-from actshift.report import audit, figures, names, tables
+from actshift.report import audit, claims, figures, names, tables
 from actshift.report.frame import cells as frame_of
 from actshift.report.frame import loss_curves
 from actshift.report.html import rendered, template_values
@@ -41,11 +41,19 @@ class Table:
 
 
 def page(
-    parts: Sequence[Table], records: Iterable[Record], *, title: str = "actshift report", folder: Path | None = None
+    parts: Sequence[Table],
+    records: Iterable[Record],
+    *,
+    title: str = "actshift report",
+    folder: Path | None = None,
+    judged: Sequence[claims.Judgment] | None = None,
+    drawings: Sequence[tuple[str, str]] = (),
 ) -> str:
     """The page as text, from the sweeps' plans and the test records there are.
 
-    With a `folder`, the files of every table are written there from the same frames.
+    With a `folder`, the files of every table are written there from the same frames. `judged` are the judgments of
+    claims that no sweep decides (the paper's numbers, analyses); by default those on the printed numbers alone.
+    `drawings` are the figures of analyses, as names and SVG texts.
     """
     found = {record.identity: record for record in records}
     makers: list[Callable[[], Any]] = [*(partial(_part, part, found, folder=folder) for part in parts), audit.audit]
@@ -54,6 +62,10 @@ def page(
         "page.html.j2",
         title=title,
         tables=shown,
+        claims=claims.view(
+            [*(claims.printed() if judged is None else judged), *(each for part in shown for each in part["judged"])]
+        ),
+        drawings=drawings,
         audit=[[str(value) for value in vars(finding).values()] for finding in findings],
         audit_counts=audit.summary(findings),
         provenance=_provenance(found.values()),
@@ -101,6 +113,7 @@ def _part(part: Table, found: Mapping[str, Record], *, folder: Path | None) -> d
         "warnings": warnings_by_kind(part.selection, finished),
         "selection": selection_rows(part.selection),
         "runs": [_run(manifest, record) for record in finished],
+        "judged": claims.measured(cells, manifest, finished),
     }
 
 

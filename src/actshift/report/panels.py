@@ -58,7 +58,8 @@ class Curve:
 class Axis:
     """What one side of a panel shows (`low` to `high`, powers of ten where `log`), and where on the figure.
 
-    `plain`: a power of ten is written as a number (0.1), as a reader expects of percents, and not as a power.
+    `plain`: a power of ten is written as a number (0.1), as a reader expects of percents, and not as a power. `whole`:
+    ticks are whole numbers, as those of layers are.
     """
 
     start: float
@@ -67,16 +68,15 @@ class Axis:
     high: float
     log: bool
     plain: bool = False
+    whole: bool = False
 
     @classmethod
-    def over(
-        cls, values: Iterable[float], *, start: float, length: float, log: bool = False, plain: bool = False
-    ) -> Axis:
+    def over(cls, values: Iterable[float], *, start: float, length: float, log: bool = False, **ticks: bool) -> Axis:
         """The axis that shows all values with a margin; around a single one, enough to read it."""
         shown = [math.log10(value) if log else value for value in values if math.isfinite(value)] or [0.0]
         low, high = min(shown), max(shown)
         margin = 0.05 * (high - low) or (1.0 if log else 0.02 * abs(low) or 1.0)
-        return cls(start, length, low - margin, high + margin, log, plain)
+        return cls(start, length, low - margin, high + margin, log, **ticks)
 
     def inches(self, values: Sequence[float]) -> Inches:
         shown = np.log10(values) if self.log else np.asarray(values, dtype=float)
@@ -87,7 +87,7 @@ class Axis:
         from matplotlib.ticker import MaxNLocator
 
         if not self.log:
-            found = MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]).tick_values(self.low, self.high)
+            found = MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10], integer=self.whole).tick_values(self.low, self.high)
             return {f"{value:g}": value for value in found if self.low <= value <= self.high}
         powers = range(math.ceil(self.low), math.floor(self.high) + 1)
         if len(powers) > 1:
@@ -154,7 +154,8 @@ def small_multiples(
         in_cell = [curve for curve in curves if (curve.row, curve.column) == (row, column)]
         corner = wide * columns.index(column) + LEFT, high - HEIGHT * (rows.index(row) + 1) + BOTTOM
         x = [value for curve in in_cell for value in curve.x]
-        x_axis = Axis.over(x, start=corner[0], length=wide - LEFT - RIGHT, log=log, plain="(%)" in x_label)
+        whole = all(isinstance(value, int) for value in x)
+        x_axis = Axis.over(x, start=corner[0], length=wide - LEFT - RIGHT, log=log, plain="(%)" in x_label, whole=whole)
         y_axis = Axis.over(y_values[row], start=corner[1], length=HEIGHT - BOTTOM - TOP)
         panels.append(Panel(", ".join(filter(None, (row, column))), in_cell, x_axis, y_axis))
     with style():

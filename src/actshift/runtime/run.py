@@ -26,7 +26,7 @@ from actshift.errors import ActshiftError
 from actshift.evaluation.predictions import write_predictions
 from actshift.libraries.private import commit_of
 from actshift.methods import attach
-from actshift.models.loading import Base
+from actshift.models.loading import Base, computed_precision
 from actshift.observe.profiling import phase, profiling
 from actshift.observe.progress import Progress
 from actshift.observe.provenance import code_provenance, host, now, peak_memory
@@ -57,9 +57,15 @@ def run(config: Config, *, session: Session | None = None, progress: Progress | 
 
 
 def run_together(
-    configs: Sequence[Config], *, session: Session | None = None, progress: Progress | None = None
+    configs: Sequence[Config],
+    *,
+    session: Session | None = None,
+    progress: Progress | None = None,
+    share: float = 1.0,
 ) -> list[Record]:
     """The records of runs that differ in learning rate and seed alone, made at once over one base model.
+
+    A run alone may be trained for a `share` of its steps, which ends in `Paused` and leaves no record.
 
     Each record is that of the run alone within rounding, and says how many were trained at once. An error is noted
     as the failure of a run that is alone, and of none where there are several: they may do better apart.
@@ -86,7 +92,7 @@ def run_together(
         missing = {name: config for name, config in named.items() if name not in records}
         try:
             if missing:
-                runs = _Runs(missing, split, store, session, progress or Progress())
+                runs = _Runs(missing, split, store, session, progress or Progress(), share=share)
                 made = _profiled(runs, store.run_folder(next(iter(missing)))) if first["profile"] else runs.records()
                 for record in made:
                     store.publish(record, lock=locks[record.identity])
@@ -115,9 +121,16 @@ class _Runs:
     """Runs on their way from configurations (by identity) to records of `split`."""
 
     def __init__(
-        self, configs: Mapping[str, Config], split: str, store: Store, session: Session, progress: Progress
+        self,
+        configs: Mapping[str, Config],
+        split: str,
+        store: Store,
+        session: Session,
+        progress: Progress,
+        *,
+        share: float = 1.0,
     ) -> None:
-        self._configs = configs
+        self._configs, self._share = configs, share
         self._split = split
         self._store = store
         self._session = session
@@ -162,6 +175,7 @@ class _Runs:
                 session=self._session,
                 progress=self._progress,
                 trackers=[trackers[name] for name in missing],
+                share=self._share,
             )
         for name in missing:
             facts = self._trained(name)
@@ -228,7 +242,7 @@ class _Runs:
                 "gradient_checkpointing": config["hardware"]["gradient_checkpointing"],
                 "threads": config["hardware"]["threads"],
                 "replicas": {"train": facts.replicas, self._split: len(self._configs)},
-                "precision": config["training"]["precision"],
+                "precision": computed_precision(config["training"]["precision"], base.device),
                 "data": {"train": facts.train_fingerprint, self._split: split.fingerprint},
                 "data_commit": hub_commit(config),
                 "template": template_fingerprint(config, base.tokenizer),

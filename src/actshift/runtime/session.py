@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -11,13 +12,17 @@ import torch
 
 from actshift.data.splits import Split, load_split
 from actshift.errors import ActshiftError
-from actshift.models.loading import Base, load_base
+from actshift.models.loading import Base, computed_precision, load_base, set_products
 
 Config = Mapping[str, Any]
 
 
 class Interrupted(BaseException):
     """The process was told to stop: what was trained so far is in a checkpoint, and the run is not a failed one."""
+
+
+class Paused(BaseException):
+    """A run trained the share of its steps that was asked for: it can be continued, and is not a failed one."""
 
 
 class Session:
@@ -32,12 +37,18 @@ class Session:
         self._data: tuple[str, dict[str, Split]] = "", {}
 
     def base(self, config: Config) -> Base:
-        """The base model of a configuration, loaded anew only if it is another one than the last."""
-        device = pick_device(config["hardware"])
-        key = json.dumps([config["model"], config["training"]["precision"], str(device)], sort_keys=True)
+        """The base model of a configuration, loaded anew only if it is another one than the last.
+
+        From here on the process multiplies matrices in the configuration's precision.
+        """
+        device, precision = pick_device(config["hardware"]), config["training"]["precision"]
+        key = json.dumps([config["model"], precision, str(device)], sort_keys=True)
+        set_products(precision, device)
         if self._base is None or self._base[0] != key:
             self._base = None  # two base models never share the device
-            self._base = key, load_base(config["model"], precision=config["training"]["precision"], device=device)
+            self._base = key, load_base(config["model"], precision=precision, device=device)
+            if (computed := computed_precision(precision, device)) != precision:
+                print(f"training.precision={precision} is {computed} on this {device.type} device", file=sys.stderr)
         return self._base[1]
 
     def split(self, config: Config, name: str) -> Split:

@@ -23,11 +23,14 @@ from actshift.models.loading import Base
 from actshift.observe.progress import Progress
 from actshift.observe.provenance import peak_memory, reset_peak_memory
 from actshift.observe.trackers import Tracker
-from actshift.runtime.session import Config, Interrupted, Session
+from actshift.planning.halving import pause_step
+from actshift.runtime.session import Config, Interrupted, Paused, Session
 from actshift.store.adapter_card import ADAPTER_CARD
 from actshift.store.adapters import save_adapter
+from actshift.store.pauses import Pause
 from actshift.store.store import Store
 from actshift.tasks import scoring_task
+from actshift.training.batches import count_steps
 from actshift.training.checkpoints import Checkpoints, read_facts
 from actshift.training.loop import Curves, train
 
@@ -83,11 +86,13 @@ def train_runs(
     session: Session,
     progress: Progress,
     trackers: Sequence[Tracker],
+    share: float = 1.0,
 ) -> None:
     """Train runs, given by identity, at once and save the adapter of each in its folder.
 
     They differ in learning rate and seed alone. An interrupted training goes on from its newest checkpoint, if the same
-    runs are trained at once again. Errors: `Interrupted`.
+    runs are trained at once again. One run alone may be trained for a `share` of its steps, from whose checkpoint it
+    goes on the next time. Errors: `Interrupted`, `Paused`.
     """
     folders = list(map(store.run_folder, configs))
     config, *others = configs.values()
@@ -101,7 +106,10 @@ def train_runs(
     _refuse_without_answers(rows, config)
     checkpoint_folder = _checkpoint_folder(folders[0], identities=list(configs))
     every = config["hardware"]["checkpoint_every"]
-    checkpoints = Checkpoints(checkpoint_folder, every=every, data=split.fingerprint, stop=stop, say=progress.note)
+    plan = {key: training[key] for key in ("batch_size", "epochs", "max_steps")}
+    pause = pause_step(steps := count_steps(len(rows), **plan), share)
+    kept = partial(Checkpoints, checkpoint_folder, every=every, data=split.fingerprint, say=progress.note)
+    checkpoints = kept(stop=stop, pause=pause)
     seeds = [each["seed"] for each in configs.values()]
     adaptation = attach(base, config=config["method"], seeds=seeds)
     try:
@@ -120,13 +128,28 @@ def train_runs(
             gradient_checkpointing=config["hardware"]["gradient_checkpointing"],
         )
         progress.end()
-        seconds = (time.monotonic() - started) / len(configs)
+        seconds = (time.monotonic() - started) / len(configs) + _seconds_before(store, configs)
+        if pause is not None and len(all_curves[0].loss) < steps and all_curves[0].diverged_at is None:
+            _pause(store, next(iter(configs)), all_curves[0], steps=steps, seconds=seconds, data=split.fingerprint)
         _save(folders, adaptation, configs, all_curves, base=base, rows=rows, split=split, seconds=seconds)
     finally:
         adaptation.detach()
     checkpoints.clear()
     if checkpoint_folder != folders[0] and checkpoint_folder.exists():
         checkpoint_folder.rmdir()
+
+
+def _seconds_before(store: Store, configs: Mapping[str, Config]) -> float:
+    """What the steps of a run before its last pause took."""
+    pause = store.paused(next(iter(configs))) if len(configs) == 1 else None
+    return 0.0 if pause is None else pause.train_seconds
+
+
+def _pause(store: Store, identity: str, curves: Curves, *, steps: int, seconds: float, data: str) -> None:
+    """Note how far a run has come and end its training here. Raises `Paused`."""
+    curve = tuple((step, loss) for step, loss in curves.validation)
+    store.pause(Pause(identity, len(curves.loss), steps, curve, round(seconds, 3), data))
+    raise Paused
 
 
 def _refuse_without_answers(rows: Examples, config: Config) -> None:

@@ -79,8 +79,7 @@ class Clock:
     def now(self) -> float | None:
         """Seconds on the file system's time line, at most a second old; None where nothing can be written."""
         if self._read is None or time.monotonic() - self._read[0] > 1.0:
-            stamp = self._probe()
-            self._read = None if stamp is None else (time.monotonic(), stamp)
+            self._read = None if (stamp := self._probe()) is None else (time.monotonic(), stamp)
         return self._read[1] if self._read else None
 
     def _probe(self) -> float | None:
@@ -167,10 +166,9 @@ class RunLocks:
         return path is not None and not _exists(path.with_suffix(".released")) and self._looks_stale(path)
 
     def holder(self, identity: str) -> str:
-        """The process that has a run, in words: its number, its machine, and how long its heartbeat has been silent."""
-        path = self._current(identity)
+        """The process that has a run, in words: its number, its machine, and the age of its last heartbeat."""
+        path, now = self._current(identity), self._clock.now()
         owner, beat = _read(path) if path is not None else (None, 0)
-        now = self._clock.now()
         who = f"process {owner.pid} on {owner.host}" if owner else "a process that left no name"
         return who if now is None else f"{who}, whose last heartbeat is {max(0.0, now - beat / 1e9):.0f} s old"
 

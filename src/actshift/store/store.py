@@ -12,15 +12,16 @@ from actshift.config.schema import SWEEP_NAME
 from actshift.errors import ActshiftError
 from actshift.files import write_file
 from actshift.store.locks import RunLock, RunLocks
+from actshift.store.pauses import Pause, read_pause, write_pause
 from actshift.store.records import IDENTITY, SPLITS, Record, read_json, read_record, read_records, write_record
 
 
 class Store:
     """The results folder. Any number of processes on any number of machines may use one at the same time.
 
-    `records/`, `manifests/`, `selected/` and `tables/` are small and worth committing; `runs/` holds what belongs to
-    one run (adapter, curves, predictions, locks, its failure) and `cache/` what can be made again. `expiry` is the
-    number of seconds after which a silent owner on another machine has lost its lock.
+    `records/`, `pauses/`, `manifests/`, `selected/` and `tables/` are small and worth committing; `runs/` holds what
+    belongs to one run (adapter, curves, predictions, locks, its failure) and `cache/` what can be made again. `expiry`
+    is the number of seconds after which a silent owner on another machine has lost its lock.
     """
 
     def __init__(self, root: Path | str, *, expiry: float = 120.0) -> None:
@@ -110,6 +111,17 @@ class Store:
     def records(self, split: str | None = None) -> list[Record]:
         """All records, or those of one split, by cell, lr and seed."""
         return read_records(self.root / "records", split=split)
+
+    def pause(self, pause: Pause) -> None:
+        """Note how far a run has come, in place of an earlier note."""
+        write_pause(self._pause_path(pause.identity), pause)
+
+    def paused(self, identity: str) -> Pause | None:
+        """How far a run had come when it last paused, or None where it never did."""
+        return read_pause(self._pause_path(identity))
+
+    def _pause_path(self, identity: str) -> Path:
+        return self.root / "pauses" / f"{_identity(identity)}.json"
 
     def fail(self, identity: str, split: str, error: str, *, died: bool = False) -> None:
         """Note that a run failed, with its traceback as text. The number of attempts goes up by one.

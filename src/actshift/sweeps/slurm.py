@@ -77,21 +77,28 @@ class Job:
         return ["sbatch", "--parsable", *options, str(script), sys.executable, *self.arguments]
 
 
-def pack(work: Iterable[Work], profiles: Mapping[str, ClusterProfile]) -> list[tuple[ClusterProfile, list[Work]]]:
-    """Tasks of one model and profile each, filled in order up to `FILL` of the time limit (one run at least)."""
-    by_model: dict[str, list[Work]] = defaultdict(list)
-    for each in work:
-        by_model[each.model].append(each)
+def pack(
+    work: Iterable[Work], profiles: Mapping[str, ClusterProfile], *, whole_cells: bool = False
+) -> list[tuple[ClusterProfile, list[Work]]]:
+    """Tasks of one model and profile each, filled in order up to `FILL` of the time limit (one run at least).
+
+    With `whole_cells` all runs of a cell are one task's, however long they take: a task that is out of time goes on.
+    """
+    by_model: dict[str, dict[Any, list[Work]]] = defaultdict(dict)
+    for number, each in enumerate(work):
+        unit = each.key[:4] if whole_cells else number
+        by_model[each.model].setdefault(unit, []).append(each)
     tasks: list[tuple[ClusterProfile, list[Work]]] = []
-    for model, runs in by_model.items():
+    for model, units in by_model.items():
         room = FILL * profiles[model].seconds
         spent = 0.0
-        for index, each in enumerate(runs):
-            if index == 0 or spent + each.seconds > room:
+        for index, runs in enumerate(units.values()):
+            seconds = sum(each.seconds for each in runs)
+            if index == 0 or spent + seconds > room:
                 tasks.append((profiles[model], []))
                 spent = 0.0
-            tasks[-1][1].append(each)
-            spent += each.seconds
+            tasks[-1][1].extend(runs)
+            spent += seconds
     return tasks
 
 

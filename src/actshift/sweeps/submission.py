@@ -12,6 +12,7 @@ from actshift.config.schema import STAGES
 from actshift.errors import ActshiftError
 from actshift.estimates.sweep import Compose, Estimates
 from actshift.paths import user_conf_dir
+from actshift.planning.halving import budget, states
 from actshift.planning.manifests import Manifest, PlannedCell, Run
 from actshift.store.store import Store
 from actshift.sweeps import slurm
@@ -76,10 +77,12 @@ class Submission:
 
     def _missing(self, manifest: Manifest) -> list[Run]:
         """The runs that nobody has done or is doing; failed ones wait for `actshift retry`."""
-        return [run for run in manifest.runs if self._store.state(run.identity, run.split) == "missing"]
+        found = zip(manifest.runs, states(manifest, self._store), strict=True)
+        return [run for run, state in found if state in ("missing", "waiting")]
 
     def _arrays(self, stage: str, work: Sequence[Work], *, size: int, **order: Any) -> list[Job]:
-        tasks = slurm.pack(work, self._profiles)
+        # Candidates that are compared on their way are one task's, which then need not wait for another.
+        tasks = slurm.pack(work, self._profiles, whole_cells=stage == "grid" and self._grid.halves)
         tasks.sort(key=lambda task: task[0].name)  # an array has one profile; the order within a model stays
         if not tasks:
             return []
@@ -100,6 +103,8 @@ class Submission:
     def _work(self, run: Run) -> Work:
         planned = self._grid.planned(run.cell)
         seconds = self._estimates.cost(planned, split=run.split, trained=self._trained(run)).seconds
+        if self._grid.halves and run.split == self._grid.runs[0].split:
+            seconds *= budget(len(planned.candidates))[0] / len(planned.candidates)
         cell = run.cell
         return Work(cell.model, cell.method, cell.dataset, cell.protocol, run.seed, run.lr, run.variant, seconds)
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from actshift.errors import ActshiftError
 from actshift.paths import use_config_dir
+from actshift.planning.halving import states
 from actshift.planning.manifests import Manifest, Run, read_manifest
 from actshift.store.store import Store
 from actshift.sweeps.slurm import Work, read_tasks
@@ -54,12 +55,13 @@ def main(arguments: list[str]) -> int:
     overrides = [*head["overrides"], f"hardware={task['hardware']}"]
     worker = Worker(Path(head["results"]), overrides=overrides, tell=_say, stop=signals.stop)
     worker.work(manifest, runs=runs)
-    states = [store.state(run.identity, run.split) for run in runs]
-    if signals.stop.is_set() and "missing" in states:
+    found = dict(zip(manifest.runs, states(manifest, store), strict=True))
+    here = {found[run] for run in runs}
+    if signals.stop.is_set() and here & {"missing", "waiting"}:
         if signals.requeue:
             _requeue()
         return 3
-    return 1 if "failed" in states else 0 if set(states) <= {"done"} else 3
+    return 1 if "failed" in here else 0 if here <= {"done", "dropped"} else 3
 
 
 def _runs(wanted: list[Work], manifest: Manifest) -> list[Run]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from actshift.config.overrides import override
 from actshift.observe.progress import Progress
+from actshift.planning.halving import Halving, with_losses
 from actshift.planning.manifests import Manifest, Run, read_manifest, verify
 from actshift.store.records import Cell
 from actshift.store.store import Store
@@ -29,7 +30,8 @@ ALIKE = 3
 class Event:
     """What a worker tells its launcher.
 
-    `kind`: started, note, done, failed, again, apart, stopped, interrupted, idle.
+    `kind`: started, note, done, paused, failed, again, apart, stopped, interrupted, idle; and queued, where no worker
+    has a device.
     """
 
     kind: str
@@ -92,6 +94,8 @@ class Worker:
         """Do those of a group that are there to be done: at once where it pays, and apart where that went wrong."""
         from actshift.runtime.run import Busy
 
+        if manifest.halves:
+            return self._attempt_due(group, manifest)
         missing = [run for run in group if self._store.state(run.identity, run.split) == "missing"]
         try:
             together, rows = self._together(missing, manifest)
@@ -104,6 +108,19 @@ class Worker:
             self._tell(Event("apart", group[0], error=f"{type(error).__name__}: {error}"))
         return any([self._attempt(run, manifest) for run in missing])
 
+    def _attempt_due(self, group: Sequence[Run], manifest: Manifest) -> bool:
+        """Train those of a group that are due as far as the others of their cell; drop what lags behind for good."""
+        from actshift.training.checkpoints import Checkpoints
+
+        halving = Halving(manifest, self._store)
+        tried = False
+        for run in group:
+            now = halving.standing(run.cell)  # others may have trained some of the group meanwhile
+            tried |= run in now.due and self._attempt(run, manifest, share=now.share)
+        for run in halving.standing(group[0].cell).dropped:
+            Checkpoints(self._store.run_folder(run.identity), every=0).clear()
+        return tried
+
     def _together(self, missing: Sequence[Run], manifest: Manifest) -> tuple[list[Run], int]:
         """Which missing runs of a group to train at once, and by how many rows of each; 0 rows where none are."""
         from actshift.estimates.costs import replica_rows
@@ -115,14 +132,14 @@ class Worker:
         config = self._config(sound[0], manifest)
         return sound, replica_rows(config, len(sound)) if config["execution"] == "replicas" else 0
 
-    def _attempt(self, run: Run, manifest: Manifest) -> bool:
-        """Do one run if it is there to be done; whether it was."""
+    def _attempt(self, run: Run, manifest: Manifest, *, share: float = 1.0) -> bool:
+        """Do one run, or a share of it, if it is there to be done; whether it was."""
         from actshift.runtime.run import Busy
 
         if self._ends or self._store.state(run.identity, run.split) != "missing":
             return False
         try:
-            self._do([run], manifest)
+            self._do([run], manifest, share=share)
             self._failed_alike.clear()
         except Busy:
             return False
@@ -153,9 +170,11 @@ class Worker:
             count, why = len(self._failed_alike), error.rstrip(".")
             self._tell(Event("stopped", run, error=f"{count} runs in a row failed for one cause: {why}."))
 
-    def _do(self, runs: Sequence[Run], manifest: Manifest, *, micro_batch: int | None = None) -> None:
+    def _do(
+        self, runs: Sequence[Run], manifest: Manifest, *, micro_batch: int | None = None, share: float = 1.0
+    ) -> None:
         from actshift.runtime.run import run_together
-        from actshift.runtime.session import Interrupted
+        from actshift.runtime.session import Interrupted, Paused
 
         started = time.monotonic()
         self._tell(Event("started", runs[0]))
@@ -165,9 +184,11 @@ class Worker:
             if micro_batch is not None:
                 config["hardware"]["micro_batch"] = micro_batch
         try:
-            records = run_together(configs, session=self._session, progress=_Notes(runs[0], self._tell))
-        except Interrupted:
-            self._tell(Event("interrupted", runs[0]))
+            notes = _Notes(runs[0], self._tell)
+            records = run_together(configs, session=self._session, progress=notes, share=share)
+        except (Interrupted, Paused) as ended:
+            seconds = time.monotonic() - started
+            self._tell(Event("paused" if isinstance(ended, Paused) else "interrupted", runs[0], seconds=seconds))
             return
         seconds = (time.monotonic() - started) / len(runs)
         for run, record in zip(runs, records, strict=True):
@@ -187,6 +208,8 @@ class Worker:
             "hardware": {**config["hardware"], "micro_batch": halved},
             "logger": {**config["logger"], "sweep": manifest.sweep},
         }
+        if manifest.halves:
+            changed["training"] = with_losses(config["training"])
         return {**config, **changed, "lr": run.lr, "seed": run.seed, "stage": manifest.stage}
 
 

@@ -81,6 +81,12 @@ def step_rows(rows: int, *, batch_size: int, epochs: int, max_steps: int | None,
     return steps[:max_steps]
 
 
+def count_steps(rows: int, *, batch_size: int, epochs: int, max_steps: int | None) -> int:
+    """How many steps `step_rows` makes of so many rows."""
+    steps = epochs * math.ceil(rows / batch_size)
+    return steps if max_steps is None else min(steps, max_steps)
+
+
 def warmup_steps(share: float, *, steps: int) -> int:
     """A warmup given as a share of the steps, rounded up as transformers' Trainer does."""
     return math.ceil(share * steps)

@@ -52,9 +52,9 @@ _GROUPS = ("adapter", "optimizer", "random")
 class Checkpoints:
     """The mid-run checkpoints of one run: ``checkpoint-<step>`` folders, of which the newest complete one counts.
 
-    They are due every so many steps (0: never), and after the step at which the process was told to `stop`. `data` is
-    the fingerprint of the rows that are trained on: a checkpoint of other rows is refused. `say` is told where a
-    training goes on from.
+    They are due every so many steps (0: never), after the step at which the process was told to `stop`, and after the
+    step `pause`, at which a training pauses to be continued later. `data` is the fingerprint of the rows that are
+    trained on: a checkpoint of other rows is refused. `say` is told where a training goes on from.
     """
 
     def __init__(
@@ -64,19 +64,25 @@ class Checkpoints:
         every: int,
         data: str | None = None,
         stop: threading.Event | None = None,
+        pause: int | None = None,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._folder = folder
         self._data = data
         self._every = every
         self._stop = stop
+        self._pause = pause
         self._say = say
         self.saved_after: int | None = None
         """The step of the last checkpoint that this process wrote."""
 
+    def last(self, steps: int) -> int:
+        """The step after which a training of so many steps ends or pauses."""
+        return steps if self._pause is None else min(self._pause, steps)
+
     def due(self, step: int) -> bool:
         """Whether a checkpoint is due after `step` steps."""
-        if self._stop is not None and self._stop.is_set():
+        if step == self._pause or (self._stop is not None and self._stop.is_set()):
             return True
         return self._every > 0 and step % self._every == 0
 

@@ -89,7 +89,7 @@ def train(
     rate_groups = _rate_groups(adaptation, optimizer)
     # A backward pass that recomputes is a packed pass again, so all steps are within `packed_passes`.
     with _mode(base.model, training=True), _recomputing(base.model, gradient_checkpointing), packed_passes(base):
-        for step in range(done + 1, steps + 1):
+        for step in range(done + 1, checkpoints.last(steps) + 1):
             profiling.step()
             with phase("data"):
                 blocks = [[rows[row] for row in order[step - 1]] for order in orders]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 import pandas as pd
 
 from actshift.report.audit import possible
-from actshift.report.audit.claim import Claim
 from actshift.report.audit.finding import Finding, Severity
 from actshift.report.markdown_text import table as markdown_table
 
@@ -18,8 +17,7 @@ COLUMNS = ("where", "printed", "arithmetic", "off by", "severity", "note")
 INTRODUCTION = """\
 Written by `actshift audit --out docs`: where what the paper prints (arXiv 2603.00425v1) does not follow from what it
 prints elsewhere, from the modules that a method trains, or from the data sets on the hub. Nothing is corrected: tables
-compare with the printed numbers as they are. A claim of the text stands here only where its most favourable reading is
-not in the tables.
+compare with the printed numbers as they are. What the text claims of them is judged in [claims.md](claims.md).
 
 Severities: **typo**, a figure or a name that nothing else rests on; **rounding**, the last digit; **changes a number**
 that a reader would take from the paper; **changes a claim** of its text. *Off by* is printed less computed, in the
@@ -33,7 +31,6 @@ HEADINGS = {
     "impossible": "Values that no runs on so many rows give",
     "test set": "Test splits",
     "repeat": "Figures that recur",
-    "claim": "Claims of the text",
     "coverage": "What the tables leave out",
     "reference": "Figures that are referred to",
     "share": "Shares of trained parameters",
@@ -72,19 +69,14 @@ def texts(finding: Finding) -> tuple[str, ...]:
     return finding.where, finding.printed, finding.arithmetic, size, finding.severity.value, finding.note
 
 
-def markdown(
-    findings: Sequence[Finding], *, claims: Iterable[Claim] = (), sets: Sequence[possible.TestSet] = ()
-) -> str:
-    """The document: findings, a table a check, then which test sets the values fit and the claims that hold."""
+def markdown(findings: Sequence[Finding], *, sets: Sequence[possible.TestSet] = ()) -> str:
+    """The document: findings, a table a check, then which test sets the values fit."""
     lines = ["# The paper's numbers against themselves", "", INTRODUCTION, "", f"{summary(findings)}.", ""]
     for check, heading in HEADINGS.items():
         rows = [texts(each) for each in findings if each.check == check]
         lines += [f"## {heading}", "", markdown_table(COLUMNS, rows), ""] if rows else []
     if sets:
         lines += ["## Which test set the printed values fit", "", SIZES_NOTE, "", test_set_table(sets), ""]
-    kept = [(claim.where, claim.text, claim.computed, claim.note) for claim in claims if claim.holds]
-    if kept:
-        lines += ["## Claims that hold", "", markdown_table(("where", "claim", "computed", "note"), kept), ""]
     return "\n".join(lines)
 
 
