@@ -60,7 +60,7 @@ JUDGING = {
             "--base-url": {"metavar": "URL", "help": "another address: https, or http on this machine"},
             "--budget": {"type": float, "metavar": "USD", "help": "ask nothing beyond so many dollars"},
             "--inner": {**FLAG, "help": "leave out instructions that only one file has, as upstream does"},
-            "--allow-unjudged": {**FLAG, "help": "write judgments though over 1% of the rows have no preference"},
+            "--allow-unjudged": {**FLAG, "help": "write judgments though more than one row in 100 has no preference"},
             "--recorded": {"nargs": "+", "metavar": "PATH", "help": "with --judge replay: recorded judgments"},
             "--ledger": {"metavar": "FOLDER", "help": "what was asked and answered (results/judgments)"},
             "--limit": {"type": int, "metavar": "N", "help": "the first N pairs alone"},
