@@ -175,6 +175,20 @@ MUTANTS = (
     # Literals of conf/.
     Mutant("conf/grid/paper.yaml", "sft: [5e-6, 1e-5, 2e-5, 5e-5, 1e-4]", "sft: [5e-6, 1e-5, 2e-5, 5e-5, 2e-4]", "tests/unit/test_audit.py tests/unit/test_paper.py tests/unit/test_planning.py tests/unit/test_product.py"),
     Mutant("conf/protocol/paper.yaml", "clip: 1.0", "clip: 2.0", "tests/unit/test_composition.py tests/unit/test_product.py tests/golden/test_identities.py"),
+    # The claims ledger, analyses and other formats.
+    Mutant("report/claims/estimates.py", "if holds >= needed:", "if holds > needed:", "tests/unit/test_claims.py"),
+    Mutant("report/claims/estimates.py", "left = distance**2 - (self.half**2 - self.seeds**2)", "left = distance**2 - self.half**2", "tests/unit/test_claims.py"),
+    Mutant("report/claims/estimates.py", '"most": total // 2 + 1', '"most": (total + 1) // 2', "tests/unit/test_claims.py"),
+    Mutant("report/claims/accuracies.py", "math.sqrt(max(half**2 - rows**2, 0.0))", "half", "tests/unit/test_claims.py"),
+    Mutant("report/claims/rules.py", "abs(gaps[top]) > abs(sum(gaps.values())) / 2", "abs(gaps[top]) < abs(sum(gaps.values())) / 2", "tests/unit/test_claims.py"),
+    Mutant("report/claims/elsewhere.py", 'errors * float(other["standard_error"])', '2 * errors * float(other["standard_error"])', "tests/unit/test_claims.py"),
+    Mutant("analysis/shares.py", "float(part_N.mean() / whole_N.mean())", "float((part_N / whole_N).mean())", "tests/unit/test_adapter_analyses.py"),
+    Mutant("analysis/shifts.py", 'if "lora_B" not in name or DOWN in name else', 'if "lora_B" not in name else', "tests/unit/test_adapter_analyses.py"),
+    Mutant("analysis/maps.py", "columns(wanted[BLOCK, layer] - h_BTD, mask_BT)", "columns(wanted[BLOCK, layer], mask_BT)", "tests/unit/test_oracle_maps.py"),
+    Mutant("analysis/oracle.py", "squares.sum() ** 2 / np.square(squares).sum()", "squares.sum() / np.square(squares).sum()", "tests/unit/test_oracle_maps.py"),
+    Mutant("analysis/continuations.py", "range(example.prompt_length - 1, len(example.ids) - 1)", "range(example.prompt_length, len(example.ids))", "tests/unit/test_oracle_maps.py"),
+    Mutant("analysis/retention.py", "count += len(window) - 1", "count += len(window)", "tests/unit/test_adapter_analyses.py"),
+    Mutant("report/interchange.py", 'if repository is None or cell["source"] == "procedural":', "if repository is None:", "tests/unit/test_interchange.py"),
     # The audit and the page.
     Mutant("report/audit/differences.py", 'row["delta_vs_sft"] - row["computed"], 1)', 'row["computed"] - row["delta_vs_sft"], 1)', "tests/unit/test_audit.py"),
     Mutant("report/audit/differences.py", "size = round(printed - computed, 2)", "size = round(computed - printed, 2)", "tests/unit/test_audit.py"),

@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from actshift.config.composition import compose
+from actshift.config.composition import composed as unresolved
 from actshift.config.groups import groups
 from actshift.data.examples import Example
 from actshift.evaluation.generation import generate
@@ -26,7 +27,7 @@ CPU = torch.device("cpu")
 
 
 def _source(model: str) -> str:
-    return str(yaml.safe_load((conf_dir() / "model" / f"{model}.yaml").read_text()).get("source", "hub"))
+    return str(unresolved([f"model={model}"]).model.source)
 
 
 LOCAL_MODELS = [model for model in groups()["model"] if _source(model) in ("embedded", "random")]

@@ -346,4 +346,6 @@ def test_a_front_is_what_no_other_beats() -> None:
         columns=["method", "trained", "accuracy", "nll_change"],
     )
     figure = adapter_figures.retention_fronts(frame)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["SFT", "Joint", "ReFT"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        *("SFT", "Joint", "ReFT", "no other is better in both"),
+    ]

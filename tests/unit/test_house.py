@@ -32,3 +32,22 @@ def test_no_function_is_longer_than_60_lines() -> None:
                     long[f"{path.name}: {node.name}"] = lines
     assert functions >= 1000
     assert long == {}
+
+
+def test_few_lines_of_the_configurations_are_repeated() -> None:
+    """At most a quarter of the lines of conf/ stand in three files or more: what is common is inherited."""
+    files = {file: _lines(file) for file in sorted((Path(__file__).parents[2] / "conf").rglob("*.yaml"))}
+    where: dict[str, set[Path]] = {}
+    for file, lines in files.items():
+        for line in lines:
+            where.setdefault(line, set()).add(file)
+    everything = [line for lines in files.values() for line in lines]
+    repeated = [line for line in everything if len(where[line]) >= 3]
+    assert len(files) > 70
+    assert len(repeated) <= 0.25 * len(everything), f"{len(repeated)} of {len(everything)}"
+
+
+def _lines(file: Path) -> list[str]:
+    """A YAML file's lines without comments."""
+    lines = (line.split(" #")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and not line.startswith("#")]

@@ -39,7 +39,7 @@ class OverlapConfig(AnalysisConfig):
 class SweepAnalysisConfig(AnalysisConfig):
     """Analyses of trained adapters: those of a sweep's final runs on the configuration's model and data set."""
 
-    sweep: str = MISSING  # planned or done in the results folder
+    sweep: str = "shifts"  # planned or done in the results folder
     methods: list[str] = MISSING  # of the sweep: those whose adapters are looked at
 
 

@@ -100,7 +100,7 @@ class ProtocolDefaults:
 @dataclass
 class DatasetConfig:
     name: str = MISSING  # the name of its file
-    version: int = MISSING  # raised whenever prompt or scoring changes
+    version: int = 1  # raised whenever prompt or scoring changes
     task: str = MISSING  # a key of actshift.tasks.TASKS, templated, or custom
     target: str | None = None  # of task: custom, module:Class, a subclass of actshift.tasks.base.Task
     code: str | None = None  # the SHA-256 of the file that the class stands in; composition fills it

@@ -51,7 +51,7 @@ class ShapeConfig:
 @dataclass
 class ModelConfig:
     name: str = MISSING  # the name of its file, or a name of your own for local weights
-    source: str = MISSING  # hub | embedded | random | local | package
+    source: str = "hub"  # hub | embedded | random | local | package
     architecture: str | None = None  # a key of actshift.models.architectures.ARCHITECTURES; local: as the files say
     path: str | None = None  # hub name, folder of an embedded model, local folder or GGUF file, file of a package
     package: str | None = None  # source=package: the Python distribution that carries the file
@@ -185,7 +185,7 @@ class SweepConfig:
     datasets: list[str] = MISSING  # columns of the table
     reference: str = "sft"  # the method that differences are taken from
     rates: dict[str, dict[str, list[float]]] = MISSING  # by model scale and the method's `rates`
-    seeds: list[int] = MISSING  # of the final stage; the first one is the grid's
+    seeds: list[int] = field(default_factory=lambda: [42, 43, 44, 45, 46])  # of the final stage; the grid has the first
     seeds_by_method: dict[str, list[int]] = field(default_factory=dict)  # other seeds for some methods
     variants: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # by method, overrides tuned with the rate
     exclude: list[ExclusionConfig] = field(default_factory=list)  # cells that are left out

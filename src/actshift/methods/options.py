@@ -25,12 +25,14 @@ class MethodConfig:
     kind: str = MISSING  # a key of actshift.methods.KINDS
     family: str = MISSING  # sft | lora | steering | joint: whose schedule the protocol gives it
     rates: str = MISSING  # whose grid of learning rates a sweep gives it
-    lr: float = MISSING  # the rate of a single run that names none
+    lr: float = 1e-2  # the rate of a single run that names none
 
 
 @dataclass
 class SftConfig(MethodConfig):
     kind: str = "sft"
+    family: str = "sft"
+    rates: str = "sft"
 
 
 @dataclass
@@ -44,6 +46,8 @@ class LoraOptions:
 @dataclass
 class LoraConfig(LoraOptions, MethodConfig):
     kind: str = "lora"
+    family: str = "lora"
+    rates: str = "lora"
 
 
 @dataclass
@@ -51,6 +55,8 @@ class PeftMethodConfig(MethodConfig):
     """Any method of peft: `options` are the arguments of its config class."""
 
     kind: str = "peft"
+    family: str = "lora"
+    rates: str = "lora"
     config_class: str = MISSING  # as in peft.VeraConfig
     options: dict[str, Any] = field(default_factory=dict)  # arguments of the config class
 
@@ -111,6 +117,7 @@ class SteeringOptions:
 @dataclass
 class SteeringConfig(SteeringOptions, MethodConfig):
     kind: str = "steering"
+    family: str = "steering"
 
 
 @dataclass
@@ -125,6 +132,8 @@ class OrthogonalityConfig:
 @dataclass
 class JointConfig(MethodConfig):
     kind: str = "joint"
+    family: str = "joint"
+    rates: str = "joint"
     lora: LoraOptions = field(default_factory=LoraOptions)
     steering: SteeringOptions = field(default_factory=SteeringOptions)
     lora_lr: float | None = None  # null: the run's rate for both parts
