@@ -25,6 +25,10 @@ CHARACTERS_PER_TOKEN = {"mean": 4.8, "least": 1.8}
 """Of the recorded questions to GPT-4 Turbo: 3,210 of them, in characters of the messages for each billed token."""
 
 
+WEIGHTED = {"max_tokens": 1, "temperature": 1, "top_p": 1, "logprobs": True, "top_logprobs": 5}
+"""The request of `weighted_alpaca_eval_gpt4_turbo`: one token, with the probabilities of the five likeliest."""
+
+
 @dataclass(frozen=True)
 class Prices:
     """Dollars for a million tokens, as of a date."""
@@ -47,9 +51,9 @@ class JudgeConfig:
     kind: str
     model: str
     annotator: str
-    template: str
-    parser: str
-    request: Mapping[str, Any]
+    template: str = TEMPLATE
+    parser: str = "logprob"
+    request: Mapping[str, Any] = field(default_factory=lambda: dict(WEIGHTED))
     orders: str = "coin"
     base_url: str | None = None
     key_env: str | None = None
@@ -119,7 +123,7 @@ def judge_config(name: str) -> JudgeConfig:
     path = option_file("judge", name)
     given = yaml.safe_load(path.read_text(encoding="utf-8"))
     known = {each.name for each in fields(JudgeConfig)}
-    needed = {"name", "kind", "model", "annotator", "template", "parser", "request"}
+    needed = {"name", "kind", "model", "annotator"}
     if not isinstance(given, dict) or not needed <= set(given) <= known:
         odd = sorted((set(given or ()) - known) | (needed - set(given or ())))
         raise ActshiftError(f"{path}: a judge has the keys {', '.join(sorted(known))}; wrong or missing: {odd}")
