@@ -8,7 +8,7 @@ JOBS ?= 2
 DATA ?= $(wildcard ../shared/data)
 # The versions that `make setup` installs: those of this file, or with LOCK= the newest that pyproject.toml admits.
 LOCK ?= constraints.txt
-EXTRAS := reft,wandb,smollm2,optimizers
+EXTRAS := reft,wandb,smollm2,optimizers,judge
 VENV ?= .venv
 BIN := $(VENV)/bin
 

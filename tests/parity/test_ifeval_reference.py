@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from actshift.judging import ifeval
-from actshift.judging.instructions import CHECKERS, Instruction
+from actshift.tasks.verifiable.instructions import CHECKERS, Instruction
 
 PAIRS = 12_000
 APART = {"language:response_language", "change_case:english_capital", "change_case:english_lowercase"}

@@ -19,9 +19,10 @@ ALL_DATASETS = tuple(sorted(path.stem for path in (conf_dir() / "dataset").glob(
 
 @cache
 def _loaded(name: str) -> Any:
+    """The file over those that it inherits from, over the schema."""
     raw = OmegaConf.load(conf_dir() / "dataset" / f"{name}.yaml")
-    del raw["defaults"]
-    return OmegaConf.merge(OmegaConf.structured(DatasetConfig), raw)
+    (parent, *_), inherited = raw.pop("defaults"), OmegaConf.structured(DatasetConfig)
+    return OmegaConf.merge(inherited if parent == "dataset_schema" else _loaded(parent), raw)
 
 
 def dataset_config(name: str) -> dict[str, Any]:

@@ -7,13 +7,20 @@ import json
 from pathlib import Path
 
 import pytest
-from dataset_configs import run_config
+import torch
+from dataset_configs import dataset_config, run_config
 
 from actshift.config.composition import compose
 from actshift.data.splits import load_split
 from actshift.errors import ActshiftError
+from actshift.evaluation.predictions import read_predictions
+from actshift.evaluation.rescoring import rescore
+from actshift.judging.ifeval import packaged_prompts
 from actshift.runtime.run import run
-from actshift.tasks import get_task
+from actshift.runtime.session import Session
+from actshift.runtime.train import training_examples
+from actshift.tasks import get_task, scoring_task
+from actshift.tasks.verifiable.verdicts import accuracies, verdict
 
 ALPACA = get_task("alpaca")
 
@@ -60,19 +67,70 @@ def test_both_protocols_train_it_as_instruction_tuning(protocol: str) -> None:
     assert config["evaluation"]["max_new_tokens"] == 512
 
 
-def test_there_is_no_score_and_no_test_split(tmp_path: Path) -> None:
+def test_a_validation_split_has_a_loss_and_ifeval_tests(tmp_path: Path) -> None:
     assert ALPACA.extract("3") is None
     with pytest.raises(ActshiftError, match="no right answer"):
         ALPACA.score("3", "")
-    with pytest.raises(ActshiftError, match="alpaca_cleaned has no test split"):
-        load_split(run_config("alpaca_cleaned"), "test")
-    for stage in ("grid", "final"):
-        config = compose(["dataset=alpaca_cleaned", f"stage={stage}", f"results={tmp_path}"])
-        with pytest.raises(
-            ActshiftError, match=rf"stage={stage} scores answers.*AlpacaEval.*Tasks that are scored: aqua"
-        ):
-            run(config)
-    assert list(tmp_path.iterdir()) == []
+    overrides = [
+        "dataset=alpaca_cleaned",
+        "training.precision=float32",
+        "training.max_steps=2",
+        "method=post_block_r16",
+    ]
+    overrides += ["data.limit.train=32", "data.limit.validation=6", "data.limit.test=20", f"results={tmp_path}"]
+    overrides += ["evaluation.max_new_tokens=24", "training.validations=0"]
+    validation, test = (run(compose([*overrides, f"stage={stage}"])) for stage in ("grid", "final"))
+    assert validation.identity == test.identity
+    assert validation.metrics["rows"] == 6 and "accuracy" not in validation.metrics
+    assert 0 < validation.metrics["loss"] < 10 and validation.outcome == f"loss {validation.metrics['loss']:.4f}"
+    assert test.metrics["rows"] == 20 and "loss" not in test.metrics
+    # What the record says is what the checkers say of the answers that are kept, by the prompts of the package.
+    prompts = packaged_prompts()[:20]
+    predictions = read_predictions(tmp_path / "runs" / test.identity / "predictions-test.jsonl")
+    verdicts = [verdict(prompt, each.output) for prompt, each in zip(prompts, predictions, strict=True)]
+    by_prompt, by_instruction = accuracies(verdicts)[:2]
+    assert test.metrics["accuracy"] == by_prompt.strict_pct == test.metrics["prompts_strict"]
+    assert test.metrics["prompts_loose"] == by_prompt.loose_pct
+    assert test.metrics["instructions_strict"] == by_instruction.strict_pct
+    assert test.metrics["instructions_loose"] == by_instruction.loose_pct
+    assert 0 < test.metrics["instructions_strict"] < 100
+    shown = rescore(tmp_path / "runs" / test.identity / "predictions-test.jsonl")
+    assert shown.changed == [] and shown.task.name == "ifeval"
+
+
+def test_the_prompts_of_the_package_are_the_published_ones_as_instructions(shared: Path) -> None:
+    rows = load_split(run_config("alpaca_cleaned"), "test").rows
+    assert len(rows) == 541
+    task = scoring_task(dataset_config("alpaca_cleaned"), "test")
+    assert task.prompt(rows[0]) == ALPACA.prompt({"instruction": rows[0]["prompt"], "input": ""})
+    assert scoring_task(dataset_config("alpaca_cleaned"), "validation").name == "alpaca"
+    file = shared / "data" / "ifeval" / "input_data.jsonl"
+    if not file.exists():
+        pytest.skip(f"needs {file}")
+    assert [json.loads(line) for line in file.read_text().splitlines()] == rows
+
+
+def test_the_loss_is_that_of_the_answers_tokens(tmp_path: Path) -> None:
+    """Against transformers' own loss of each row, weighted by its tokens."""
+    overrides = [
+        "dataset=alpaca_cleaned",
+        "training.precision=float32",
+        "training.max_steps=1",
+        "method=post_block_r16",
+    ]
+    overrides += ["data.limit.train=16", "data.limit.validation=5", f"results={tmp_path}", "lr=1e-12"]
+    config = compose([*overrides, "training.validations=0"])
+    found = run(config).metrics
+    session = Session()
+    base, split = session.base(config), session.split(config, "validation")
+    rows = training_examples(split, config=config, tokenizer=base.tokenizer, cache=None)
+    nats = tokens = 0.0
+    for row in rows:
+        ids, count = torch.tensor([row.ids]), len(row.ids) - row.prompt_length
+        labels = torch.tensor([[-100] * row.prompt_length + row.ids[row.prompt_length :]])
+        nats, tokens = nats + count * float(base.model(ids, labels=labels).loss.detach()), tokens + count
+    assert found["answer_tokens"] == tokens
+    assert found["loss"] == pytest.approx(nats / tokens, rel=1e-4)
 
 
 def test_a_kind_that_is_not_the_task_s_is_refused() -> None:

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from actshift.cli import main
 from actshift.errors import ActshiftError
 from actshift.judging import ifeval
-from actshift.judging.instructions import CHECKERS, Instruction, instruction
-from actshift.judging.languages import language
-from actshift.judging.words import capital_words, sentences, words
+from actshift.tasks.verifiable import verdicts
+from actshift.tasks.verifiable.instructions import CHECKERS, Instruction, instruction
+from actshift.tasks.verifiable.languages import language
+from actshift.tasks.verifiable.words import capital_words, sentences, words
 
 CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
     (
@@ -172,18 +173,18 @@ def test_whatever_json_writes_is_json(value: object) -> None:
 
 @given(TEXTS)
 def test_loose_forgives_and_never_punishes(text: str) -> None:
-    prompt = ifeval.Prompt("1", "", tuple(Instruction(kind, arguments) for kind, arguments, *_ in CASES))
-    found = ifeval.verdict(prompt, text)
+    prompt = verdicts.Prompt("1", "", tuple(Instruction(kind, arguments) for kind, arguments, *_ in CASES))
+    found = verdicts.verdict(prompt, text)
     assert all(loose or not strict for strict, loose in zip(found.strict, found.loose, strict=True))
-    assert 1 <= len(ifeval.variants(text)) <= 8
+    assert 1 <= len(verdicts.variants(text)) <= 8
 
 
 def test_the_eight_variants() -> None:
-    assert ifeval.variants("*a*\nb\nc*") == [
+    assert verdicts.variants("*a*\nb\nc*") == [
         "*a*\nb\nc*", "b\nc*", "*a*\nb", "b", "a\nb\nc", "b\nc", "a\nb",
     ]  # fmt: skip
-    prompt = ifeval.Prompt("1", "", (Instruction("startend:quotation", {}), Instruction("punctuation:no_comma", {})))
-    found = ifeval.verdict(prompt, 'Sure, here it is:\n"yes"')
+    prompt = verdicts.Prompt("1", "", (Instruction("startend:quotation", {}), Instruction("punctuation:no_comma", {})))
+    found = verdicts.verdict(prompt, 'Sure, here it is:\n"yes"')
     assert (found.strict, found.loose) == ((False, False), (True, True))
 
 
@@ -331,11 +332,11 @@ def test_what_is_true_of_the_real_prompts(shared: Path, data: st.DataObject) -> 
     assert (len(prompts), sum(len(each.instructions) for each in prompts)) == (541, 834)
     assert {one.kind for each in prompts for one in each.instructions} == set(CHECKERS)
     prompt = data.draw(st.sampled_from(prompts))
-    found = ifeval.verdict(prompt, data.draw(TEXTS))
+    found = verdicts.verdict(prompt, data.draw(TEXTS))
     assert len(found.strict) == len(found.loose) == len(prompt.instructions)
 
 
-def real_prompts(shared: Path, cache: dict[Path, list[ifeval.Prompt]] = {}) -> list[ifeval.Prompt]:  # noqa: B006
+def real_prompts(shared: Path, cache: dict[Path, list[verdicts.Prompt]] = {}) -> list[verdicts.Prompt]:  # noqa: B006
     path = shared / "data" / ifeval.PROMPTS
     if path not in cache:
         if not path.exists():

@@ -511,3 +511,23 @@ def test_prompts_are_upstream_s_for_all_805_rows(model: str, shared: Path) -> No
     ours = [judge_messages(row["instruction"], reference=row["output_1"], output=row["output_2"]) for row in rows]
     assert len(ours) == 805
     assert hashlib.sha256(json.dumps(ours).encode()).hexdigest() == PROMPTS[model]
+
+
+def test_the_released_script_s_loss_of_rows_misaligns_the_difficulties(shared: Path) -> None:
+    """208 rows are lost, and the 597 others get the difficulties of the first 597 instructions by row."""
+    folder = shared / "data" / "alpaca_eval"
+    recorded = folder / "annotations_weighted_gpt4_turbo" / "gpt-3.5-turbo-1106.jsonl.gz"
+    if not recorded.exists():
+        pytest.skip(f"needs {recorded}")
+    split = [json.loads(line) for line in (folder / "eval_split.jsonl").read_text().split("\n") if line]
+    kept = [row["instruction"] for row in split if not row["input"].strip()]
+    data, whole = read_reference_data(shared / "data"), read_judgments(recorded)
+    left = whole.ordered(kept)
+    assert len(left.instructions) == 597
+    right, wrong = data.difficulty_N(left), data.difficulty_N(left, by_row=True)
+    assert (right != wrong).sum() == 124
+    rates = [length_controlled(left, each, data.gamed, c=2.78).win_rate for each in (right, wrong)]
+    assert rates == pytest.approx([15.973, 17.825], abs=2e-3)  # of all 805 rows: 19.289
+    assert (
+        data.difficulty_N(whole.ordered(list(data.difficulty)), by_row=True) == list(data.difficulty.values())
+    ).all()

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from actshift.commands.command import Command
-
-FLAG = {"action": "store_true"}
-CSV = {"--csv": {"metavar": "FILE", "help": "write the table as CSV too"}}
-MARKDOWN = {"--markdown": {"metavar": "FILE", "help": "write the table as Markdown too"}}
-REPLAN = {"--replan": {**FLAG, "help": "replace a manifest that differs from the request"}}
-RESULTS = "results=FOLDER, where it is not ./results"
-EXTEND = {"--extend": {**FLAG, "help": "add a learning rate beyond every edge of a grid at which the best one lies"}}
-EVERY_RUN = "Hydra overrides for every run"
+from actshift.commands.command import CSV, EVERY_RUN, EXTEND, FLAG, MARKDOWN, REPLAN, RESULTS, Command
+from actshift.commands.judging_catalogue import JUDGING
 
 COMMANDS = {
     "run": Command(
@@ -93,6 +86,7 @@ COMMANDS = {
                 "metavar": "NAME",
                 "help": "what is printed: ours, paper (as printed there), gap (both), std (standard deviations)",
             },
+            "--judge": {"metavar": "NAME", "help": "whose win rates a table of instruction tuning shows"},
             "--without": {
                 "metavar": "DOUBTS",
                 "help": "leave out runs of changed code (dirty), of an unknown commit (uncommitted), of parts of a "
@@ -196,18 +190,6 @@ COMMANDS = {
             "--rule": {"help": "paper or released, where it is not the run's own"},
         },
     ),
-    "ifeval": Command(
-        "score responses to IFEval's prompts: 25 kinds of instructions, strict and loose",
-        "judging.ifeval_command",
-        "actshift ifeval responses.jsonl --data FOLDER",
-        arguments={
-            "file": {"metavar": "RESPONSES.jsonl", "help": "JSON lines or a list: key or prompt, and response"},
-            "--data": {"required": True, "metavar": "FOLDER", "help": "data sets, ifeval/input_data.jsonl among them"},
-            "--partial": {**FLAG, "help": "score the prompts that have a response, and say how many"},
-            **CSV,
-            **MARKDOWN,
-        },
-    ),
     "params": Command(
         "trainable parameters by method and model, and what the paper prints",
         "reports.params_command",
@@ -222,36 +204,7 @@ COMMANDS = {
         overrides="model=A,B method=A,B; dataset=A (the longest rows), hardware=A, training.precision=bfloat16 ...",
         arguments={**CSV, **MARKDOWN},
     ),
-    "judge": Command(
-        "ask a judge about a model's outputs; no pair is paid for twice",
-        "judging.judge_command",
-        "actshift judge outputs.json --references reference.json --recorded FOLDER --out annotations.json",
-        arguments={
-            "outputs": {"metavar": "OUTPUTS.json", "help": "the model's outputs, in AlpacaEval's format"},
-            "--references": {"required": True, "metavar": "FILE", "help": "the reference's outputs"},
-            "--out": {"required": True, "metavar": "FILE", "help": "the judgments"},
-            "--judge": {"default": "replay", "metavar": "NAME", "help": "a file of conf/judge (replay)"},
-            "--recorded": {"nargs": "+", "metavar": "PATH", "help": "with --judge replay: recorded judgments"},
-            "--ledger": {"default": "results/judgments", "metavar": "FOLDER", "help": "what was asked and answered"},
-            "--limit": {"type": int, "metavar": "N", "help": "the first N pairs alone"},
-            "--dry-run": {**FLAG, "help": "say how many questions there are and what they cost, and ask none"},
-        },
-    ),
-    "winrate": Command(
-        "win rates of recorded judgments (AlpacaEval), length-controlled, with intervals and by position",
-        "judging.winrate_command",
-        "actshift winrate annotations.json --data FOLDER",
-        arguments={
-            "paths": {"nargs": "+", "metavar": "PATH", "help": "files of judgments (annotations.json), or folders"},
-            "--data": {"metavar": "FOLDER", "help": "data sets, alpaca_eval among them: length control needs it"},
-            "--against": {"metavar": "MODEL", "help": "the paired difference of every other model to this one"},
-            "--draws": {"type": int, "default": 1000, "metavar": "N", "help": "bootstrap draws (1000)"},
-            "--seed": {"type": int, "default": 0, "metavar": "N", "help": "the seed of the draws (0)"},
-            "--c": {"type": float, "metavar": "C", "help": "the penalty, where cross-validation is not to choose it"},
-            **CSV,
-            **MARKDOWN,
-        },
-    ),
+    **JUDGING,
     "analyze": Command(
         "theory; shares, overlap, cosines, norms (Figures 2, 3, 5, 6); oracle, continuations, retention",
         "analyses.analyze_command",

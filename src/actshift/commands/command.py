@@ -1,4 +1,4 @@
-"""What a subcommand of `actshift` is."""
+"""What a subcommand is, and arguments that several have."""
 
 from __future__ import annotations
 
@@ -22,3 +22,12 @@ class Command:
     sweep: bool = False
     overrides: str | None = None
     arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+FLAG = {"action": "store_true"}
+CSV = {"--csv": {"metavar": "FILE", "help": "write the table as CSV too"}}
+MARKDOWN = {"--markdown": {"metavar": "FILE", "help": "write the table as Markdown too"}}
+REPLAN = {"--replan": {**FLAG, "help": "replace a manifest that differs from the request"}}
+RESULTS = "results=FOLDER, where it is not ./results"
+EXTEND = {"--extend": {**FLAG, "help": "add a learning rate beyond every edge of a grid at which the best one lies"}}
+EVERY_RUN = "Hydra overrides for every run"

@@ -110,7 +110,7 @@ def _warm_session() -> Session:
 
 
 def _do(config: dict[str, Any], *, session: Session | None = None) -> float:
-    """Run a resolved configuration, print the result, and return the accuracy (percent)."""
+    """Run a resolved configuration, print the result, and return the accuracy (percent) or loss."""
     from actshift.observe.progress import PrintedProgress
     from actshift.runtime.run import run
 
@@ -119,11 +119,11 @@ def _do(config: dict[str, Any], *, session: Session | None = None) -> float:
     record = run(config, session=session, progress=PrintedProgress())
     metrics = record.metrics
     print(
-        f"{record.cell} lr={record.lr:g} seed={record.seed}: {record.split} accuracy {metrics['accuracy']:.2f} "
-        f"({metrics['correct']}/{metrics['rows']}), trainable {metrics['trainable_parameters']:,} of "
+        f"{record.cell} lr={record.lr:g} seed={record.seed}: {record.split} {record.outcome}, "
+        f"trainable {metrics['trainable_parameters']:,} of "
         f"{metrics['total_parameters']:,}\n{config['results']}/records/{record.file_name}"
     )
-    return float(metrics["accuracy"])
+    return float(metrics["accuracy"] if "accuracy" in metrics else metrics["loss"] or "nan")
 
 
 def _evaluate(config: dict[str, Any], *, session: Session | None) -> float:

@@ -35,7 +35,9 @@ def tables_command(request: Namespace) -> int:
     store, grid = planned_grid(request)
     selection = selection_of(store, grid.sweep)
     doubts = request.without.split(",") if request.without else []
-    print_tables(store, stages_of(store, grid)[-1], selection, variant=request.variant, doubts=doubts)
+    print_tables(
+        store, stages_of(store, grid)[-1], selection, variant=request.variant, doubts=doubts, judge=request.judge
+    )
     return 0
 
 
@@ -152,9 +154,14 @@ def print_tables(
     *,
     variant: str = "ours",
     doubts: Sequence[str] = (),
+    judge: str | None = None,
 ) -> None:
-    """Write every variant of a table, and print one; runs to which one of the `doubts` applies are left out."""
+    """Write every variant of a table, and print one; runs to which one of the `doubts` applies are left out.
+
+    `judge` names whose win rates a table of instruction tuning shows.
+    """
     from actshift.commands import terminal_frames
+    from actshift.judging.records import read_judged
     from actshift.report.frame import cells
     from actshift.report.origins import without
     from actshift.report.tables import write
@@ -162,12 +169,17 @@ def print_tables(
     planned = {run.identity for run in manifest.runs}
     records = [record for record in store.records("test") if record.identity in planned]
     kept = without(records, doubts)
-    frame = cells(manifest, kept, selection, baselines=_baselines(manifest, store))
+    judged = read_judged(store.root, judge, planned) if judge else {}
+    if judge and not judged:
+        raise ActshiftError(
+            f"no run of {manifest.sweep} is judged by {judge}: actshift judge {manifest.sweep} --judge {judge}"
+        )
+    frame = cells(manifest, kept, selection, baselines=_baselines(manifest, store), judged=judged)
     if doubts:
         frame.attrs["origins"].append(f"Left out on request: {len(records) - len(kept)} runs ({', '.join(doubts)}).")
     console().print(terminal_frames.sweep_table(frame, manifest, variant=variant))
     try:
-        paths = write(frame, manifest, store.tables)
+        paths = write(frame, manifest, store.tables, judge=judge)
     except OSError as error:  # who reads a table in a colleague's folder needs no right to write there
         print(f"the table's files were not written to {store.tables}: {error.strerror or error}", file=sys.stderr)
         return

@@ -54,19 +54,21 @@ def shown(config: Mapping[str, Any], *, split: str, row: int) -> Shown:
     from actshift.data.splits import Split, load_split
     from actshift.models.loading import load_tokenizer
     from actshift.runtime.train import most_tokens, training_examples
-    from actshift.tasks import task_of
+    from actshift.tasks import scoring_task
 
     loaded = load_split(config, split)
     if not 0 <= row < len(loaded.rows):
         raise ActshiftError(
             f"row={row} is not one of the {len(loaded.rows):,} rows of the {split} split: 0 to {len(loaded.rows) - 1}"
         )
-    task = task_of(config["dataset"], rule=config["evaluation"]["rule"])
+    task = scoring_task(config["dataset"], split, rule=config["evaluation"]["rule"])
     tokenizer, fields = load_tokenizer(config["model"]), loaded.rows[row]
     chat = chat_of(config, tokenizer)
     limit, drops = most_tokens(config, chat=chat is not None), config["training"]["overlong"] == "drop"
     limit = limit if split == "train" else None  # a prompt that is prompting may be of any length
-    (example,) = training_examples(Split([fields], ""), config=config, tokenizer=tokenizer, cache=None, limited=False)
+    (example,) = training_examples(
+        Split([fields], ""), config=config, tokenizer=tokenizer, cache=None, limited=False, name=split
+    )
     over = limit is not None and len(example.ids) > limit
     ids = example.ids if drops else example.ids[:limit]
     answer, label = task.answer(fields), task.label(fields)

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from actshift.data.overlaps import Overlap
-from actshift.estimates.memory import BYTES
-from actshift.estimates.sweep import Estimates, PlanRow
-from actshift.planning.status import DROPPED, CellStatus, Status
-from actshift.report import memory
-from actshift.store.adapter_card import TENSORS, AdapterCard
-from actshift.store.records import Cell
+if TYPE_CHECKING:
+    from actshift.data.overlaps import Overlap
+    from actshift.estimates.sweep import Estimates, PlanRow
+    from actshift.planning.status import CellStatus, Status
+    from actshift.report import memory
+    from actshift.store.adapter_card import AdapterCard
+    from actshift.store.records import Cell
+
+
+def text_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, legend: str) -> Group:
+    """A table of texts, the first column to the left and the others to the right, above its legend."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, name in enumerate(columns):
+        table.add_column(name, justify="right" if place else "left", no_wrap=not place)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return Group(table, Text(legend))
 
 
 def plan_table(estimates: Estimates) -> Table:
@@ -25,6 +35,8 @@ def plan_table(estimates: Estimates) -> Table:
 
     The hours of the planned precision have a star.
     """
+    from actshift.estimates.memory import BYTES
+
     table = Table(box=None, pad_edge=False)
     for name in ("model", "method", "hardware"):
         table.add_column(name, no_wrap=True)
@@ -45,6 +57,8 @@ def plan_table(estimates: Estimates) -> Table:
 
 def _hours(rows: Sequence[PlanRow]) -> list[str]:
     """Device hours by precision; a star stands at the precision of the plan, where all rows have one."""
+    from actshift.estimates.memory import BYTES
+
     planned = {row.precision for row in rows}
     return [
         f"{sum(row.hours[precision] for row in rows):,.1f}{'*' if planned == {precision} else ' '}"
@@ -67,6 +81,8 @@ def status_table(status: Status) -> Table:
 
 
 def _state(cell: CellStatus | None) -> str:
+    from actshift.planning.status import DROPPED
+
     if cell is None or not sum(cell.states.values()):
         return "-"
     parts = [f"{cell.states['done']}/{sum(cell.states.values())}"]
@@ -77,6 +93,8 @@ def _state(cell: CellStatus | None) -> str:
 
 def adapters_table(cards: Sequence[tuple[Path, AdapterCard]]) -> Table:
     """The adapters of a results folder."""
+    from actshift.store.adapter_card import TENSORS
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("Adapter", "Model", "Method", "Data set", "Protocol", "Lr", "Seed", "Trained", "MB", ""):
         table.add_column(name, justify="right" if name in ("Lr", "Seed", "Trained", "MB") else "left")
@@ -108,6 +126,8 @@ def overlaps_table(pairs: Iterable[Overlap], keys: Mapping[str, Sequence[str]]) 
 
 def memory_table(rows: Sequence[memory.Row]) -> Group:
     """Peak memory by model and method, from `report.memory.rows_of`."""
+    from actshift.report import memory
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(memory.COLUMNS + memory.CARD_COLUMNS):
         table.add_column(name, justify="right" if 2 <= index < len(memory.COLUMNS) else "left")

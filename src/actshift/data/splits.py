@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from actshift.data.overlaps import question_keys
 from actshift.data.sources import hub_split
 from actshift.errors import ActshiftError, unknown
-from actshift.tasks import task_of
+from actshift.tasks import task_of, tested_by_ifeval
 from actshift.tasks.base import Task
+from actshift.tasks.verifiable.task import packaged_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -60,8 +61,10 @@ def _part(config: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
     """The rows that a split's rule keeps."""
     dataset, data = config["dataset"], config["data"]
     rule = data["splits"][split]
+    if split == "test" and rule is None and tested_by_ifeval(dataset):
+        return list(packaged_rows())
     if rule is None:
-        raise ActshiftError(f"{dataset['name']} has no {split} split: its outputs are judged elsewhere, not scored.")
+        raise ActshiftError(f"{dataset['name']} has no {split} split: nothing is scored there.")
     whole = hub_split(dataset, rule["source"], source=data["source"], directory=data["dir"])
     return apply_rule(whole, rule, name=split).to_list()
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from actshift.estimates.memory import BYTES, all_weights, changed_config, estimate_peak, layer_weights
 from actshift.methods import KINDS
+from actshift.tasks import tested_by_ifeval
+from actshift.tasks.verifiable.task import packaged_rows
 
 if TYPE_CHECKING:
     from actshift.store.records import Record
@@ -41,9 +43,10 @@ def rows_of(config: Config, split: str) -> int:
     """How many rows a split has, by its rule and limit; 0 where there is none or the source does not say in advance."""
     rule, dataset = config["data"]["splits"][split], config["dataset"]
     if rule is None:
-        return 0
+        rows = len(packaged_rows()) if split == "test" and tested_by_ifeval(dataset) else 0
+        return min(rows, config["data"]["limit"][split] or rows)
     source = "procedural" if config["data"]["source"] == "procedural" else "hub"
-    rows: int = (dataset[source]["rows"] or {}).get(rule["source"], 0)
+    rows = (dataset[source]["rows"] or {}).get(rule["source"], 0)
     held_out = math.ceil(rows * rule["hold_out"])
     rows = {"whole": rows, "rest": rows - held_out, "held_out": held_out}[rule["keep"]]
     limit = config["data"]["limit"][split]

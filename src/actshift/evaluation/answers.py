@@ -6,6 +6,7 @@ Both return one list of predictions a replica, each in the order of the rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -113,6 +114,28 @@ def choose(
 def _encoded(base: Base, texts: Mapping[str, str]) -> dict[str, list[int]]:
     encoded = base.tokenizer(list(texts.values()), add_special_tokens=False)["input_ids"]
     return dict(zip(texts, encoded, strict=True))
+
+
+@dataclass(frozen=True)
+class AnswerLoss:
+    """The summed negative log-likelihood of rows' answers, and the tokens that it is summed over."""
+
+    nats: float
+    tokens: int
+
+
+def answer_loss(
+    base: Base, adaptation: Adaptation, *, rows: Rows, batch_tokens: int, progress: Done
+) -> list[AnswerLoss]:
+    """The loss of each replica on the answers of rows, as they are trained: each is given what is before it."""
+    nats, done = [0.0] * adaptation.replicas, 0
+    examples = list(rows)
+    for batch, loss_AB in _losses(base, adaptation, examples, batch_tokens=batch_tokens):
+        nats = [sum(losses, start=before) for before, losses in zip(nats, loss_AB, strict=True)]
+        done += len(batch)
+        progress(done, len(examples))
+    tokens = sum(len(example.ids) - example.prompt_length for example in examples)
+    return [AnswerLoss(each, tokens) for each in nats]
 
 
 @torch.inference_mode()

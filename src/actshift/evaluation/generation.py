@@ -14,6 +14,7 @@ from transformers import DynamicCache
 from actshift.data.examples import Example
 from actshift.evaluation.cache import Part, forgetting, rows_cache
 from actshift.evaluation.limits import PROMPT_TOKENS
+from actshift.evaluation.sampling import Choose, greedy
 from actshift.methods.base import Adaptation
 from actshift.models.arguments import cache_argument
 from actshift.models.loading import Base
@@ -22,14 +23,6 @@ from actshift.models.packing.last_layer import packed_hidden
 from actshift.training.batches import collate, head, pack_batch
 
 Decided = Callable[[list[int]], bool]
-Choose = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
-"""The next tokens, ids_B, from logits_BV and the numbers in the batch of the rows that these belong to."""
-
-
-def greedy(logits_BV: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-    """The likeliest token of each row."""
-    return logits_BV.argmax(-1)
-
 
 CHECK_EVERY_TOKEN_UNTIL, CHECK_INTERVAL_TOKENS = 8, 8
 """Whether a row is decided is checked at each of the first tokens, then at every eighth: a check decodes text."""
@@ -59,21 +52,31 @@ def generate(
     batch_tokens: int,
     ends: Collection[int] | None = None,
     decided: Decided | None = None,
+    choose: Choose = greedy,
 ) -> Iterator[tuple[int, list[int]]]:
-    """The greedy continuation of every prompt, as (row number, token ids), longest prompts first.
+    """The continuation of every prompt, as (row number, token ids), longest prompts first.
 
-    A row ends at one of the `ends` (the tokenizer's end token where none are given), which is not part of it, or after
-    `max_new_tokens`, or once its continuation is `decided`. Rows continue from a key/value cache in which all prompts
-    end at one position. Each of A replicas continues all N prompts: row a N + i is prompt i by replica a, and a batch
-    of at most `batch_tokens` holds the same prompts for each.
+    `choose` gives each next token by the row's number: greedily, or drawn (`Sampled`). A row ends at one of the `ends`
+    (the tokenizer's end token where none are given), which is not part of it, or after `max_new_tokens`, or once its
+    continuation is `decided`. Rows continue from a key/value cache in which all prompts end at one position. Each of A
+    replicas continues all N prompts: row a N + i is prompt i by replica a, and a batch of at most `batch_tokens` holds
+    the same prompts for each.
     """
     stops = frozenset((base.tokenizer.eos_token_id,) if ends is None else ends)
     replicas = adaptation.replicas
     for batch in length_batches([len(prompt) for prompt in prompts], tokens=batch_tokens // replicas):
         rows = [replica * len(prompts) + row for replica in range(replicas) for row in batch]
         chosen = [prompts[row] for row in batch] * replicas
-        new = continue_prompts(base, adaptation, chosen, max_new_tokens=max_new_tokens, ends=stops, decided=decided)
+        numbered = _numbered(choose, rows)
+        new = continue_prompts(
+            base, adaptation, chosen, max_new_tokens=max_new_tokens, ends=stops, decided=decided, choose=numbered
+        )
         yield from zip(rows, new, strict=True)
+
+
+def _numbered(choose: Choose, numbers: Sequence[int]) -> Choose:
+    """The same choice, by the places of rows in a batch whose rows have these numbers."""
+    return lambda logits_BV, places: choose(logits_BV, [numbers[place] for place in places])
 
 
 @torch.inference_mode()

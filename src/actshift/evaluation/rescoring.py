@@ -10,7 +10,7 @@ from typing import Any
 from actshift.errors import ActshiftError
 from actshift.evaluation.predictions import Prediction, read_predictions
 from actshift.store.records import SPLITS, read_json
-from actshift.tasks import TASKS, get_task, task_of
+from actshift.tasks import TASKS, get_task, scoring_task
 from actshift.tasks.base import Task
 
 SHOWN = 20
@@ -59,7 +59,9 @@ def rescore(path: Path, *, task: str | None = None, rule: str | None = None) -> 
             raise ActshiftError(f"{path} lies in no run's folder, so its task must be said: --task {_scored_tasks()}.")
         config = config or {}
         rule = rule or config.get("evaluation", {}).get("rule", "paper")
-        scorer = task_of(config["dataset"], rule=rule) if task is None else get_task(task, rule=rule)
+        split = path.stem.removeprefix("predictions-")
+        split = split if split in SPLITS else "test"  # an evaluation is of a test split
+        scorer = scoring_task(config["dataset"], split, rule=rule) if task is None else get_task(task, rule=rule)
     else:
         scorer = get_task(task, rule=rule)
     if not scorer.scored:

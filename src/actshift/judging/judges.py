@@ -1,4 +1,4 @@
-"""Judges by name (`conf/judge/`), what makes one the same judge, and asking one about a model's outputs.
+"""Outputs to judgments: pairs of two files of outputs, and the judge that a configuration names.
 
 Outputs, judgments and statistics are three things: outputs are a file in AlpacaEval's format, every question and
 answer goes through the ledger, and what comes out is a file of judgments that `actshift winrate` reads.
@@ -6,151 +6,152 @@ answer goes through the ledger, and what comes out is a file of judgments that `
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+import threading
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from actshift.errors import ActshiftError, impossible, unknown
-from actshift.judging.judgments import is_switched, preference_of
-from actshift.judging.ledger import Completion, Ledger, question_key
-from actshift.judging.prompts import TEMPLATE, Message, judge_messages, template_sha256
+from actshift.errors import ActshiftError
+from actshift.judging.asking import Ask, Asker, Pair, answer_all, judged
+from actshift.judging.client import Attempts, Refused
+from actshift.judging.config import JudgeConfig
+from actshift.judging.judgments import FIRST, SECOND
+from actshift.judging.ledger import Completion, Ledger
+from actshift.judging.prompts import Message
+from actshift.judging.protocols import HttpJudge
+from actshift.judging.replay import ReplayServer, recorded_answers, replaying
 from actshift.judging.rows import read_rows
-from actshift.paths import conf_dir
 
-KINDS, PARSERS = ("replay",), ("logprob",)
-Ask = Callable[[Sequence[Message]], Completion]
-
-
-@dataclass(frozen=True)
-class JudgeConfig:
-    """A file of conf/judge. `dollars_per_question` is the most that one can cost, and no part of the identity."""
-
-    name: str
-    kind: str
-    model: str
-    annotator: str
-    template: str
-    parser: str
-    request: Mapping[str, Any]
-    dollars_per_question: float
-
-    @property
-    def identity(self) -> str:
-        """SHA-256 of what can change an answer: kind, model, the template's text, parser, request."""
-        counted = [self.kind, self.model, template_sha256(), self.parser, dict(sorted(self.request.items()))]
-        return hashlib.sha256(json.dumps(counted).encode()).hexdigest()
-
-
-def judge_config(name: str) -> JudgeConfig:
-    """A judge of conf/judge. Errors: a name, a key, a kind, a parser or a template that does not exist."""
-    folder = conf_dir() / "judge"
-    names = sorted(file.stem for file in folder.glob("*.yaml"))
-    if name not in names:
-        raise unknown("judge", name, names, where="--judge (files in conf/judge/)")
-    given = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
-    wanted = {each.name for each in fields(JudgeConfig)}
-    if not isinstance(given, dict) or set(given) != wanted:
-        odd = sorted(set(given or ()) ^ wanted)
-        raise ActshiftError(f"conf/judge/{name}.yaml must have the keys {', '.join(sorted(wanted))}; wrong: {odd}")
-    config = JudgeConfig(**given)
-    for key, allowed in (("kind", KINDS), ("parser", PARSERS), ("template", (TEMPLATE,))):
-        if getattr(config, key) not in allowed:
-            raise unknown(f"judge.{key}", getattr(config, key), allowed, where=f"conf/judge/{name}.yaml")
-    if not config.dollars_per_question >= 0:
-        raise impossible("judge.dollars_per_question", config.dollars_per_question, "0 or more")
-    return config
-
-
-def replayed(paths: Sequence[Path]) -> Ask:
-    """A judge that gives recorded answers. Errors, when it is asked: a question whose answer is not recorded."""
-    answers: dict[str, Completion] = {}
-    for path in paths:
-        for _, row in read_rows(path):
-            if row.get("raw_completion"):
-                asked = judge_messages(row["instruction"], reference=row["output_1"], output=row["output_2"])
-                answers[question_key("", asked)] = row["raw_completion"]
-
-    def ask(messages: Sequence[Message]) -> Completion:
-        key = question_key("", messages)
-        if key not in answers:
-            raise ActshiftError(
-                f"none of the {len(answers)} recorded answers is to this question: {messages[-1]['content'][:200]!r}. "
-                "A replay answers for outputs that were judged then; name the files that hold them with --recorded"
-            )
-        return answers[key]
-
-    return ask
+UNJUDGED_SHARE = 0.01
+"""Above this share of rows without a preference no file of judgments is written, unless it is allowed."""
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A question: an instruction, the reference's answer and the model's."""
+class Paired:
+    """The pairs of two files of outputs, both generators, and the reference's instructions that the outputs lack."""
 
-    instruction: str
-    dataset: str
+    pairs: list[Pair]
+    generator: str
     reference: str
-    output: str
-
-    def messages(self) -> list[Message]:
-        return judge_messages(self.instruction, reference=self.reference, output=self.output)
+    lost: tuple[str, ...] = ()
 
 
-def pairs_of(outputs: Path, references: Path) -> tuple[list[Pair], str, str]:
-    """The pairs of two files of outputs, joined by instruction in the order of the reference's, and both generators.
+def paired(outputs: Path, references: Path, *, inner: bool = False) -> Paired:
+    """The pairs of two files, joined by instruction in the order of the reference's.
 
-    Errors: an instruction that is missing in either file or occurs twice in one, and several generators in one.
+    With `inner`, as upstream does it, instructions of one file alone are left out, and those of the reference counted.
+    Errors: such an instruction otherwise, one that occurs twice in a file, several generators in one.
     """
-    ours, generator = _outputs(outputs)
-    theirs, reference = _outputs(references)
+    theirs, reference = outputs_of(references)
+    ours, generator = outputs_of(outputs, only=theirs if inner else None)
     alone = set(ours) ^ set(theirs)
-    if alone:
+    if alone and not inner:
         raise ActshiftError(
             f"{len(alone)} instructions stand in {outputs} or in {references} alone, {sorted(alone)[0][:60]!r} among "
-            "them. Both must answer the same instructions, with their inputs."
+            "them. Both must answer the same instructions, with their inputs; --inner leaves such rows out and says so."
         )
     made = [
-        Pair(text, str(row.get("dataset", "")), row["output"], ours[text]["output"]) for text, row in theirs.items()
+        Pair(text, str(row.get("dataset", "")), row["output"], ours[text]["output"])
+        for text, row in theirs.items()
+        if text in ours
     ]
-    return made, generator, reference
+    return Paired(made, generator, reference, tuple(text for text in theirs if text not in ours))
 
 
-def _outputs(path: Path) -> tuple[dict[str, dict[str, Any]], str]:
+def outputs_of(path: Path, *, only: Container[str] | None = None) -> tuple[dict[str, dict[str, Any]], str]:
+    """The outputs of a file by instruction (`only` some of them), and their generator.
+
+    Errors: a row without texts, an instruction that is answered twice, several generators.
+    """
     rows: dict[str, dict[str, Any]] = {}
     for number, row in read_rows(path):
         missing = [name for name in ("instruction", "output", "generator") if not isinstance(row.get(name), str)]
         if missing:
             raise ActshiftError(f"{path}, row {number} has no text under {', '.join(missing)}: are these outputs?")
+        if only is not None and row["instruction"] not in only:
+            continue
         if row["instruction"] in rows:
             raise ActshiftError(f"{path}, row {number}: {row['instruction'][:60]!r} is answered a second time.")
         rows[row["instruction"]] = row
+    if not rows:
+        raise ActshiftError(f"{path} answers none of the reference's instructions.")
     generators = sorted({row["generator"] for row in rows.values()})
     if len(generators) > 1:
         raise ActshiftError(f"{path} holds outputs of {', '.join(generators)}. Give one file a model.")
     return rows, generators[0]
 
 
-def open_questions(pairs: Sequence[Pair], config: JudgeConfig, ledger: Ledger) -> list[Pair]:
-    """The pairs that are not answered yet; equal answers are no question."""
-    asked = (pair for pair in pairs if pair.output != pair.reference)
-    return [pair for pair in asked if question_key(config.identity, pair.messages()) not in ledger.answers]
+@contextmanager
+def connected(config: JudgeConfig, *, recorded: Sequence[Path], stop: threading.Event) -> Iterator[Ask]:
+    """The judge of a configuration, ready to be asked. Errors: a key that is not in the environment."""
+    if config.kind == "transformers":
+        yield _local(config)
+        return
+    if config.kind == "replay":
+        with ReplayServer(replaying(recorded_answers(recorded), model=config.model)) as url:
+            yield from _over_http(replace(config, base_url=url), stop, protocol="openai")
+        return
+    yield from _over_http(config, stop, protocol=config.kind)
 
 
-def judged(pair: Pair, config: JudgeConfig, ask: Ask, ledger: Ledger) -> dict[str, Any]:
-    """One row of judgments: from the ledger where its question was answered before, else asked, noted, and read."""
-    row: dict[str, Any] = {"instruction": pair.instruction, "output_1": pair.reference, "output_2": pair.output}
-    row |= {"dataset": pair.dataset, "annotator": config.annotator, "raw_completion": None, "preference": 1.5}
-    if pair.output == pair.reference:
-        return row
-    messages = pair.messages()
-    key = question_key(config.identity, messages)
-    if key not in ledger.answers:
-        ledger.ask(key, dollars=config.dollars_per_question)
-        ledger.answer(key, ask(messages), dollars=config.dollars_per_question)
-    completion = ledger.answers[key]
-    preference = preference_of(completion, switched=is_switched(pair.instruction))
-    return row | {"raw_completion": completion, "preference": preference}
+def _over_http(config: JudgeConfig, stop: threading.Event, *, protocol: str) -> Iterator[Ask]:
+    judge = HttpJudge(config, stop=stop, protocol=protocol)
+    try:
+        yield judge
+    finally:
+        judge.close()
+
+
+def _local(config: JudgeConfig) -> Ask:
+    """A model of conf/model on this machine, which names an answer by the probabilities of its first token."""
+    from actshift.config.composition import compose
+    from actshift.evaluation.first_token import FirstToken
+    from actshift.runtime.session import Session, set_threads
+
+    composed = compose([f"model={config.model}", f"training.precision={config.request.get('precision', 'float32')}"])
+    set_threads(composed["hardware"])
+    local = FirstToken(Session().base(composed), options=(FIRST, SECOND))
+
+    def ask(messages: Sequence[Message], attempts: Attempts) -> Completion:
+        attempts.leaves()
+        try:
+            found = local.logprobs(messages)
+        except ActshiftError as error:
+            raise Refused(str(error)) from error
+        tokens = [{"token": token, "logprob": value} for token, value in found.items()]
+        likelier = max(found, key=lambda token: found[token])
+        message = {"role": "assistant", "content": likelier}
+        return {"message": message, "logprobs": {"content": [{"top_logprobs": tokens}]}, "model": config.model}
+
+    return ask
+
+
+def judge_all(
+    given: Paired,
+    config: JudgeConfig,
+    ledger: Ledger,
+    *,
+    recorded: Sequence[Path] = (),
+    budget: float | None = None,
+    allow_unjudged: bool = False,
+) -> list[dict[str, Any]]:
+    """The judgments of all pairs. Errors: `Stop`; more unjudged rows than `UNJUDGED_SHARE`, unless they are allowed."""
+    stop = threading.Event()
+    with connected(config, recorded=recorded, stop=stop) as ask:
+        answer_all(given.pairs, config, ask, ledger, Asker(config, ledger, budget=budget, stop=stop))
+    names = {"generator_1": given.reference, "generator_2": given.generator}
+    rows = [judged(pair, config, ledger) | names for pair in given.pairs]
+    unjudged = count_unjudged(rows)
+    if unjudged > UNJUDGED_SHARE * len(rows) and not allow_unjudged:
+        raise ActshiftError(
+            f"{unjudged} of {len(rows)} rows are without a preference, more than {UNJUDGED_SHARE:.0%}: nothing is "
+            "written. --allow-unjudged writes them, and every table counts these rows."
+        )
+    return rows
+
+
+def count_unjudged(rows: Sequence[Mapping[str, Any]]) -> int:
+    """How many rows have no preference."""
+    return sum(row["preference"] is None for row in rows)

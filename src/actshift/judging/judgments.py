@@ -87,6 +87,16 @@ def preference_of(completion: Mapping[str, Any], *, switched: bool) -> float | N
     return 3 - raw if switched else raw
 
 
+def verdict_of(completion: Mapping[str, Any], *, switched: bool) -> float | None:
+    """The preference in a judge's text, which must be the name of one answer and nothing else; None of any other."""
+    message = completion.get("message") or {}
+    said = str(message.get("content") or "").strip().strip("*`'\". ")
+    if said not in (FIRST, SECOND):
+        return None
+    raw = 1.0 if said == FIRST else 2.0
+    return 3 - raw if switched else raw
+
+
 def reparsed(row: Mapping[str, Any]) -> float | None:
     """The preference of a recorded row from its raw completion; equal answers are a draw without one."""
     if row["output_1"] == row["output_2"]:

@@ -1,8 +1,9 @@
 """The ledger of what a judge was asked and answered: no pair is paid for twice, and what a kill cost is known.
 
 A folder holds one file a process, JSON lines that are only ever appended and forced to disk: `asked` before a question
-leaves, `answered` before its answer counts. A question that was asked and never answered was in flight when its process
-ended: it is counted as spent, and asked again.
+leaves, `answered` before its answer counts, `unpaid` where it came back with an error for which nothing is paid. A
+question that was asked and neither answered nor unpaid was in flight when its process ended: it is counted as spent,
+and asked again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 import os
 import secrets
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,9 @@ from actshift.files import append_line
 
 Completion = Mapping[str, Any]
 """A judge's answer, as the protocol gave it."""
+
+
+EVENTS = ("asked", "answered", "unpaid")
 
 
 def question_key(identity: str, messages: Sequence[Mapping[str, str]]) -> str:
@@ -44,17 +49,20 @@ class Ledger:
     paid: int = 0
     asked_dollars: float = 0.0
     paid_dollars: float = 0.0
+    unpaid_count: int = 0
     in_flight_dollars: dict[str, list[float]] = field(default_factory=dict)
+    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @property
     def lost(self) -> int:
         """Questions without an answer: those in flight when a process ended, and those in flight now."""
-        return self.asked - self.paid
+        return self.asked - self.paid - self.unpaid_count
 
     @property
     def spent(self) -> float:
         """Dollars: what answers cost, and the most that unanswered questions could have."""
-        return self.paid_dollars + sum(sum(each) for each in self.in_flight_dollars.values())
+        with self._lock:
+            return self.paid_dollars + sum(sum(each) for each in self.in_flight_dollars.values())
 
     def ask(self, key: str, *, dollars: float = 0.0) -> None:
         """Note a question before it leaves; `dollars` is the most that it can cost."""
@@ -64,9 +72,15 @@ class Ledger:
         """Note an answer before it counts, and what it cost."""
         self._add({"event": "answered", "key": key, "dollars": dollars, "completion": completion})
 
+    def unpaid(self, key: str) -> None:
+        """Note that a question came back with an error for which nothing is paid."""
+        self._add({"event": "unpaid", "key": key, "dollars": 0.0})
+
     def _add(self, entry: Mapping[str, Any]) -> None:
-        append_line(self.file, json.dumps(entry))
-        self._count(entry)
+        """Threads may ask and answer at once: their entries stand one after the other."""
+        with self._lock:
+            append_line(self.file, json.dumps(entry))
+            self._count(entry)
 
     def _count(self, entry: Mapping[str, Any]) -> None:
         key, dollars = entry["key"], float(entry["dollars"])
@@ -75,6 +89,10 @@ class Ledger:
             self.asked += 1
             self.asked_dollars += dollars
             open_ones.append(dollars)
+        elif entry["event"] == "unpaid":
+            self.unpaid_count += 1
+            if open_ones:
+                open_ones.pop()
         else:
             self.paid += 1
             self.paid_dollars += dollars
@@ -101,9 +119,9 @@ def open_ledger(folder: Path) -> Ledger:
 def _entry(line: bytes, *, where: str) -> Mapping[str, Any]:
     try:
         entry = json.loads(line)
-        good = entry["event"] in ("asked", "answered") and isinstance(entry["key"], str)
+        good = entry["event"] in EVENTS and isinstance(entry["key"], str)
         good = good and isinstance(entry["dollars"], int | float)
-        good = good and (entry["event"] == "asked" or isinstance(entry["completion"], dict))
+        good = good and (entry["event"] != "answered" or isinstance(entry["completion"], dict))
     except (ValueError, KeyError, TypeError):
         good = False
     if not good:

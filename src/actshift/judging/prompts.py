@@ -51,7 +51,8 @@ def filled(text: str, values: Mapping[str, str]) -> list[Message]:
     ]
 
 
-def judge_messages(instruction: str, *, reference: str, output: str) -> list[Message]:
-    """What upstream asks its judge about one row, the answers in the order of the instruction's coin."""
-    first, second = (output, reference) if is_switched(instruction) else (reference, output)
+def judge_messages(instruction: str, *, reference: str, output: str, switched: bool | None = None) -> list[Message]:
+    """What upstream asks its judge about a row; `switched`: the model's output first (None: by the coin)."""
+    switched = is_switched(instruction) if switched is None else switched
+    first, second = (output, reference) if switched else (reference, output)
     return filled(template(), {"instruction": instruction, "output_1": first, "output_2": second})

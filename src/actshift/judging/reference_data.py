@@ -33,8 +33,14 @@ class ReferenceData:
     difficulty: Mapping[str, float]
     gamed: Gamed | None
 
-    def difficulty_N(self, judgments: Judgments) -> Floats:
-        """The difficulties of judged instructions in their order. Errors: an instruction without one."""
+    def difficulty_N(self, judgments: Judgments, *, by_row: bool = False) -> Floats:
+        """The difficulties of judged instructions in their order. Errors: an instruction without one.
+
+        `by_row` gives row i the difficulty of AlpacaEval's i-th instruction, whatever row i is: what upstream does, and
+        what is wrong where rows are missing.
+        """
+        if by_row:
+            return np.array(list(self.difficulty.values())[: len(judgments.instructions)])
         missing = [text for text in judgments.instructions if text not in self.difficulty]
         if missing:
             raise ActshiftError(

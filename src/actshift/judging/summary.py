@@ -82,9 +82,17 @@ def read_all(paths: Iterable[Path]) -> list[Judgments]:
 
 
 def summaries(
-    every: Sequence[Judgments], data: ReferenceData | None, *, number: int, seed: int, c: float | None = None
+    every: Sequence[Judgments],
+    data: ReferenceData | None,
+    *,
+    number: int,
+    seed: int,
+    c: float | None = None,
+    by_row: bool = False,
 ) -> list[Summary]:
     """A row a model, over the same `number` draws; without reference data no length control.
+
+    `by_row` joins difficulties as upstream does (`ReferenceData.difficulty_N`).
 
     Errors: those of the parts, fewer than two draws, a seed below 0, a penalty that is not above 0.
     """
@@ -99,7 +107,7 @@ def summaries(
     for each in every:
         lc = lc_draws = None
         if data is not None:
-            difficulty_N = data.difficulty_N(each)
+            difficulty_N = data.difficulty_N(each, by_row=by_row)
             lc = length_controlled(each, difficulty_N, data.gamed, c=c)
             lc_draws = bootstrap.lc_win_rates(each, difficulty_N, data.gamed, counts_BN, c=lc.c)
         draws = bootstrap.win_rates(each, counts_BN)

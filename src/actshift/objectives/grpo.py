@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from actshift.data.examples import Example
 from actshift.evaluation.answers import continuation_text
-from actshift.evaluation.generation import greedy
+from actshift.evaluation.sampling import greedy
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
 from actshift.models.packing.last_layer import packed_passes

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from actshift.data.examples import Example
-from actshift.evaluation.generation import Choose, continue_prompts, length_batches
+from actshift.evaluation.generation import continue_prompts, length_batches
+from actshift.evaluation.sampling import Choose
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
 from actshift.objectives.sampling import Sampler, uniforms

@@ -1,4 +1,4 @@
-"""The learning rate of every cell, chosen on validation accuracy alone; on validation reward under GRPO."""
+"""The learning rate of every cell, chosen on validation: by accuracy, by reward under GRPO, by loss without scores."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ SHOWN = 10  # missing runs in one message
 class Rate:
     """One candidate of a cell: its mean validation accuracy in percent over `finished` of `planned` runs.
 
-    One that halving dropped trained a share `dropped_at` of its steps and had a validation `loss` (null: not finite).
+    Where no answer is right or wrong it has a `loss` instead, in nats a token. One that halving dropped trained a share
+    `dropped_at` of its steps and had a validation `loss` then (null: not finite).
     """
 
     lr: float
@@ -39,19 +40,25 @@ class Rate:
     """Mean validation reward, by which runs are chosen that were trained on rewards; None of all others."""
 
     @property
-    def score(self) -> float | None:
-        """What the choice is made by; rounded, since means of equal shares may differ in the last bit."""
-        value = self.accuracy if self.reward is None else self.reward
-        return None if value is None else round(value, 9)
+    def ranked(self) -> bool:
+        """Whether it was compared with the others: by its score, or by its loss when it was dropped."""
+        return self.finished > 0 or self.dropped_at is not None
 
     @property
-    def ranked(self) -> bool:
-        """Whether it was compared with the others: by its accuracy, or by its loss when it was dropped."""
-        return self.accuracy is not None or self.dropped_at is not None
+    def score(self) -> float:
+        """What the best candidate has the most of: reward, else accuracy, else the loss, of which less is better.
+
+        Of a run that diverged before it had any of these, the least.
+        """
+        value = self.accuracy if self.reward is None else self.reward
+        if value is not None:
+            return value
+        return -math.inf if self.loss is None else -self.loss
 
     def to_json(self) -> dict[str, Any]:
         left_out = {"reward"} if self.reward is None else set()
-        left_out |= {"dropped_at", "loss"} if self.dropped_at is None else set()
+        if self.dropped_at is None:
+            left_out |= {"dropped_at"} if self.loss is not None else {"dropped_at", "loss"}
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     @property
@@ -120,7 +127,9 @@ Dropped = Mapping[str, tuple[float, float]]
 def select(
     manifest: Manifest, records: Iterable[Record], *, allow_missing: bool = False, dropped: Dropped | None = None
 ) -> Selection:
-    """The candidate of highest mean validation `score` of every cell; of tied ones the smallest rate, then variant.
+    """The candidate of highest mean validation `score` of every cell; of tied ones the first.
+
+    Candidates stand in the order of rates, then variants.
 
     A rate at which a run diverged is chosen only where all did. Records of other sweeps are not used. Raises
     ActshiftError on a record of another split than validation, on another stage's manifest, and, unless
@@ -201,10 +210,11 @@ def _choose(planned: PlannedCell, runs: Iterable[Run], found: dict[str, Record],
         return Choice(planned.cell, *planned.candidates[0], None, (), (), None, (), False)
     of = {one: [run for run in runs if (run.lr, run.variant) == one] for one in planned.candidates}
     rates = tuple(_rate(*candidate, of[candidate], found, dropped) for candidate in planned.candidates)
-    finished = [rate for rate in rates if rate.accuracy is not None]
+    finished = [rate for rate in rates if rate.finished]
     sound = [rate for rate in finished if not rate.diverged] or finished
-    best = max((rate.score for rate in sound if rate.score is not None), default=None)
-    tied = [rate for rate in sound if rate.score is not None and rate.score == best]
+    # Means of equal shares may differ in the last bit.
+    best = max((round(rate.score, 9) for rate in sound), default=None)
+    tied = [rate for rate in sound if round(rate.score, 9) == best]
     chosen = tied[0] if tied else None
     return Choice(
         cell=planned.cell,
@@ -221,14 +231,21 @@ def _choose(planned: PlannedCell, runs: Iterable[Run], found: dict[str, Record],
 
 def _rate(lr: float, variant: str, runs: list[Run], found: dict[str, Record], dropped: Dropped) -> Rate:
     metrics = [found[run.identity].metrics for run in runs if run.identity in found and run.identity not in dropped]
-    accuracy = statistics.fmean(each["accuracy"] for each in metrics) if metrics else None
+    accuracy, loss_of_records = _mean("accuracy", metrics), _mean("loss", metrics)
     rewarded = any("reward" in each for each in metrics)
     # A diverged run has answered nothing, so it has earned nothing.
     reward = statistics.fmean(each.get("reward", 0.0) for each in metrics) if rewarded else None
     share, loss = next((dropped[run.identity] for run in runs if run.identity in dropped), (None, None))
-    loss = None if loss is None or not math.isfinite(loss) else round(loss, 5)
+    loss = loss_of_records if share is None else round(loss, 5) if loss is not None and math.isfinite(loss) else None
     diverged = any(each["diverged"] for each in metrics)
     return Rate(lr, variant, accuracy, len(metrics), len(runs), diverged, share, loss, reward)
+
+
+def _mean(name: str, metrics: list[dict[str, Any]]) -> float | None:
+    """The mean of a metric over runs; none where one of them has none."""
+    values = [each.get(name) for each in metrics]
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known and len(known) == len(values) else None
 
 
 def _edge(chosen: Rate | None, ranked: list[Rate]) -> str | None:

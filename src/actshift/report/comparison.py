@@ -18,7 +18,7 @@ from actshift.store.records import Record
 
 RUN_COLUMNS = (
     *("identity", "model", "method", "dataset", "protocol", "objective"),
-    *("lr", "seed", "split", "accuracy", "rows", "sweep"),
+    *("lr", "seed", "split", "accuracy", "loss", "rows", "sweep"),
 )
 COMPARED_COLUMNS = ("identity", "cell", "lr", "seed", "accuracy", "difference", "only_this", "only_first", "p_holm")
 
@@ -33,7 +33,8 @@ def runs_frame(records: Iterable[Record], *, sweeps: dict[str, list[str]]) -> pd
             "lr": record.lr,
             "seed": record.seed,
             "split": record.split,
-            "accuracy": record.metrics["accuracy"],
+            "accuracy": record.metrics.get("accuracy"),
+            "loss": record.metrics.get("loss"),
             "rows": record.metrics["rows"],
             "sweep": ", ".join(sweeps.get(record.identity, [])),
         }

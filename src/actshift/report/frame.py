@@ -8,18 +8,20 @@ from __future__ import annotations
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from actshift.errors import ActshiftError
+from actshift.report import instruction_columns
 from actshift.report.evidence import with_evidence
 from actshift.report.origins import origin_facts, refuse_mixed_rows, refuse_mixed_scoring
-from actshift.report.printed_figures import printed_figures
+from actshift.report.printed_figures import is_the_papers, printed_figures
 
 if TYPE_CHECKING:
+    from actshift.judging.records import JudgedRecord
     from actshift.planning.manifests import Manifest, PlannedCell, Run
     from actshift.planning.selection import Selection
     from actshift.store.baselines import Baseline
@@ -70,6 +72,7 @@ def cells(
     selection: Selection | None = None,
     *,
     baselines: Iterable[Baseline] = (),
+    judged: Mapping[str, JudgedRecord] | None = None,
 ) -> pd.DataFrame:
     """The frame of a sweep, in the order of its axes; text that is absent is "", a number that is absent NaN.
 
@@ -80,7 +83,7 @@ def cells(
     all runs they need are finished. The paper's figures stand where a cell is the one that the paper printed: table,
     names, protocol, real data, all rows, nothing overridden. `report.evidence` adds its columns. Records that the
     manifest does not plan are not used. ``attrs["baselines"]`` has those of (model, data set), ``attrs["origins"]``
-    sentences about runs of partial data, changed code or different machines.
+    sentences about runs of partial data, changed code or different machines. `judged`: a judge's records by identity.
     Errors: a record of another split than test, records scored in different ways or on different rows.
     """
     found = {record.identity: record for record in _only_test(records)}
@@ -102,6 +105,10 @@ def cells(
     frame = with_evidence(frame, found, reference=manifest.reference)
     frame.attrs["baselines"] = {(each.model, each.dataset): each for each in baselines}
     frame.attrs["origins"] = origin_facts(used)
+    frame.attrs["ifeval"] = instruction_columns.ifeval_means(used)
+    frame.attrs["test_rows"] = sorted({record.metrics["rows"] for record in used})
+    frame.attrs["judged"] = instruction_columns.judged_by_cell(used, judged or {})
+    frame.attrs["printed_lc"] = instruction_columns.printed_lc(manifest, is_the_papers)
     frame.attrs["selected"] = selection is not None  # without a selection nothing is known of where a rate lies
     return frame
 

@@ -57,13 +57,9 @@ def _blocks(
         above = block[: len(block) - len(manifest.methods)]  # baselines: no runs stand behind them
         lines = [[_cell(text, None, manifest, links=links) for text in texts] for texts in above]
         for method, texts in zip(manifest.methods, block[len(above) :], strict=True):
-            cells_of_row: list[Any] = [
-                None,
-                None,
-                *(rows[model, method, dataset] for dataset in manifest.datasets),
-                None,
-            ]
-            pairs = zip(texts, cells_of_row[: len(texts)], strict=True)
+            scored: list[Any] = [rows[model, method, dataset] for dataset in manifest.datasets]
+            before = [None] * layout.scored_from
+            pairs = zip(texts, [*before, *scored, *[None] * (len(texts) - len(before) - len(scored))], strict=True)
             lines.append([_cell(text, row, manifest, links=links) for text, row in pairs])
         blocks.append((shown, lines))
     return blocks

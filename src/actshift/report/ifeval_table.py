@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from actshift.judging.ifeval import Accuracy
 from actshift.report.markdown_text import table as markdown_table
+from actshift.tasks.verifiable.verdicts import Accuracy
 
 COLUMNS = ("", "Count", "Strict (%)", "Loose (%)")
 FIELDS = ("name", "count", "strict", "loose", "strict_pct", "loose_pct")

@@ -17,6 +17,7 @@ import pandas as pd
 from actshift.errors import unknown
 from actshift.planning.manifests import Manifest
 from actshift.report import frame, names
+from actshift.report import instruction_columns as tuned
 from actshift.report.evidence import SIGNIFICANT
 
 ABSENT = "–"
@@ -37,6 +38,8 @@ class Layout:
     columns: tuple[str, ...]
     blocks: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]
     notes: tuple[str, ...]
+    scored_from: int = 2
+    """The place of the first data set's column."""
 
 
 VARIANTS = {
@@ -61,29 +64,39 @@ def layout(cells: pd.DataFrame, manifest: Manifest, *, variant: str = "ours") ->
         for row in cells.itertuples()
     }
     rows: dict[Any, Any] = {(row.model, row.method): row for row in frame.averages(cells).itertuples()}
-    blocks = []
+    blocks, tuning = [], tuned.is_instruction_tuning(cells, manifest)
     for model in manifest.models:
-        block = _baseline_rows(cells, manifest, model=model, variant=variant)
+        block = _baseline_rows(cells, manifest, model=model, variant=variant, tuning=tuning)
         for method in manifest.methods:
             inner = [texts[model, method, dataset] for dataset in manifest.datasets]
-            block.append((names.method(method), *_share_and_average(rows[model, method], inner, variant)))
+            share, *rest = _share_and_average(rows[model, method], inner, variant)
+            if tuning and variant != "std":
+                rest = [*tuned.texts(cells, (model, method)), *rest[:-1], *tuned.last_texts(cells, (model, method))]
+            block.append((names.method(method), share, *rest))
         blocks.append((names.model(model), tuple(block)))
     parts = VARIANTS[variant]
     return Layout(
         title=f"{manifest.title} ({parts})" if parts else manifest.title,
         facts=tuple(_facts(cells, manifest, variant=variant)),
-        columns=(
-            "Method",
-            "Params (%)",
-            *map(names.dataset, manifest.datasets),
-            *(["Avg Δ"] if variant != "std" else []),
-        ),
+        columns=("Method", "Params (%)", *_columns(cells, manifest, variant=variant, tuning=tuning)),
         blocks=tuple(blocks),
         notes=tuple(f"({_letter(index)}) {reason}" for index, reason in enumerate(reasons)),
+        scored_from=2 + (len(tuned.heads(cells)) if tuning and variant != "std" else 0),
     )
 
 
-def _baseline_rows(cells: pd.DataFrame, manifest: Manifest, *, model: str, variant: str) -> list[tuple[str, ...]]:
+def _columns(cells: pd.DataFrame, manifest: Manifest, *, variant: str, tuning: bool) -> list[str]:
+    """The heads of the columns after the share of parameters."""
+    if not tuning:
+        return [*map(names.dataset, manifest.datasets), *(["Avg Δ"] if variant != "std" else [])]
+    alone = len(manifest.datasets) == 1
+    tested = [tuned.IFEVAL_HEAD if alone else f"{names.dataset(name)}: IFEval" for name in manifest.datasets]
+    return tested if variant == "std" else [*tuned.heads(cells), *tested, *tuned.last_heads(cells)]
+
+
+def _baseline_rows(
+    cells: pd.DataFrame, manifest: Manifest, *, model: str, variant: str, tuning: bool
+) -> list[tuple[str, ...]]:
     """Rows above the methods: the most common label of each test set, and the base model before adaptation."""
     found = cells.attrs.get("baselines", {})
     there = [found.get((model, dataset)) for dataset in manifest.datasets]
@@ -94,8 +107,11 @@ def _baseline_rows(cells: pd.DataFrame, manifest: Manifest, *, model: str, varia
         "Base model": [each.generation if each else None for each in there],
         "Base model, by likelihood": [each.likelihood if each else None for each in there],
     }
+    if tuning:  # a prompt's instructions have no most common label, and no options
+        scores = {"Base model": scores["Base model"]}
+    before, after = ([""] * len(tuned.heads(cells)), [""] * len(tuned.last_heads(cells))) if tuning else ([], [""])
     return [
-        (name, "", *(ABSENT if value is None else f"{value:.1f}" for value in values), "")
+        (name, "", *before, *(ABSENT if value is None else f"{value:.1f}" for value in values), *after)
         for name, values in scores.items()
         if any(value is not None for value in values)
     ]
@@ -129,6 +145,7 @@ def _facts(cells: pd.DataFrame, manifest: Manifest, *, variant: str) -> list[str
         *_small_scale(cells),
         *cells.attrs.get("origins", ()),
     ]
+    facts += tuned.facts(cells) if tuned.is_instruction_tuning(cells, manifest) else []
     if variant == "paper":
         return [f"Printed in arXiv 2603.00425, not run here: accuracy in percent (difference to {reference})."]
     if variant == "gap":

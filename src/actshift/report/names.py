@@ -55,7 +55,9 @@ DATASETS = {
     "sst2": "SST-2",
     "trec": "TREC",
     "winogrande_xl": "WinoG xl",
-    "alpaca_cleaned": "Alpaca",
+    "alpaca_cleaned": "Alpaca cleaned",
+    "alpaca": "Alpaca",
+    "code_alpaca": "CodeAlpaca",
 }
 
 DEVIATIONS = {1: 11, 2: 12, 4: 13}

@@ -21,7 +21,7 @@ WATCHES = "training.validation"
 def printed_figures(plan: PlannedCell, manifest: Manifest) -> dict[str, Any]:
     """The paper's figures beside a cell that is the paper's."""
     number = paper.table_number(manifest.table)
-    if number is None or not _is_the_papers(plan):
+    if number is None or not is_the_papers(plan):
         return {}
     printed = _figures(number)
     row = printed.get((plan.cell.model, plan.cell.method, plan.cell.dataset))
@@ -46,7 +46,8 @@ def _figures(number: int) -> dict[tuple[str, ...], dict[str, Any]]:
     return {(row["model"], row["method"], row.get("dataset", "")): row for row in rows}
 
 
-def _is_the_papers(plan: PlannedCell) -> bool:
+def is_the_papers(plan: PlannedCell) -> bool:
+    """Whether a planned cell is the experiment that the paper's cell of these names is."""
     config = plan.config
     limits = [*(config["data"].get("limit") or {}).values(), config["training"].get("max_steps")]
     # What differs between variants is tuned, as the paper tunes it; what they share was overridden.

@@ -25,7 +25,7 @@ from actshift.store.baselines import (
     write_baseline,
 )
 from actshift.store.store import Store
-from actshift.tasks import refuse_unscored, task_of
+from actshift.tasks import scoring_task, task_of
 
 SPLIT = "test"
 
@@ -43,9 +43,8 @@ class Unadapted(Adaptation):
 def baseline(config: Config, *, session: Session | None = None, progress: Progress | None = None) -> Baseline:
     """The baseline of a resolved config's model and test split; one that exists is only read.
 
-    Errors: a data set that is not scored, test rows that have changed since the baseline was made.
+    Errors: test rows that have changed since the baseline was made.
     """
-    refuse_unscored({**config, "stage": "final"})
     store, session, progress = Store(Path(config["results"])), session or Session(), progress or Progress()
     identity = baseline_identity(config)
     found = read_baseline(store.root, identity)
@@ -86,7 +85,7 @@ def baseline(config: Config, *, session: Session | None = None, progress: Progre
 
 def majority(config: Config, split: Split) -> tuple[str, float]:
     """The most common label of a split and its share in percent; of several, the first in the order of the alphabet."""
-    task = task_of(config["dataset"], rule=config["evaluation"]["rule"])
+    task = scoring_task(config["dataset"], SPLIT, rule=config["evaluation"]["rule"])
     counts = Counter(task.label(row) for row in split.rows)
     label = min(counts, key=lambda each: (-counts[each], each))
     return label, 100 * counts[label] / len(split.rows)

@@ -18,7 +18,7 @@ from actshift.data.chat import chat_of
 from actshift.data.examples import tokenize
 from actshift.data.splits import Split
 from actshift.errors import ActshiftError
-from actshift.evaluation.answers import choose, predict
+from actshift.evaluation.answers import AnswerLoss, Done, answer_loss, choose, predict
 from actshift.evaluation.predictions import Prediction, per_token_metrics, write_predictions
 from actshift.files import write_file
 from actshift.methods.base import Adaptation
@@ -28,11 +28,12 @@ from actshift.observe.provenance import code_provenance, host, now, peak_memory
 from actshift.runtime.objectives import by_rewards
 from actshift.runtime.reuse import refuse_changed_rows
 from actshift.runtime.session import Config, Interrupted, Session, set_threads
+from actshift.runtime.train import training_examples
 from actshift.store.adapter_card import AdapterCard, read_adapter_card
 from actshift.store.adapters import load_adapter
 from actshift.store.records import read_json
 from actshift.store.store import Store
-from actshift.tasks import refuse_unscored, task_of
+from actshift.tasks import scoring_task
 
 SCHEMA = 1
 SPLIT = "test"
@@ -64,7 +65,6 @@ def evaluate(config: Config, *, session: Session | None = None, progress: Progre
 
     Errors: what `load_adapter` refuses, a base model or method that is not the adapter's, a diverged adapter.
     """
-    refuse_unscored(config)
     store, session, progress = Store(Path(config["results"])), session or Session(), progress or Progress()
     folder = Path(config["adapter"])
     description = read_adapter_card(folder)
@@ -150,18 +150,13 @@ def answer(
     Errors: `Interrupted`.
     """
     evaluation = config["evaluation"]
-    task = task_of(config["dataset"], rule=evaluation["rule"])
+    task = scoring_task(config["dataset"], name, rule=evaluation["rule"])
     chat = chat_of(config, base.tokenizer)
     rows = tokenize(
         split, task=task, tokenizer=base.tokenizer, end_token=False, max_tokens=None, chat=chat, cache=cache
     )
     progress.start(f"evaluate {name}")
-
-    def report(rows_done: int, rows_all: int) -> None:
-        progress.update(rows_done, rows_all)
-        if session.stop.is_set():
-            raise Interrupted
-
+    report = _reporting(progress, session)
     batch_tokens, new_tokens = config["hardware"]["evaluation_tokens"], evaluation["max_new_tokens"]
     if evaluation["scoring"] == "likelihood":
         options = [task.options(row) for row in split.rows]
@@ -181,6 +176,37 @@ def answer(
     progress.end()
     prompts = [task.prompt(row) for row in split.rows]
     return [[replace(each, prompt=prompts[each.row]) for each in of_replica] for of_replica in predictions]
+
+
+def losses(
+    config: Config,
+    base: Base,
+    adaptation: Adaptation,
+    *,
+    split: Split,
+    name: str,
+    session: Session,
+    cache: Path,
+    progress: Progress,
+) -> list[AnswerLoss]:
+    """The loss of each replica on the answers of a split that no rule scores. Errors: `Interrupted`."""
+    rows = training_examples(split, config=config, tokenizer=base.tokenizer, cache=cache)
+    progress.start(f"evaluate {name}")
+    tokens, report = config["hardware"]["evaluation_tokens"], _reporting(progress, session)
+    found = answer_loss(base, adaptation, rows=rows, batch_tokens=tokens, progress=report)
+    progress.end()
+    return found
+
+
+def _reporting(progress: Progress, session: Session) -> Done:
+    """Tells how far an evaluation is, and ends it where the process was told to stop."""
+
+    def report(rows_done: int, rows_all: int) -> None:
+        progress.update(rows_done, rows_all)
+        if session.stop.is_set():
+            raise Interrupted
+
+    return report
 
 
 def _counted(config: Config) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from actshift.config.composition import cell_of
@@ -24,7 +23,7 @@ from actshift.data.chat import template_date, template_fingerprint
 from actshift.data.sources import hub_commit, partial_splits
 from actshift.data.splits import Split
 from actshift.errors import ActshiftError
-from actshift.evaluation.predictions import Prediction, per_token_metrics, write_predictions
+from actshift.evaluation.predictions import write_predictions
 from actshift.libraries.private import commit_of
 from actshift.methods import attach
 from actshift.models.loading import Base, computed_precision
@@ -32,7 +31,8 @@ from actshift.observe.profiling import phase, profiling
 from actshift.observe.progress import Progress
 from actshift.observe.provenance import code_provenance, host, now, peak_memory
 from actshift.observe.trackers import Tracker, start_tracker
-from actshift.runtime.evaluate import answer
+from actshift.runtime.evaluate import answer, losses
+from actshift.runtime.metrics import accuracy_metrics, loss_metrics, training_metrics
 from actshift.runtime.objectives import reward_metrics
 from actshift.runtime.reuse import refuse_changed_record, refuse_changed_rows
 from actshift.runtime.session import Config, Session, set_threads
@@ -41,7 +41,7 @@ from actshift.store.adapters import load_adapter
 from actshift.store.locks import RunLock
 from actshift.store.records import Cell, Record
 from actshift.store.store import Store
-from actshift.tasks import refuse_unscored
+from actshift.tasks import scoring_task
 
 
 class Busy(ActshiftError):
@@ -75,7 +75,6 @@ def run_together(
     first = configs[0]
     if first["adapter"] is not None:
         raise ActshiftError("an adapter that exists is no run: actshift.runtime.evaluate.evaluate scores it")
-    refuse_unscored(first)
     store, split, session = Store(Path(first["results"])), STAGES[first["stage"]], session or Session()
     named = {identity_of(config, ignore=ignored_keys()): config for config in configs}
     with ExitStack() as stack:
@@ -154,11 +153,10 @@ class _Runs:
             facts = self._train(base, trackers)
             started = time.monotonic()
             with phase("evaluation"):
-                predictions = self._evaluate(base, facts, split=scored)
+                metrics = self._evaluate(base, facts, split=scored)
             seconds = (time.monotonic() - started) / len(self._configs)
             records = [
-                self._record(base, facts[name], answers, split=scored, seconds=seconds)
-                for name, answers in predictions.items()
+                self._record(base, facts[name], found, split=scored, seconds=seconds) for name, found in metrics.items()
             ]
             results = {record.identity: {**record.metrics, "split": self._split} for record in records}
         finally:
@@ -197,42 +195,35 @@ class _Runs:
         refuse_changed_rows(self._configs[identity], "train", kept=kept, what=what, session=self._session)
         return facts
 
-    def _evaluate(self, base: Base, facts: Mapping[str, Trained], *, split: Split) -> dict[str, list[Prediction]]:
-        """The predictions of each run, kept with it; none of a diverged run, whose model says nothing."""
-        none: list[Prediction] = []
-        found = dict.fromkeys(self._configs, none)
+    def _evaluate(self, base: Base, facts: Mapping[str, Trained], *, split: Split) -> dict[str, dict[str, Any]]:
+        """The metrics of each run on the split, and its predictions as a file. A diverged run's model says nothing."""
+        config, rows = self._shared_config, len(split.rows)
+        task = scoring_task(config["dataset"], self._split, rule=config["evaluation"]["rule"])
+        nothing = accuracy_metrics([], rows=rows, task=task) if task.scored else loss_metrics(None, rows=rows)
+        found = dict.fromkeys(self._configs, nothing)
         sound = [name for name in self._configs if not facts[name].diverged]
         if not sound:
             return found
-        configs = [self._configs[name] for name in sound]
-        adapters = [
-            load_adapter(self._store.run_folder(name) / "adapter", config=config)
-            for name, config in zip(sound, configs, strict=True)
-        ]
-        adaptation = attach(base, config=self._shared_config["method"], seeds=[config["seed"] for config in configs])
+        adaptation = attach(base, config=config["method"], seeds=[self._configs[name]["seed"] for name in sound])
         try:
-            for replica, adapter in enumerate(adapters):
+            for replica, name in enumerate(sound):
+                adapter = load_adapter(self._store.run_folder(name) / "adapter", config=self._configs[name])
                 adaptation.load_state_dict(adapter.state, replica)
-            answers = answer(
-                self._shared_config,
-                base,
-                adaptation,
-                split=split,
-                name=self._split,
-                session=self._session,
-                cache=self._store.cache,
-                progress=self._progress,
-            )
+            shared: dict[str, Any] = {"split": split, "name": self._split, "session": self._session}
+            shared |= {"cache": self._store.cache, "progress": self._progress}
+            if not task.scored:
+                every = losses(config, base, adaptation, **shared)
+                return found | {name: loss_metrics(each, rows=rows) for name, each in zip(sound, every, strict=True)}
+            answers = answer(config, base, adaptation, **shared)
         finally:
             adaptation.detach()
         for name, predictions in zip(sound, answers, strict=True):
             write_predictions(self._store.run_folder(name) / f"predictions-{self._split}.jsonl", predictions)
-            found[name] = predictions
+            rewards = reward_metrics(self._configs[name], predictions)
+            found[name] = accuracy_metrics(predictions, rows=rows, task=task) | rewards
         return found
 
-    def _record(
-        self, base: Base, facts: Trained, predictions: list[Prediction], *, split: Split, seconds: float
-    ) -> Record:
+    def _record(self, base: Base, facts: Trained, metrics: dict[str, Any], *, split: Split, seconds: float) -> Record:
         config = self._configs[facts.identity]
         return Record(
             identity=facts.identity,
@@ -241,7 +232,7 @@ class _Runs:
             lr=config["lr"],
             seed=config["seed"],
             config=hashed_part(config, ignore=ignored_keys()),
-            metrics=_metrics(predictions, rows=len(split.rows), trained=facts) | reward_metrics(config, predictions),
+            metrics={**metrics, **training_metrics(facts)},
             provenance={
                 **code_provenance(),
                 "created": now(),
@@ -268,31 +259,3 @@ class _Runs:
                 "peak_memory_bytes": max(facts.peak_memory_bytes, peak_memory(base.device.type)),
             },
         )
-
-
-def _metrics(predictions: list[Prediction], *, rows: int, trained: Trained) -> dict[str, Any]:
-    """Accuracy in percent over the whole split. A diverged run has answered nothing, so it scores 0."""
-    right = [prediction.correct for prediction in predictions] or [False] * rows
-    correct = sum(right)
-    return {
-        "accuracy": 100 * correct / rows,
-        **per_token_metrics(predictions),
-        "rows": rows,
-        "correct": correct,
-        # Which rows, in the order of the split, eight to a byte: what paired tests between runs are made from.
-        "answers": np.packbits(right).tobytes().hex(),
-        "trainable_parameters": trained.trainable_parameters,
-        "total_parameters": trained.total_parameters,
-        "final_loss": None if trained.diverged else trained.final_loss,
-        "steps": trained.steps,
-        "loss_curve": trained.loss_curve,
-        "validation_curve": trained.validation_curve,
-        "diverged": trained.diverged,
-        "rows_touched": {
-            "truncated": trained.truncated,
-            "lost_answers": trained.lost_answers,
-            "dropped": trained.dropped,
-            "overlap": trained.overlap,
-        },
-        **({"reinforcement": trained.reinforcement} if trained.reinforcement else {}),
-    }

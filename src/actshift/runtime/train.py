@@ -28,7 +28,7 @@ from actshift.store.adapter_card import ADAPTER_CARD
 from actshift.store.adapters import save_adapter
 from actshift.store.pauses import Pause
 from actshift.store.store import Store
-from actshift.tasks import task_of
+from actshift.tasks import scoring_task
 from actshift.training.batches import count_steps
 from actshift.training.checkpoints import Checkpoints, read_facts
 from actshift.training.loop import Curves, train
@@ -226,13 +226,22 @@ def _shared(config: Config) -> dict[str, Any]:
 
 
 def training_examples(
-    split: Split, *, config: Config, tokenizer: PreTrainedTokenizerBase, cache: Path | None, limited: bool = True
+    split: Split,
+    *,
+    config: Config,
+    tokenizer: PreTrainedTokenizerBase,
+    cache: Path | None,
+    limited: bool = True,
+    name: str = "train",
 ) -> Examples:
-    """A split's rows as a resolved config trains on them; where they are not `limited`, whole however long they are."""
+    """A split's rows as a resolved config trains on them; where they are not `limited`, whole however long they are.
+
+    `name` is the split's: that of a test split may be another task's.
+    """
     training, chat = config["training"], chat_of(config, tokenizer)
     return tokenize(
         split,
-        task=task_of(config["dataset"], rule=config["evaluation"]["rule"]),
+        task=scoring_task(config["dataset"], name, rule=config["evaluation"]["rule"]),
         tokenizer=tokenizer,
         end_token=training["end_token"],
         max_tokens=most_tokens(config, chat=chat is not None) if limited else None,

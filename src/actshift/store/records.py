@@ -19,6 +19,8 @@ SPLITS = ("validation", "test")
 RECORD_NAME = re.compile(r"([0-9a-f]{16})\.(validation|test)\.json")
 IDENTITY = re.compile(r"[0-9a-f]{16}")
 REQUIRED_METRICS = ("accuracy", "rows", "correct", "diverged")
+REQUIRED_OF_LOSS = ("loss", "rows", "diverged")
+"""Of a validation split that no rule scores: the mean loss of an answer's token, null of a diverged run."""
 
 
 @dataclass(frozen=True, order=True)
@@ -66,6 +68,13 @@ class Record:
     @property
     def file_name(self) -> str:
         return f"{self.identity}.{self.split}.json"
+
+    @property
+    def outcome(self) -> str:
+        """The score in words: an accuracy in percent, or a loss in nats a token."""
+        if "accuracy" in self.metrics:
+            return f"accuracy {self.metrics['accuracy']:.2f} ({self.metrics['correct']}/{self.metrics['rows']})"
+        return "diverged" if self.metrics["loss"] is None else f"loss {self.metrics['loss']:.4f}"
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object of this record, checked as `from_json` checks it."""
@@ -151,7 +160,11 @@ def _check(data: Any, *, where: object) -> None:
 
 
 def _plausible(metrics: Mapping[str, Any]) -> bool:
-    """Whether the score is a share of the rows that were scored, in percent."""
+    """Whether the score is a share of the rows that were scored, in percent, or a loss."""
+    if "loss" in metrics and "accuracy" not in metrics:
+        loss = metrics["loss"]
+        whole = all(name in metrics for name in REQUIRED_OF_LOSS) and isinstance(metrics["diverged"], bool)
+        return whole and metrics["rows"] >= 1 and (metrics["diverged"] if loss is None else _is_number(loss))
     if not all(name in metrics for name in REQUIRED_METRICS) or not isinstance(metrics["diverged"], bool):
         return False
     accuracy, rows, correct = (metrics[name] for name in REQUIRED_METRICS[:3])

@@ -190,7 +190,7 @@ class _SweepProgress:
         left = f", {duration((time.monotonic() - self._started) / self._here * ahead)} left" if ahead else ""
         what = f"{run.cell.model} {run.cell.method} {run.cell.dataset} lr={run.lr:g} seed={run.seed}"
         if event.kind == "done":
-            outcome = f"{run.split} {event.accuracy:.1f} in {event.seconds:.1f}s"
+            outcome = f"{run.split} {event.outcome} in {event.seconds:.1f}s"
         else:
             outcome = f"FAILED: {event.error.splitlines()[0] if event.error else 'unknown'}"
         self._say(f"[{len(self._ended)}/{self._total}] {what}: {outcome}{left}")

@@ -90,7 +90,7 @@ def _say(event: Event) -> None:
     if run is None:
         return
     parts: list[Any] = [event.kind, run.identity, run.cell, f"lr={run.lr:g}", f"seed={run.seed}"]
-    parts += [f"{event.accuracy:.2f} in {event.seconds:.1f}s"] if event.accuracy is not None else []
+    parts += [f"{event.outcome} in {event.seconds:.1f}s"] if event.outcome else []
     parts += [event.error] if event.error else []
     print(*parts, flush=True)
 

@@ -36,7 +36,7 @@ class Event:
 
     kind: str
     run: Run | None = None
-    accuracy: float | None = None
+    outcome: str = ""
     seconds: float = 0.0
     error: str = ""
 
@@ -192,7 +192,7 @@ class Worker:
             return
         seconds = (time.monotonic() - started) / len(runs)
         for run, record in zip(runs, records, strict=True):
-            self._tell(Event("done", run, accuracy=record.metrics["accuracy"], seconds=seconds))
+            self._tell(Event("done", run, outcome=record.outcome, seconds=seconds))
 
     def _config(self, run: Run, manifest: Manifest) -> dict[str, Any]:
         """The config of a run as the files say now; a variant is composed once, its rates and seeds put into copies."""

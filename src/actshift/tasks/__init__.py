@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from actshift.errors import ActshiftError, unknown
+from actshift.errors import unknown
 from actshift.libraries.user_code import load_user_class
 from actshift.tasks.alpaca import Alpaca
 from actshift.tasks.aqua import Aqua
@@ -16,6 +16,7 @@ from actshift.tasks.gsm8k import Gsm8k
 from actshift.tasks.listops import ListOps
 from actshift.tasks.rules import RULES
 from actshift.tasks.templated import Templated
+from actshift.tasks.verifiable.task import IFEval
 from actshift.tasks.winogrande import Winogrande
 
 TASKS: dict[str, Task] = {
@@ -47,11 +48,12 @@ def task_of(dataset: Mapping[str, Any], *, rule: str = "paper") -> Task:
     return get_task(dataset["task"], rule=rule)
 
 
-def refuse_unscored(config: Mapping[str, Any]) -> None:
-    """Refuse to score a resolved configuration's data set where no output of it is right or wrong."""
-    if not task_of(config["dataset"]).scored:
-        scored = ", ".join(name for name, task in TASKS.items() if task.scored)
-        raise ActshiftError(
-            f"stage={config['stage']} scores answers, and no answer to {config['dataset']['name']} is right or wrong: "
-            f"its responses are for AlpacaEval to judge. Tasks that are scored: {scored}."
-        )
+def scoring_task(dataset: Mapping[str, Any], split: str, *, rule: str = "paper") -> Task:
+    """The task that scores a split of a resolved data set's config: its own, but IFEval on a test split without one."""
+    task = task_of(dataset, rule=rule)
+    return IFEval(wrap=task.prompt, rule=rule) if split == "test" and tested_by_ifeval(dataset) else task
+
+
+def tested_by_ifeval(dataset: Mapping[str, Any]) -> bool:
+    """Whether what was trained on this data set is tested on IFEval's prompts: its own answers have no score."""
+    return isinstance(task_of(dataset), Alpaca)

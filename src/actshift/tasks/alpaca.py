@@ -12,17 +12,20 @@ from actshift.tasks.world import draw_facts
 
 
 class Alpaca(Task):
-    """No score: a response is good or bad, not right or wrong. AlpacaEval judges outputs elsewhere."""
+    """No score: a response is good or bad, not right or wrong. IFEval and AlpacaEval test what was tuned on it."""
 
     name = "alpaca"
     columns = ("instruction", "input", "output")
-    texts = ("instruction", "output")
+    texts = ("instruction",)
     scored = False
     first_match = False
 
     def wrong(self, row: Row) -> str | None:
-        given = row["input"]
-        return None if isinstance(given, str) else f"input must be text, empty where there is none; got {given!r}"
+        """Inputs are blank where there are none, and 28 outputs of Alpaca are: there the end token alone is trained."""
+        for name in ("input", "output"):
+            if not isinstance(row[name], str):
+                return f"{name} must be text, empty where there is none; got {row[name]!r}"
+        return None
 
     def prompt(self, row: Row) -> str:
         """The prompt of Stanford's Alpaca, with the input where there is one; blank inputs are none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from actshift.errors import ActshiftError
@@ -33,7 +33,7 @@ class Task(ABC):
     texts: ClassVar[tuple[str, ...]] = ()
     """Those of the columns that must hold text that is not blank."""
     scored: ClassVar[bool] = True
-    """False where no output is right or wrong, so that nothing here can score one."""
+    """False where no output is right or wrong: a validation split has a loss then, and a test split another task."""
     multiple_choice: ClassVar[bool] = False
     """True where `options` has the answers that a row can have."""
 
@@ -76,6 +76,10 @@ class Task(ABC):
     def read(self, output: str) -> str:
         """An output as the task's rule reads it."""
         return output if self.rule == "released" else plain(output)
+
+    def metrics(self, scored: Sequence[tuple[str, str]]) -> dict[str, float]:
+        """What a record holds beside the accuracy, from pairs of an output and its label."""
+        return {}
 
     def scores_itself(self, answer: str, label: str) -> bool:
         """Whether the gold answer is right by the paper's rule; the released rules miss some of their own."""

@@ -36,7 +36,7 @@ SCRIPT_OF_ONE = {
 """Scripts that stand for one language, by the first word of the Unicode names of their letters."""
 
 FREQUENT: Mapping[str, Mapping[str, str]] = json.loads(
-    files("actshift.judging").joinpath("frequent_words.json").read_text(encoding="utf-8")
+    files("actshift.tasks.verifiable").joinpath("frequent_words.json").read_text(encoding="utf-8")
 )
 """Some of the most frequent words of languages that share a script, by script and language."""
 

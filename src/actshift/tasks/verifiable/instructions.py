@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from actshift.errors import ActshiftError, unknown
-from actshift.judging.languages import LANGUAGES, is_language
-from actshift.judging.words import capital_words, sentences, words
+from actshift.tasks.verifiable.languages import LANGUAGES, is_language
+from actshift.tasks.verifiable.words import capital_words, sentences, words
 
 RELATIONS = ("less than", "at least")
 ANSWERS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
@@ -68,7 +68,7 @@ def number_of_words(response: str, *, num_words: int, relation: str) -> bool:
 
 
 def number_of_sentences(response: str, *, num_sentences: int, relation: str) -> bool:
-    """Less than, or at least, so many sentences (`judging.words` says what one is, and how the reference differs)."""
+    """Less than, or at least, so many sentences (`verifiable.words` says what one is)."""
     return _compared(len(sentences(response)), relation, num_sentences)
 
 
@@ -174,7 +174,7 @@ def english_lowercase(response: str) -> bool:
 
 
 def capital_word_frequency(response: str, *, capital_frequency: int, capital_relation: str) -> bool:
-    """Less than, or at least, so many words in capitals (`judging.words` says what one is)."""
+    """Less than, or at least, so many words in capitals (`verifiable.words` says what one is)."""
     return _compared(len(capital_words(response)), capital_relation, capital_frequency)
 
 
@@ -195,7 +195,7 @@ def no_comma(response: str) -> bool:
 
 
 def response_language(response: str, *, language: str) -> bool:
-    """The response is in a language (ISO 639-1), judged by script and frequent words (`judging.languages`).
+    """The response is in a language (ISO 639-1), judged by script and frequent words (`verifiable.languages`).
 
     The reference asks langdetect, and counts a text that it cannot judge as followed; ours does not.
     """
