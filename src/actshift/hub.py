@@ -21,6 +21,7 @@ from actshift.errors import ActshiftError
 MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 """What a model is read from: sizes, weights as safetensors, and the files of any tokenizer. Never a pickle."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+REACHABLE_SECONDS = 5.0
 _FETCH_IT = "run `actshift prefetch <sweep>` where there is a network, with the same HF_HOME."
 _ALLOW: dict[str, list[str] | None] = {"model": list(MODEL_FILES), "dataset": None}
 # `*` also matches a slash: what lies in a folder of a model's repository is another format of the same weights.
@@ -95,6 +96,17 @@ def is_offline() -> bool:
     import huggingface_hub
 
     return bool(huggingface_hub.is_offline_mode())
+
+
+def is_reachable() -> bool:
+    """Whether the hub answers within some seconds, through the proxy that the environment names."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=REACHABLE_SECONDS)
+    except Exception:  # of whichever library does the asking: no name, no route, no answer, no certificate
+        return False
+    return True
 
 
 @contextmanager

@@ -31,7 +31,7 @@ OVERRIDES = [
     *("method.kind=custom", "method.kind=none", "method.family=other", "+method.extra=1", "~method.rank"),
     *("dataset=Boolq", "dataset=", "dataset.task=other"),
     *("dataset.task=custom", "dataset.version=0", "dataset.name=null"),
-    *("dataset.kind=instruction", "dataset=sst2", "dataset=alpaca_cleaned"),
+    *("dataset.kind=instruction", "dataset=sst2"),
     *("dataset.procedural.rows.train=0", "dataset.procedural.rows.train=x"),
     *("dataset.procedural.difficulty.max_dept=3", "dataset.procedural.seed=x", "dataset.tokens.prompt=0"),
     *("dataset.procedural.difficulty.max_depth=0", "dataset=boolq dataset.procedural.difficulty.facts=0"),
@@ -88,6 +88,10 @@ OTHERS = [
     *("claims lr=1", "claims nothing", "claims results=README.md", "claims --claim nothing", "claims results=torn"),
     *("ifeval", "ifeval nowhere.json", "ifeval README.md", "ifeval torn.jsonl --data /nowhere"),
     *("winrate", "winrate nowhere", "winrate README.md --data /nowhere", "winrate torn.jsonl"),
+    *("judges", "judges nowhere", "judges a b", "outputs", "outputs nothing"),
+    *("outputs README.md", "outputs smoke lr=1"),
+    *("study", "study nothing", "study nothing --out x.md", "beside", "beside nothing", "beside nothing other"),
+    *("export", "export nothing", "export smoke"),
     *("judge", "judge nowhere.json", "judge torn.jsonl", "judge README.md --references x --recorded y --out z"),
 ]  # fmt: skip
 LINES = [

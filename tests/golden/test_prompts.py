@@ -14,6 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 from pytest_regressions.data_regression import DataRegressionFixture
 
+from actshift.config.composition import composed
 from actshift.data.sources import procedural_rows, read_rows
 from actshift.paths import conf_dir
 from actshift.tasks import get_task
@@ -41,7 +42,7 @@ def digest(text: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_procedural_prompts_and_answers(name: str, data_regression: DataRegressionFixture) -> None:
-    config: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "dataset" / f"{name}.yaml"))
+    config: Any = OmegaConf.to_container(composed([f"dataset={name}"]).dataset)
     # Another number of rows is another run, not another text: it must not show here.
     rows = dict.fromkeys(config["procedural"]["rows"], FIRST)
     config["procedural"] = {"seed": 0, "difficulty": {}} | config["procedural"] | {"rows": rows}

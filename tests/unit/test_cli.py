@@ -17,6 +17,7 @@ from actshift.commands.requests import split_options
 from actshift.config.analysis_schema import TheoryConfig
 from actshift.config.groups import groups
 from actshift.config.keys import SCHEMAS, group_keys, known_keys
+from actshift.config.objective_schema import ObjectiveConfig
 from actshift.methods.options import SteeringConfig
 
 LIGHT = """
@@ -71,8 +72,8 @@ def test_cfg_prints_every_key(resolve: list[str], capsys: pytest.CaptureFixture[
     printed = leaves(config)
     # Neither other kinds' keys nor those of a list's entries; an interpolation stands for the keys below it.
     wanted = {key for key in known_keys() if "*" not in key and not key.startswith("sweep.exclude.")}
-    own = {key for key in SCHEMAS if key[0] in ("method", "analysis")}
-    chosen = {*group_keys(SteeringConfig), *group_keys(TheoryConfig)}
+    own = {key for key in SCHEMAS if key[0] in ("method", "analysis", "objective")}
+    chosen = {*group_keys(SteeringConfig), *group_keys(TheoryConfig), *group_keys(ObjectiveConfig)}
     others = {key for group in own for key in group_keys(SCHEMAS[group])} - chosen
     wanted -= others
     below = ("training.schedule.", "data.splits.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Collection
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from actshift.config import composition
 from actshift.config.composition import cell_of, check_names, compose
+from actshift.config.composition import composed as unresolved
 from actshift.config.groups import groups
 from actshift.config.identity import identity_of, ignored_keys
 from actshift.config.keys import CHOICES, SCHEMAS, known_keys
@@ -183,16 +185,19 @@ def test_the_settings_of_the_other_sources_do_not_count(source: str, tmp_path: P
 # --- sweeps -----------------------------------------------------------------------------------------------------
 
 
+@cache
+def value_of(group: str, option: str, key: str) -> str:
+    return str(unresolved([f"{group}={option}"])[group][key])
+
+
 @pytest.mark.parametrize("name", GROUPS["sweep"])
 def test_every_sweep_composes_and_has_a_grid_for_each_of_its_cells(name: str) -> None:
     sweep = compose([f"sweep={name}"])["sweep"]
     assert sweep["name"] == name
     check_names(sweep["overrides"])
     for model, method in product(sweep["models"], sweep["methods"]):
-        scale = re.search(r"^scale: (\S+)$", config_file("model", model), re.MULTILINE)
-        rates = re.search(r"^rates: (\S+)$", config_file("method", method), re.MULTILINE)
-        assert scale and rates
-        assert len(sweep["rates"][scale[1]][rates[1]]) >= 1
+        scale, rates = value_of("model", model, "scale"), value_of("method", method, "rates")
+        assert len(sweep["rates"][scale][rates]) >= 1
 
 
 def test_the_demo_expands_to_runs_that_its_overrides_reproduce() -> None:
@@ -226,7 +231,7 @@ def test_a_sweep_that_cannot_be_is_refused(override: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "got", "allowed", "near"),
     [
-        (["methd.rank=1"], "methd.rank", "method, model, profile, protocol", "method.rank"),
+        (["methd.rank=1"], "methd.rank", "method, model, objective, profile, protocol", "method.rank"),
         (["method.rnk=4"], "method.rnk", "parameterization, rank, rates", "method.rank"),
         (["training.epoch=2"], "training.epoch", "epochs, max_steps", "training.epochs"),
         (

@@ -107,6 +107,7 @@ WRITERS = {"write_text", "write_bytes", "replace", "rename", "fsync"}
 ELSEWHERE = {
     "files.py": "the place",
     "cli.py": "the null device, where output goes once the reader of a pipe has seen enough",
+    "sweeps/devices.py": "a GPU is claimed by the operating system's lock on a file that stays empty",
     "store/locks.py": "locks are made by exclusive creation and kept by a heartbeat, which no rename can do",
 }
 

@@ -11,6 +11,7 @@ from actshift.cli import main
 from actshift.data.overlaps import Overlap, overlaps, question_key, question_keys, real_keys
 
 REAL = [
+    ("alpaca train", "alpaca_cleaned train (part)", 4505, 4505),
     ("arc_challenge train", "arc_challenge validation", 1, 1),
     ("arc_challenge train", "arc_challenge test", 6, 7),
     ("arc_challenge validation", "arc_challenge test", 2, 2),

@@ -69,10 +69,13 @@ def test_an_impossible_cell_is_refused() -> None:
 
 
 @pytest.mark.parametrize("verb", ["sweep", "submit"])
-def test_a_table_that_nothing_here_can_score_is_priced_and_refused(
-    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_table_whose_weights_are_not_to_be_had_is_priced_and_not_begun(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("actshift.planning.prefetch.is_reachable", lambda: False)
     assert main(["plan", "table3", f"results={tmp_path}"]) == 0
     assert main([verb, "table3", f"results={tmp_path}"]) == 2
-    assert "AlpacaEval" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "nothing was started" in error
+    assert "meta-llama/Llama-3.1-8B" in error
     assert not (tmp_path / "runs").exists()

@@ -19,7 +19,7 @@ DRAWS = 20_000
 def frequencies(temperature: float, top_p: float) -> list[float]:
     logits_BV = torch.tensor(P).log().repeat(DRAWS, 1)
     drawn = Sampled(temperature, top_p, streams=[(7, row) for row in range(DRAWS)])(logits_BV, range(DRAWS))
-    assert drawn.shape == (DRAWS, 1)
+    assert drawn.shape == (DRAWS,)
     return (torch.bincount(drawn, minlength=4) / DRAWS).tolist()
 
 

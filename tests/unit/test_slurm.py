@@ -149,7 +149,8 @@ def test_after_the_selection_only_what_final_misses(tmp_path: Path) -> None:
     assert made.jobs(final, selected=True, queued=set(), size=1000) == [], "nothing selected, nothing left"
 
 
-def test_an_array_is_split_at_the_sites_limit(tmp_path: Path) -> None:
+def test_an_array_is_split_at_the_sites_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm, "FILL", 1e-6)  # a run a task, however short the estimate
     folder = tmp_path / "slurm"
     shutil.copytree(slurm_dir(), folder)
     profile = folder / "profiles" / "cpu.yaml"

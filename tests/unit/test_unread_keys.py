@@ -43,6 +43,8 @@ UNREAD = {
     "objective.name": "records keep it for tables and lists to show: tests/unit/test_beside.py",
     "dataset.code": "its work is done by being counted: changed code makes another run",
     "dataset.target": "read of a task of the user's own: tests/end_to_end/test_own_code.py",
+    "dataset.tokens.procedural.longest": "memory is planned for a data set's own rows, whatever is generated",
+    "dataset.tokens.shared": "read where an estimate is of rows from files: tests/unit/test_costs.py",
     "protocol.chat_max_tokens.*": "read of models that chat: tests/unit/test_chat.py",
 }
 """Keys that nothing reads, and why they are there all the same. An entry that is read after all is refused."""

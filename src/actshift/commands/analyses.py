@@ -55,7 +55,7 @@ def _train(config: Mapping[str, Any]) -> None:
         store.record_path(identity, "test").unlink(missing_ok=True)
     data = [f"data.dir={config['data']['dir']}"] if config["data"]["dir"] else []
     overrides = [f"results={config['results']}", *data]
-    sweep_command(Namespace(sweep=analysis["sweep"], overrides=overrides, retry=False, replan=False))
+    sweep_command(Namespace(sweep=analysis["sweep"], overrides=overrides, retry=False, replan=False, extend=False))
 
 
 def theory(config: Mapping[str, Any], folder: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from actshift.errors import ActshiftError
-from actshift.hub import Repository, dataset_repository, folder, is_offline, model_repository, quiet, size
+from actshift.hub import Repository, dataset_repository, folder, is_offline, is_reachable, model_repository, quiet, size
 from actshift.libraries.private import hub_offline
 from actshift.planning.halving import states
 from actshift.planning.manifests import Manifest
@@ -56,13 +56,14 @@ def missing(*configs: Config) -> list[str]:
 def require(manifest: Manifest, *, store: Store, compose: Callable[[list[str]], Config]) -> None:
     """Before the runs of a manifest that are still to be done: is all there that they read, without a network?
 
-    Raises `ActshiftError` where HF_HUB_OFFLINE is set and the cache lacks something, naming all of it.
+    Raises `ActshiftError` where the cache lacks something and the hub is not to be reached, or HF_HUB_OFFLINE is set,
+    naming all of it: else runs would fail one by one.
     """
     found = zip(manifest.runs, states(manifest, store), strict=True)
     ahead = {run.cell for run, state in found if state == "missing"}
     cells = tuple(planned for planned in manifest.cells if planned.cell in ahead)
     wanted = needs(configs_of(replace(manifest, cells=cells), compose))
-    if wanted and is_offline() and (problems := _missing(wanted)):
+    if wanted and (is_offline() or not is_reachable()) and (problems := _missing(wanted)):
         raise ActshiftError("\n- ".join(["nothing was started: runs would lack their model or data.", *problems]))
 
 
