@@ -144,7 +144,7 @@ MUTANTS = (
     Mutant("evaluation/answers.py", "(-loss, len(example.ids) - example.prompt_length)", "(-loss, len(example.ids))", "tests/unit/test_likelihood.py"),
     Mutant("evaluation/answers.py", "best = max(ordered,", "best = min(ordered,", "tests/unit/test_likelihood.py"),
     Mutant("evaluation/answers.py", "correct=best == label", "correct=best != label", "tests/unit/test_likelihood.py"),
-    Mutant("evaluation/sampling.py", "before_BV < self._top_p", "before_BV <= 1", "tests/unit/test_sampling.py"),
+    Mutant("evaluation/sampling.py", "before_BV < top_p", "before_BV <= 1", "tests/unit/test_sampling.py"),
     Mutant("evaluation/sampling.py", "logits_BV.float() / self._temperature", "logits_BV.float()", "tests/unit/test_sampling.py"),
     Mutant("runtime/metrics.py", "loss.nats / loss.tokens", "loss.nats / rows", "tests/unit/test_alpaca.py"),
     Mutant("runtime/outputs.py", "streams=[(self.seed, row) for row in rows]", "streams=[(self.seed, 0) for row in rows]", "tests/end_to_end/test_outputs.py"),

@@ -46,8 +46,8 @@ def judged(store: Store) -> list[Judgment]:
 
     found = claims.printed(theory_record(store.root / "analyses"))
     records = store.records("test")
-    for path in sorted((store.root / "manifests").glob("*.grid.jsonl")):
-        last = stages_of(store, read_manifest(path))[-1]
+    for sweep in store.planned():
+        last = stages_of(store, read_manifest(store.manifest_path(sweep, "grid")))[-1]
         found += claims.measured(cells(last, records, selection_of(store, last.sweep)), last, records)
     return found + claims.analysed(store.root / "analyses")
 

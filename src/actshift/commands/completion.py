@@ -47,12 +47,10 @@ def overrides(prefix: str) -> Iterator[str]:
 
 def sweeps() -> list[str]:
     """Sweeps that have a file, and those that are planned in ./results under another name."""
-    from pathlib import Path
-
     from actshift.config.groups import groups
+    from actshift.store.store import Store
 
-    planned = [path.name.removesuffix(".grid.jsonl") for path in Path("results/manifests").glob("*.grid.jsonl")]
-    return sorted({*groups()["sweep"], *planned})
+    return sorted({*groups()["sweep"], *Store("results").planned()})
 
 
 def _actions(parser: ArgumentParser) -> Iterator[Action]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +58,7 @@ def judge_command(request: Namespace) -> int:
     from actshift.judging import judges
     from actshift.judging.asking import open_questions
     from actshift.judging.ledger import open_ledger
+    from actshift.judging.rows import write_rows
     from actshift.judging.summary import files_of
 
     if request.limit is not None and request.limit < 1:
@@ -83,7 +83,7 @@ def judge_command(request: Namespace) -> int:
     recorded = files_of(map(Path, request.recorded or ()))
     allowed = {"budget": request.budget, "allow_unjudged": request.allow_unjudged}
     rows = judges.judge_all(given, config, ledger, recorded=recorded, **allowed)
-    _write_rows(Path(request.out), rows)
+    write_rows(Path(request.out), rows)
     unjudged = judges.count_unjudged(rows)
     lost = f", {ledger.lost} questions lost in flight" if ledger.lost else ""
     print(f"{len(rows)} judged, {unjudged} of them without a preference, ${ledger.spent:.2f} spent in all{lost}")
@@ -120,17 +120,10 @@ def _price(config: JudgeConfig, questions: list[tuple[dict[str, str], ...]], *, 
     most, mean = (sum(config.dollars(each, tokens=name) for each in questions) for name in ("least", "mean"))
     text = f"${mean:.2f} expected, ${most:.2f} at most"
     if dry:
-        hours = len(questions) * config.seconds_per_question / config.concurrency / 3600
-        text += f"; {hours:.2f} hours with {config.concurrency} questions at once of {config.seconds_per_question:g} s"
+        text += f"; {config.duration(len(questions))}"
         text += f"; prices of {config.prices.date}" if config.prices.date else ""
         text += f"; retired: {config.retired}" if config.retired else ""
     return text
-
-
-def _write_rows(path: Path, rows: list[dict[str, object]]) -> None:
-    from actshift.files import write_file
-
-    write_file(path, json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
 
 
 def judges_command(request: Namespace) -> int:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actshift.errors import ActshiftError
-from actshift.files import write_file
 
 if TYPE_CHECKING:
     from actshift.judging.asking import Pair
@@ -88,13 +86,12 @@ def _price(request: Namespace, config: JudgeConfig, store: Store, runs: list[Fin
             for name in dollars:
                 dollars[name] += config.dollars(question.messages, tokens=name)
         # What is assumed is another text in every run: no question is taken to be the same as another's.
-    hours = questions * config.seconds_per_question / config.concurrency / 3600
     dated = f"prices of {config.prices.date}" if config.prices.date else "no price"
     retired = f"; retired: {config.retired}" if config.retired else ""
     print(
         f"{len(runs)} runs, {assumed} of them with outputs assumed as long as the reference's; {questions:,} questions "
-        f"to {config.model}: ${dollars['mean']:.2f} expected, ${dollars['least']:.2f} at most ({dated}), {hours:.2f} "
-        f"hours with {config.concurrency} questions at once of {config.seconds_per_question:g} s{retired}"
+        f"to {config.model}: ${dollars['mean']:.2f} expected, ${dollars['least']:.2f} at most ({dated}), "
+        f"{config.duration(questions)}{retired}"
     )
     return 0
 
@@ -105,6 +102,7 @@ def _judge_run(request: Namespace, config: JudgeConfig, store: Store, run: Final
     from actshift.judging.ledger import open_ledger
     from actshift.judging.records import record_of, write_record
     from actshift.judging.reference_data import read_reference_data
+    from actshift.judging.rows import write_rows
 
     path = _outputs(store, run)
     if path is None or not path.exists():
@@ -117,7 +115,7 @@ def _judge_run(request: Namespace, config: JudgeConfig, store: Store, run: Final
     allowed = {"budget": request.budget, "allow_unjudged": request.allow_unjudged}
     rows = judge_all(given, config, ledger, recorded=recorded, **allowed)
     annotations = path.with_name(f"annotations.{config.name}.json")
-    write_file(annotations, json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+    write_rows(annotations, rows)
     data = read_reference_data(Path(request.data))
     (found,) = summary.summaries(summary.read_all([annotations]), data, number=bootstrap.DRAWS, seed=bootstrap.SEED)
     spent = ledger.spent - before

@@ -64,7 +64,7 @@ def report_command(request: Namespace) -> int:
     from actshift.report.page import Table, page
 
     store = Store(results_folder(request))
-    grids = [read_manifest(path) for path in sorted((store.root / "manifests").glob("*.grid.jsonl"))]
+    grids = [read_manifest(store.manifest_path(sweep, "grid")) for sweep in store.planned()]
     if not grids:
         raise ActshiftError(f"nothing is planned in {store.root.resolve()}: name another folder with results=...")
     last = [stages_of(store, grid)[-1] for grid in grids]

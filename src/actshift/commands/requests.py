@@ -108,9 +108,8 @@ def sweep_request(request: Namespace) -> SweepRequest:
     launch, frozen = _launch_and_frozen(request.overrides)
     name = config["sweep"]["name"] if known else request.sweep
     if not known and not (re.fullmatch(r"[\w.-]+", name) and store.manifest_path(name, "grid").exists()):
-        planned = [path.name.removesuffix(".grid.jsonl") for path in store.root.glob("manifests/*.grid.jsonl")]
         where = f"conf/sweep/, or the sweeps planned in {store.root.resolve()}"
-        raise unknown("sweep", request.sweep, [*groups()["sweep"], *planned], where=where)
+        raise unknown("sweep", request.sweep, [*groups()["sweep"], *store.planned()], where=where)
     if not known and frozen:
         raise ActshiftError(
             f"'{name}' is a planned sweep, and its plan is frozen: {' '.join(frozen)} cannot change it. Leave these "

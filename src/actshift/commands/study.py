@@ -46,8 +46,7 @@ def _findings(store: Store, sweep: str, *, beside: Path) -> Findings:
 
     path = store.manifest_path(sweep, "grid")
     if not path.exists():
-        planned = [each.name.removesuffix(".grid.jsonl") for each in store.root.glob("manifests/*.grid.jsonl")]
-        raise unknown("study", sweep, planned, where=f"the sweeps planned in {store.root.resolve()}")
+        raise unknown("study", sweep, store.planned(), where=f"the sweeps planned in {store.root.resolve()}")
     grid, validated = read_manifest(path), list(store.records("validation"))
     frozen = store.manifest_path(sweep, "final")
     # Before the grid is finished nothing is frozen: what is finished of it is chosen from as it stands.

@@ -41,9 +41,7 @@ class Sampled:
 
     def __call__(self, logits_BV: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
         uniform_B = torch.tensor([self._stream(row).random() for row in rows], device=logits_BV.device)
-        p_BV, ids_BV = torch.softmax(logits_BV.float() / self._temperature, dim=-1).sort(descending=True, stable=True)
-        before_BV = p_BV.cumsum(-1) - p_BV
-        p_BV = p_BV.where(before_BV < self._top_p, 0)  # the likeliest token always stays
+        p_BV, ids_BV = likeliest(torch.softmax(logits_BV.float() / self._temperature, dim=-1), self._top_p)
         reached_BV = p_BV.cumsum(-1)
         target_B1 = uniform_B.float()[:, None] * reached_BV[:, -1:]
         place_B1 = torch.searchsorted(reached_BV, target_B1, right=True)
@@ -54,6 +52,16 @@ class Sampled:
         if row not in self._streams:
             self._streams[row] = np.random.default_rng(self._seeds[row])
         return self._streams[row]
+
+
+def likeliest(p_BV: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The probabilities of each row and their tokens, likeliest first; 0 beyond the fewest with `top_p` in all.
+
+    The likeliest token always stays; of equal ones the lower number comes first. Nothing is normalized.
+    """
+    sorted_BV, ids_BV = p_BV.sort(dim=-1, descending=True, stable=True)
+    before_BV = sorted_BV.cumsum(-1) - sorted_BV
+    return sorted_BV.where(before_BV < top_p, 0), ids_BV
 
 
 def check(temperature: float, top_p: float) -> None:

@@ -65,6 +65,11 @@ class JudgeConfig:
     prices: Prices = field(default_factory=lambda: Prices(0.0, 0.0, ""))
     retired: str | None = None
 
+    def duration(self, questions: int) -> str:
+        """How long so many questions take, as many at once as are allowed, in words."""
+        hours = questions * self.seconds_per_question / self.concurrency / 3600
+        return f"{hours:.2f} hours with {self.concurrency} questions at once of {self.seconds_per_question:g} s"
+
     @property
     def identity(self) -> str:
         """SHA-256 of what can change an answer: kind, model, the template's text, parser, request."""

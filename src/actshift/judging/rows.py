@@ -5,10 +5,17 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from actshift.errors import ActshiftError
+from actshift.files import write_file
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as one JSON list, in the form of AlpacaEval's files."""
+    write_file(path, json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:

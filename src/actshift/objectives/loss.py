@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from actshift.config.objective_schema import NORMALIZATIONS
 from actshift.errors import unknown
 
 EPSILON = 1e-4
@@ -49,7 +50,7 @@ def token_weights(lengths: Sequence[int], *, normalization: str, limit: int) -> 
         return [1 / (len(lengths) * length) for length in lengths]
     if normalization == "constant":
         return [1 / (len(lengths) * limit)] * len(lengths)
-    raise unknown("normalization", normalization, ("token", "sequence", "constant"), where="objective.normalization")
+    raise unknown("normalization", normalization, NORMALIZATIONS, where="objective.normalization")
 
 
 def divergence(logprobs_N: torch.Tensor, reference_N: torch.Tensor) -> torch.Tensor:

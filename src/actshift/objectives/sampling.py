@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from actshift.evaluation.sampling import likeliest
+
 
 def uniforms(seed: int, step: int, row: int, completion: int, *, count: int) -> np.ndarray:
     """`count` numbers in [0, 1) that follow from these four alone, whatever was drawn before or beside them."""
@@ -57,6 +59,5 @@ def draw(probs_RV: torch.Tensor, uniforms_R: torch.Tensor, *, top_p: float) -> t
 
 def nucleus(probs_RV: torch.Tensor, top_p: float) -> torch.Tensor:
     """The fewest likeliest tokens with at least `top_p` in all, the others at 0; not normalized."""
-    sorted_RV, order_RV = probs_RV.sort(dim=-1, descending=True)
-    before_RV = sorted_RV.cumsum(-1) - sorted_RV
-    return torch.zeros_like(probs_RV).scatter(1, order_RV, sorted_RV * (before_RV < top_p))
+    kept_RV, ids_RV = likeliest(probs_RV, top_p)
+    return torch.zeros_like(probs_RV).scatter(1, ids_RV, kept_RV)

@@ -10,10 +10,8 @@ import pandas as pd
 from actshift.planning.manifests import Manifest
 from actshift.planning.selection import Selection
 from actshift.report import names
+from actshift.report.evidence import SIGNIFICANT
 from actshift.store.records import Record
-
-LEVEL = 0.05
-"""Holm's p of a difference that a table sets in bold."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +62,12 @@ def _differences(cells: pd.DataFrame, reference: str) -> str:
     tested = cells[cells["p_holm"].notna()]
     if tested.empty:
         return "No difference could be tested."
-    beyond = tested[tested["p_holm"] < LEVEL]
+    beyond = tested[tested["p_holm"] < SIGNIFICANT]
     above, below = int((beyond["delta"] > 0).sum()), int((beyond["delta"] < 0).sum())
     rest = len(tested) - above - below
     return (
         f"Against {reference}, of {_counted(len(tested), 'cell')} {above} are above and {below} below beyond chance "
-        f"(Holm's p < {LEVEL:g}); {rest} cannot be told apart."
+        f"(Holm's p < {SIGNIFICANT:g}); {rest} cannot be told apart."
     )
 
 

@@ -48,6 +48,10 @@ class Store:
     def manifest_path(self, sweep: str, stage: str) -> Path:
         return self.root / "manifests" / f"{_sweep(sweep)}.{stage}.jsonl"
 
+    def planned(self) -> list[str]:
+        """The sweeps whose grid stage is planned, by name."""
+        return [path.name.removesuffix(".grid.jsonl") for path in sorted(self.root.glob("manifests/*.grid.jsonl"))]
+
     def selected_path(self, sweep: str) -> Path:
         return self.root / "selected" / f"{_sweep(sweep)}.json"
 

@@ -147,9 +147,10 @@ class Worker:
             if self._store.failure(run.identity, run.split) is None:
                 self._store.fail(run.identity, run.split, traceback.format_exc())
             again = retry_smaller(self._store, run)
-            self._tell(Event("again" if again else "failed", run, error=f"{type(error).__name__}: {error}"))
+            why = f"{type(error).__name__}: {error}"
+            self._tell(Event("again" if again else "failed", run, error=why))
             if not again:
-                self._note_cause(run, f"{type(error).__name__}: {error}")
+                self._note_cause(run, why)
         return True
 
     @property

@@ -13,14 +13,11 @@ import pandas as pd
 from actshift.paper import printed as paper
 from actshift.report import names
 from actshift.report.claims.estimates import Estimate, NotThere, mean
-from actshift.report.evidence import answers
+from actshift.report.evidence import ROUNDING, answers
 from actshift.report.statistics import Bits, SeedVariance, paired_difference, seed_variance
 
 if TYPE_CHECKING:
     from actshift.store.records import Record
-
-ROUNDING = 0.05
-"""Half a unit of the last printed digit."""
 
 
 class Accuracies(ABC):

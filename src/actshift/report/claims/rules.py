@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from actshift.report import names
+from actshift.report.audit.finding import HALF
 from actshift.report.claims.accuracies import Accuracies
 from actshift.report.claims.estimates import Check, Condition, Estimate, Item, difference, mean
 
 Arguments = Mapping[str, Any]
-PRINTED_DIGIT = 0.05 + 1e-9
-"""Half a unit of a printed figure: a claim that names one holds for what rounds to it."""
 
 
 def average(table: Accuracies, arguments: Arguments) -> Check:
@@ -66,16 +65,16 @@ def largest(table: Accuracies, arguments: Arguments) -> Check:
     top = max(items, key=lambda item: item.estimate.value)
     printed = arguments["printed"]
     note = ""
-    if abs(top.estimate.value - printed) > PRINTED_DIGIT:
+    if abs(top.estimate.value - printed) > HALF:
         note = _what_is_printed(table, arguments, printed)
-    return Check((top,), Condition(printed - PRINTED_DIGIT, printed + PRINTED_DIGIT), note=note)
+    return Check((top,), Condition(printed - HALF, printed + HALF), note=note)
 
 
 def _what_is_printed(table: Accuracies, arguments: Arguments, printed: float) -> str:
     """Which other comparison has the printed figure, where one does."""
     for other in arguments["others"]:
         for item in _gaps(table, {**arguments, "others": [other]}):
-            if abs(item.estimate.value - printed) <= PRINTED_DIGIT:
+            if abs(item.estimate.value - printed) <= HALF:
                 return f"{printed} is the difference to {names.method(other)} alone ({item.label})"
     return ""
 
