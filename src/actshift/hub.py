@@ -9,7 +9,7 @@ reads one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from actshift.errors import ActshiftError
+from actshift.schema.config import ModelConfig
+from actshift.schema.data import HubConfig
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 """What a model is read from: sizes, weights as safetensors, and the files of any tokenizer. Never a pickle."""
@@ -46,14 +48,14 @@ class Repository:
         return Path(self.path).expanduser() if self.path.startswith(("/", ".", "~")) else None
 
 
-def model_repository(model: Mapping[str, Any]) -> Repository:
+def model_repository(model: ModelConfig) -> Repository:
     """Where the files of a resolved model config with ``source: hub`` are."""
-    return Repository("model", model["path"], model["revision"], "model")
+    return Repository("model", str(model.path), model.revision, "model")
 
 
-def dataset_repository(hub: Mapping[str, Any]) -> Repository:
+def dataset_repository(hub: HubConfig) -> Repository:
     """Where the files of a resolved `HubConfig` are."""
-    return Repository("dataset", hub["path"], hub["revision"], "dataset.hub")
+    return Repository("dataset", str(hub.path), hub.revision, "dataset.hub")
 
 
 def folder(repository: Repository, *, weights: bool = True) -> Path:

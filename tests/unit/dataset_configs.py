@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from actshift import tasks
-from actshift.config.data_schema import DatasetConfig
+from actshift.schema.data import DatasetConfig
 from actshift.paths import conf_dir
 from actshift.tasks.base import Task
 

@@ -14,11 +14,11 @@ import yaml
 from actshift import cli
 from actshift.cli import main
 from actshift.commands.requests import split_options
-from actshift.config.analysis_schema import TheoryConfig
+from actshift.schema.analysis import TheoryConfig
 from actshift.config.groups import groups
 from actshift.config.keys import SCHEMAS, group_keys, known_keys
-from actshift.config.objective_schema import ObjectiveConfig
-from actshift.methods.options import SteeringConfig
+from actshift.schema.objective import ObjectiveConfig
+from actshift.schema.method import SteeringConfig
 
 LIGHT = """
 import sys

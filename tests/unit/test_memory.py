@@ -16,7 +16,7 @@ import torch
 from actshift.cli import main
 from actshift.config.cached import CachedComposer
 from actshift.config.composition import compose
-from actshift.config.schema import OPTIMIZERS
+from actshift.schema.config import OPTIMIZERS
 from actshift.estimates.memory import CARDS, STATES, all_weights, changed_config, estimate_peak, fit
 from actshift.estimates.parameters import meta_base, trainable_parameters
 from actshift.models.loading import meta_model

@@ -14,7 +14,7 @@ from actshift.config import packages
 from actshift.config.cached import CachedComposer
 from actshift.config.composition import compose
 from actshift.config.identity import hashed_part, identity_of, ignored_keys
-from actshift.config.schema import OPTIMIZERS
+from actshift.schema.config import OPTIMIZERS
 from actshift.errors import ActshiftError
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import StepCallback, train

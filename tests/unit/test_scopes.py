@@ -10,7 +10,7 @@ from adapted import answers, attached, base_of, method_config, naive_answer, per
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actshift.methods.options import SCOPES
+from actshift.schema.method import SCOPES
 from actshift.methods.scopes import answer, first_last, get_scopes, last_prompt, prompt
 from actshift.models.packing.forward_pass import ForwardPass
 

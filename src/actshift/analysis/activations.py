@@ -5,9 +5,8 @@ Shapes: B rows, T tokens, D width, N the tokens that are no padding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import torch
 
@@ -18,10 +17,11 @@ from actshift.models.packing.forward_pass import ForwardPass
 from actshift.models.sites import Change
 from actshift.runtime.session import Session
 from actshift.runtime.train import training_examples
+from actshift.schema.analysis import OracleConfig
+from actshift.schema.config import Config
 from actshift.store.adapters import load_adapter
 from actshift.training.batches import Batch, collate
 
-Config = Mapping[str, Any]
 Places = dict[tuple[str, int], torch.Tensor]
 """Hidden states by site and layer."""
 
@@ -95,18 +95,18 @@ def overwritten(base: Base, batch: Batch, values: Places, *, added: bool = False
 
 
 @contextmanager
-def tuned(base: Base, batch: Batch, analysis: Config) -> Iterator[None]:
+def tuned(base: Base, batch: Batch, analysis: OracleConfig) -> Iterator[None]:
     """The base model with an adapter attached or, without one, with every weight of its layers changed at random.
 
     A random change has the relative size `analysis.change` in each weight matrix. Afterwards the model is as before.
     """
-    if analysis["adapter"] is None:
-        with _changed(base, size=analysis["change"], seed=analysis["seed"]):
+    if analysis.adapter is None:
+        with _changed(base, size=analysis.change, seed=analysis.seed):
             yield
         return
-    adapter = load_adapter(analysis["adapter"])
+    adapter = load_adapter(analysis.adapter)
     if adapter.description.diverged:
-        raise ActshiftError(f"the training of the adapter in {analysis['adapter']} diverged: there is nothing to see.")
+        raise ActshiftError(f"the training of the adapter in {analysis.adapter} diverged: there is nothing to see.")
     adaptation = adapter.attach(base)
     try:
         adaptation.begin_pass(ForwardPass(batch.prompt_BT))

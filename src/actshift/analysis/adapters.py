@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,10 +13,10 @@ from actshift.errors import ActshiftError
 from actshift.models.loading import Base
 from actshift.models.packing.forward_pass import ForwardPass
 from actshift.planning.manifests import Run, read_manifest
+from actshift.schema.analysis import SweepAnalysisConfig
+from actshift.schema.config import Config
 from actshift.store.adapters import Adapter, load_adapter
 from actshift.store.store import Store
-
-Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ def trained(config: Config) -> list[Trained]:
     Errors: runs that are not planned or not finished, with the command that makes them; a method all of whose
     trainings diverged.
     """
-    store, analysis = Store(config["results"]), config["analysis"]
+    store, analysis = Store(config.results), config.analysis_as(SweepAnalysisConfig)
     found = []
     for run in _runs(config, store):
         folder = store.run_folder(run.identity) / "adapter"
@@ -45,9 +44,9 @@ def trained(config: Config) -> list[Trained]:
         adapter = load_adapter(folder)
         if not adapter.description.diverged:
             found.append(Trained(run.cell.method, run.seed, adapter))
-    for method in analysis["methods"]:
+    for method in analysis.methods:
         if method not in {each.method for each in found}:
-            raise ActshiftError(f"every training of {method} in the sweep '{analysis['sweep']}' diverged.")
+            raise ActshiftError(f"every training of {method} in the sweep '{analysis.sweep}' diverged.")
     return found
 
 
@@ -67,7 +66,7 @@ def without_adapter(config: Config) -> list[str]:
 
     Errors: `MissingAdapters` where the runs are not planned yet.
     """
-    store = Store(config["results"])
+    store = Store(config.results)
     return [run.identity for run in _runs(config, store) if not (store.run_folder(run.identity) / "adapter").is_dir()]
 
 
@@ -76,28 +75,28 @@ class MissingAdapters(ActshiftError):
 
 
 def _runs(config: Config, store: Store) -> list[Run]:
-    analysis = config["analysis"]
-    path = store.manifest_path(analysis["sweep"], "final")
+    analysis = config.analysis_as(SweepAnalysisConfig)
+    path = store.manifest_path(analysis.sweep, "final")
     if not path.exists():
         raise _missing(config, store.root, f"its final stage is not planned in {store.root.resolve()}")
-    where = tuple(config[name]["name"] for name in ("model", "dataset", "protocol"))
+    where = (config.model.name, config.dataset.name, config.protocol.name)
     runs = [
         run
-        for method in analysis["methods"]
+        for method in analysis.methods
         for run in read_manifest(path).runs
         if run.cell.method == method and (run.cell.model, run.cell.dataset, run.cell.protocol) == where
     ]
-    for method in analysis["methods"]:
+    for method in analysis.methods:
         if method not in {run.cell.method for run in runs}:
             raise ActshiftError(
-                f"the sweep '{analysis['sweep']}' has no runs of {method} on {', '.join(where)}: name another with "
+                f"the sweep '{analysis.sweep}' has no runs of {method} on {', '.join(where)}: name another with "
                 "analysis.sweep=..., or its model and data set with model=... dataset=... protocol=..."
             )
     return runs
 
 
 def _missing(config: Config, root: Path, why: str) -> MissingAdapters:
-    sweep, name = config["analysis"]["sweep"], config["analysis"]["name"]
+    sweep, name = config.analysis_as(SweepAnalysisConfig).sweep, config.analysis_as(SweepAnalysisConfig).name
     return MissingAdapters(
         f"the analysis '{name}' looks at adapters of the sweep '{sweep}', and {why}. Train them with "
         f"`actshift sweep {sweep} results={root}` (or `submit`), or with `actshift analyze {name} --train ...`."

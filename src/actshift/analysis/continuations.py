@@ -6,8 +6,9 @@ Shapes: B rows, T tokens, V words of the vocabulary.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -21,9 +22,10 @@ from actshift.evaluation.generation import generate
 from actshift.models.loading import Base
 from actshift.runtime.session import Session
 from actshift.runtime.train import training_examples
+from actshift.schema.analysis import ContinuationsConfig
+from actshift.schema.config import Config
 from actshift.training.batches import Batch, collate
 
-Config = Mapping[str, Any]
 BASE = "base model"
 BATCH_TOKENS = 4096
 COLUMNS = ("model", "token", "count", "kl", "low", "high", "kl_left")
@@ -38,10 +40,10 @@ def continuations(config: Config, *, session: Session | None = None) -> pd.DataF
     model's seeds; low and high: its 95% interval over prompts. kl_left: kl over that of the base model.
     The models are the base, the base steered at every block by maps fitted to training rows, and trained adapters.
     """
-    session, analysis = session or Session(), config["analysis"]
+    session, analysis = session or Session(), config.analysis_as(ContinuationsConfig)
     tuned_by, others = _adapters(config)
     base = session.base(config)
-    train = batch_of(config, base, rows=analysis["rows"], session=session)
+    train = batch_of(config, base, rows=analysis.rows, session=session)
     with attached(base, tuned_by, train.prompt_BT):
         _, wanted = record(base, train, sites=(BLOCK,))
     batch = _continued(config, base, tuned_by, session=session)
@@ -65,20 +67,20 @@ def continuations(config: Config, *, session: Session | None = None) -> pd.DataF
 
 def _adapters(config: Config) -> tuple[Trained, list[Trained]]:
     """The fine-tuned model's adapter (its first seed), and those of the other methods."""
-    analysis = config["analysis"]
-    with_reference = {**config, "analysis": {**analysis, "methods": [analysis["reference"], *analysis["methods"]]}}
+    analysis = config.analysis_as(ContinuationsConfig)
+    with_reference = replace(config, analysis=replace(analysis, methods=[analysis.reference, *analysis.methods]))
     every = trained(with_reference)
-    first = next(each for each in every if each.method == analysis["reference"])
-    return first, [each for each in every if each.method != analysis["reference"]]
+    first = next(each for each in every if each.method == analysis.reference)
+    return first, [each for each in every if each.method != analysis.reference]
 
 
 def _continued(config: Config, base: Base, each: Trained, *, session: Session) -> Batch:
     """Prompts of the validation split with the fine-tuned model's continuations in the place of answers."""
     split = session.split(config, "validation")
     examples = training_examples(split, config=config, tokenizer=base.tokenizer, cache=None)
-    rows = [examples[row] for row in range(min(config["analysis"]["rows"], len(examples)))]
+    rows = [examples[row] for row in range(min(config.analysis_as(ContinuationsConfig).rows, len(examples)))]
     prompts = [row.ids[: row.prompt_length] for row in rows]
-    longest, end = config["analysis"]["new_tokens"], base.tokenizer.eos_token_id
+    longest, end = config.analysis_as(ContinuationsConfig).new_tokens, base.tokenizer.eos_token_id
     adaptation = each.adapter.attach(base)
     try:
         made = generate(base, adaptation, prompts=prompts, max_new_tokens=longest, batch_tokens=BATCH_TOKENS)

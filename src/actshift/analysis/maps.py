@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch.nn.functional import silu
 from actshift.analysis.activations import Places, noting
 from actshift.analysis.regression import Array, reduced_rank
 from actshift.models.loading import Base
+from actshift.schema.analysis import ContinuationsConfig, OracleConfig
 from actshift.training.batches import Batch
 
 Map = Callable[[Array], Array]
@@ -26,16 +26,16 @@ BLOCK = "post_block"
 RATE = 1e-2
 
 
-def kinds(analysis: Mapping[str, Any], *, width: int) -> dict[str, Fit]:
+def kinds(analysis: OracleConfig | ContinuationsConfig, *, width: int) -> dict[str, Fit]:
     """Every kind of map by name: constant, linear of each rank below the width and of full rank, SiLU of each rank."""
-    ranks = [rank for rank in analysis["ranks"] if rank < width]
+    ranks = [rank for rank in analysis.ranks if rank < width]
     fits: dict[str, Fit] = {"constant": constant}
     for rank in [*ranks, width]:
         name = "full" if rank == width else f"rank {rank}"
-        fits[name] = _linear(rank, analysis["ridge"])
-    if analysis["steps"]:
+        fits[name] = _linear(rank, analysis.ridge)
+    if analysis.steps:
         for rank in ranks:
-            fits[f"SiLU, rank {rank}"] = _hidden_layer(rank, steps=analysis["steps"], seed=analysis["seed"])
+            fits[f"SiLU, rank {rank}"] = _hidden_layer(rank, steps=analysis.steps, seed=analysis.seed)
     return fits
 
 

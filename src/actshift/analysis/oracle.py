@@ -5,8 +5,7 @@ Shapes: B rows, T tokens, D width, N tokens that are no padding, V words of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -18,9 +17,10 @@ from actshift.analysis.maps import columns, fit_all_layers, kinds, steered
 from actshift.analysis.regression import explained
 from actshift.models.loading import Base
 from actshift.runtime.session import Session
+from actshift.schema.analysis import OracleConfig
+from actshift.schema.config import Config
 from actshift.training.batches import Batch
 
-Config = Mapping[str, Any]
 Row = tuple[str, str, int | None, str, float]
 BLOCK = "post_block"
 COLUMNS = ("measure", "site", "layer", "map", "value")
@@ -44,9 +44,9 @@ def oracle(config: Config, *, session: Session | None = None) -> pd.DataFrame:
     that it was not fitted to.
     spectrum: share of the shifts' squared norm in their first directions; directions: their participation ratio.
     """
-    session, analysis = session or Session(), config["analysis"]
+    session, analysis = session or Session(), config.analysis_as(OracleConfig)
     base = session.base(config)
-    batch = batch_of(config, base, rows=analysis["rows"], session=session)
+    batch = batch_of(config, base, rows=analysis.rows, session=session)
     plain, before = record(base, batch, sites=sites_of(base))
     with tuned(base, batch, analysis):
         wanted, after = record(base, batch, sites=sites_of(base))
@@ -97,7 +97,7 @@ def _halves(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     return fitted, scored
 
 
-def _maps(batch: Batch, before: Places, after: Places, analysis: Config) -> Iterator[Row]:
+def _maps(batch: Batch, before: Places, after: Places, analysis: OracleConfig) -> Iterator[Row]:
     """Maps of each layer by itself, and the spectrum of its shifts."""
     fitted, scored = _halves(batch)
     for site, layer in (place for place in before if place[0] == BLOCK):
@@ -108,9 +108,9 @@ def _maps(batch: Batch, before: Places, after: Places, analysis: Config) -> Iter
             yield "explained", site, layer, name, explained(fit(x, s)(x_new), s_new)
 
 
-def _spectrum(shift_DN: np.ndarray, layer: int, analysis: Config) -> Iterator[Row]:
+def _spectrum(shift_DN: np.ndarray, layer: int, analysis: OracleConfig) -> Iterator[Row]:
     squares = np.linalg.svd(shift_DN, compute_uv=False) ** 2
-    for rank in (rank for rank in analysis["ranks"] if rank < len(squares)):
+    for rank in (rank for rank in analysis.ranks if rank < len(squares)):
         yield "spectrum", BLOCK, layer, f"first {rank}", float(squares[:rank].sum() / squares.sum())
     yield "directions", BLOCK, layer, "", participation(squares)
 
@@ -121,7 +121,7 @@ def participation(squares: np.ndarray) -> float:
 
 
 def _steering(
-    base: Base, batch: Batch, after: Places, plain: torch.Tensor, wanted: torch.Tensor, analysis: Config
+    base: Base, batch: Batch, after: Places, plain: torch.Tensor, wanted: torch.Tensor, analysis: OracleConfig
 ) -> Iterator[Row]:
     """What is left of the divergence on other rows where fitted maps steer all layers together."""
     fitted, scored = _halves(batch)

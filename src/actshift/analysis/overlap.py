@@ -5,10 +5,9 @@ Shapes: B rows, T tokens, D width, M inner width of the MLP, N tokens, K directi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,10 +19,11 @@ from actshift.analysis.activations import batch_of, tokens_BT
 from actshift.models.loading import Base
 from actshift.models.sites import Change
 from actshift.runtime.session import Session
+from actshift.schema.analysis import OverlapConfig
+from actshift.schema.config import Config
 from actshift.training.batches import Batch
 
 Array = NDArray[np.float64]
-Config = Mapping[str, Any]
 Seen = dict[tuple[str, int], torch.Tensor]
 COLUMNS = ("layer", "width", "directions", "tokens", "overlap", "random", "diagonal")
 
@@ -116,11 +116,11 @@ def overlaps(config: Config, *, session: Session | None = None) -> tuple[pd.Data
     `random` is K / D, `diagonal` the mean absolute value of the inner products of equal rank. The three layers are the
     first, the middle one and the one at three quarters.
     """
-    session, analysis = session or Session(), config["analysis"]
+    session, analysis = session or Session(), config.analysis_as(OverlapConfig)
     base = session.base(config)
-    found = layers(base, batch_of(config, base, rows=analysis["rows"], session=session))
+    found = layers(base, batch_of(config, base, rows=analysis.rows, session=session))
     width = base.sites.model_width
-    k = min(analysis["directions"], width)
+    k = min(analysis.directions, width)
     rows = []
     for number, layer in enumerate(found):
         products = inner_products(*layer.products(), k)

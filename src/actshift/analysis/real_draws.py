@@ -6,7 +6,6 @@ Shapes: D width, M inner width, N tokens. Columns are tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,8 @@ from actshift.analysis.theory.statements import Draw, Example, Sizes
 from actshift.errors import ActshiftError
 from actshift.models.loading import Base
 from actshift.runtime.session import Session, set_threads
+from actshift.schema.analysis import TheoryConfig
+from actshift.schema.config import Config
 
 TOKENS = 3
 """Tokens of an example, in multiples of the width: more than a matrix can fit."""
@@ -24,26 +25,26 @@ OF_STREAMS = ("theorem_3_1", "post_block_more_expressive")
 OF_WEIGHTS = ("expansion_glu_input", "expansion_glu_weights", "difference_is_the_down_term", "takeaway_1")
 
 
-def families(config: Mapping[str, Any]) -> dict[str, dict[str, Draw]]:
+def families(config: Config) -> dict[str, dict[str, Draw]]:
     """By statement, a family "activations of MODEL": a layer drawn at random, and tokens of it.
 
     Statements about sites take what an MLP adds (X) and what stands before it (Y), those about a GLU its weights and a
     normed hidden state. Errors: a model whose MLP has another activation than SiLU.
     """
-    set_threads(config["hardware"])
+    set_threads(config.hardware)
     session = Session()
     base = session.base(config)
     activation = getattr(base.model.config, "hidden_act", None)
     if activation != "silu":
         raise ActshiftError(
-            f"model {config['model']['name']} has the activation {activation}; the ledger's examples from a model are "
+            f"model {config.model.name} has the activation {activation}; the ledger's examples from a model are "
             "of GLUs with SiLU, as in Llama and Qwen 3: name such a model, or set analysis.activations=false."
         )
-    batch = batch_of(config, base, rows=config["analysis"]["rows"], session=session)
+    batch = batch_of(config, base, rows=config.analysis_as(TheoryConfig).rows, session=session)
     _, seen = record(base, batch, sites=("post_block", "post_mlp", "pre_mlp"))
     mask_BT = tokens_BT(batch)
     columns = {place: h_BTD[mask_BT].double().cpu().numpy().T for place, h_BTD in seen.items()}
-    name = f"activations of {config['model']['name']}"
+    name = f"activations of {config.model.name}"
     streams, glus = _streams(base, columns), _glus(base, columns)
     return {statement: {name: streams} for statement in OF_STREAMS} | {
         statement: {name: glus} for statement in OF_WEIGHTS

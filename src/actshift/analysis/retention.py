@@ -5,7 +5,7 @@ Shapes: T tokens of a window, V words of the vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from actshift.errors import ActshiftError
 from actshift.models.loading import Base
 from actshift.runtime.evaluate import evaluate
 from actshift.runtime.session import Session, set_threads
+from actshift.schema.analysis import RetentionConfig
+from actshift.schema.config import Config
 from actshift.store.adapter_card import compose_request
 from actshift.store.store import Store
 
-Config = Mapping[str, Any]
 TEXT = Path(__file__).with_name("plain_text.txt")
 BASE = "base"
 COLUMNS = ("method", "seed", "trained", "accuracy", "nll", "nll_change")
@@ -36,32 +37,38 @@ def retention(config: Config, *, session: Session | None = None) -> pd.DataFrame
     prompt by itself; nll_change: that less the base model's. on_DATASET: percent right on the first `analysis.rows`
     test rows of each of `analysis.datasets`. Errors: a text that cannot be read or is shorter than two tokens.
     """
-    set_threads(config["hardware"])
-    session, analysis = session or Session(), config["analysis"]
+    set_threads(config.hardware)
+    session, analysis = session or Session(), config.analysis_as(RetentionConfig)
     adapters = trained(config)
     windows = _windows(config, session.base(config))
     plain = _likelihood(session.base(config), windows)
     rows = [{"method": BASE, "nll": plain, "nll_change": 0.0}]
     for each in adapters:
         nll = _likelihood(session.base(config), windows, each)
-        others = {f"on_{name}": _elsewhere(config, each, name, session=session) for name in analysis["datasets"]}
+        others = {f"on_{name}": _elsewhere(config, each, name, session=session) for name in analysis.datasets}
         rows.append({**_of_run(config, each), "nll": nll, "nll_change": nll - plain, **others})
-    return pd.DataFrame(rows, columns=[*COLUMNS, *(f"on_{name}" for name in analysis["datasets"])])
+    return pd.DataFrame(rows, columns=[*COLUMNS, *(f"on_{name}" for name in analysis.datasets)])
 
 
 def _of_run(config: Config, each: Trained) -> dict[str, Any]:
-    card, store = each.adapter.description, Store(config["results"])
+    card, store = each.adapter.description, Store(config.results)
     record = store.record(card.identity, "test")
     if record is None:
-        raise ActshiftError(f"run {card.identity} has no test record: finish the sweep '{config['analysis']['sweep']}'")
+        raise ActshiftError(
+            f"run {card.identity} has no test record: finish the sweep '{config.analysis_as(RetentionConfig).sweep}'"
+        )
     numbers = {"trained": card.trainable_parameters, "accuracy": record.metrics["accuracy"]}
     return {"method": each.method, "seed": each.seed, **numbers}
 
 
 def _elsewhere(config: Config, each: Trained, dataset: str, *, session: Session) -> float:
     """Percent right on another data set: an evaluation as `stage=evaluate` makes and keeps it."""
-    data = [f"data.dir={config['data']['dir']}"] if config["data"]["dir"] else []
-    asked = [f"dataset={dataset}", f"data.limit.test={config['analysis']['rows']}", f"results={config['results']}"]
+    data = [f"data.dir={config.data.dir}"] if config.data.dir else []
+    asked = [
+        f"dataset={dataset}",
+        f"data.limit.test={config.analysis_as(RetentionConfig).rows}",
+        f"results={config.results}",
+    ]
     folder = str(each.adapter.folder).replace("'", r"\'")
     found = evaluate(compose_request(["stage=evaluate", f"adapter='{folder}'", *asked, *data]), session=session)
     return float(found.metrics["accuracy"])
@@ -69,12 +76,12 @@ def _elsewhere(config: Config, each: Trained, dataset: str, *, session: Session)
 
 def _windows(config: Config, base: Base) -> list[list[int]]:
     """The text's token ids, as many as a window has at a time, each window after the tokenizer's first token."""
-    path = Path(config["analysis"]["text"] or TEXT)
+    path = Path(config.analysis_as(RetentionConfig).text or TEXT)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ActshiftError(f"analysis.text = {path} cannot be read as text: {error}") from error
-    ids, size = base.tokenizer.encode(text, add_special_tokens=False), config["analysis"]["window"]
+    ids, size = base.tokenizer.encode(text, add_special_tokens=False), config.analysis_as(RetentionConfig).window
     first = [base.tokenizer.bos_token_id] if base.tokenizer.bos_token_id is not None else []
     parts = [first + ids[start : start + size] for start in range(0, len(ids), size)]
     kept = [part for part in parts if len(part) >= 2]

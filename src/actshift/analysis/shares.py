@@ -5,7 +5,6 @@ Shapes: B rows, T tokens, D width, N tokens of the prompts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -15,6 +14,8 @@ from actshift.analysis.activations import Places, batch_of, contribution_site, r
 from actshift.analysis.adapters import Trained, attached, trained
 from actshift.models.loading import Base
 from actshift.runtime.session import Session
+from actshift.schema.analysis import SharesConfig
+from actshift.schema.config import Config
 from actshift.training.batches import Batch
 
 BLOCK = "post_block"
@@ -24,7 +25,7 @@ COLUMNS = (
 )
 
 
-def shares(config: Mapping[str, Any], *, session: Session | None = None) -> pd.DataFrame:
+def shares(config: Config, *, session: Session | None = None) -> pd.DataFrame:
     """One row a set of tokens, layer and adapter; over the tokens of the prompts, with m the MLP's contribution to the
     residual stream and b the block's output:
 
@@ -32,10 +33,10 @@ def shares(config: Mapping[str, Any], *, session: Session | None = None) -> pd.D
     change_share, change_share_of_means: the same of the changes ``m_tuned - m`` and ``b_tuned - b``; empty where no
     adapter is looked at (`analysis.methods` is empty).
     """
-    session, analysis = session or Session(), config["analysis"]
-    adapters: list[Trained | None] = [*trained(config)] if analysis["methods"] else [None]
+    session, analysis = session or Session(), config.analysis_as(SharesConfig)
+    adapters: list[Trained | None] = [*trained(config)] if analysis.methods else [None]
     base = session.base(config)
-    batch = batch_of(config, base, rows=analysis["rows"], session=session, split="validation")
+    batch = batch_of(config, base, rows=analysis.rows, session=session, split="validation")
     sites = (contribution_site(base), BLOCK)
     _, before = record(base, batch, sites=sites)
     sets = token_sets(before, batch.prompt_BT)

@@ -21,9 +21,10 @@ from actshift.errors import ActshiftError
 from actshift.models.loading import Base
 from actshift.models.sites import Change
 from actshift.runtime.session import Session
+from actshift.schema.analysis import CosinesConfig
+from actshift.schema.config import Config
 from actshift.training.batches import Batch
 
-Config = Mapping[str, Any]
 BLOCK, INPUT = "post_block", "pre_mlp"
 DOWN = "down_proj"
 WHOLE = "mlp"
@@ -40,10 +41,10 @@ def cosines(config: Config, *, session: Session | None = None) -> tuple[pd.DataF
     LoRA and without it. `mean_abs` is the mean of its absolute value. The histogram has `share` of the tokens between
     `low` and `high`. Errors: a method without both parts.
     """
-    session, analysis = session or Session(), config["analysis"]
+    session, analysis = session or Session(), config.analysis_as(CosinesConfig)
     adapters = trained(config)
     base = session.base(config)
-    batch = batch_of(config, base, rows=analysis["rows"], session=session, split="validation")
+    batch = batch_of(config, base, rows=analysis.rows, session=session, split="validation")
     rows: list[tuple[Any, ...]] = []
     pooled: dict[tuple[str, str], list[np.ndarray]] = {}
     for each in adapters:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from actshift.commands.requests import console
 from actshift.config.composition import compose
@@ -13,6 +13,8 @@ from actshift.config.groups import groups
 from actshift.config.identity import identity_of, ignored_keys
 from actshift.errors import ActshiftError, unknown
 from actshift.files import write_file
+from actshift.schema.analysis import AnalysisConfig, SweepAnalysisConfig, TheoryConfig
+from actshift.schema.config import Config
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,11 +30,11 @@ def analyze_command(request: Namespace) -> int:
     config = compose([f"analysis={request.name}", *request.overrides])
     if request.train:
         _train(config)
-    ANALYSES[request.name](config, Path(config["results"]) / "analyses")
+    ANALYSES[request.name](config, Path(config.results) / "analyses")
     return 0
 
 
-def _train(config: Mapping[str, Any]) -> None:
+def _train(config: Config) -> None:
     """Do the sweep whose adapters an analysis looks at, where some are missing. Errors: an analysis of no sweep.
 
     A run that has a test record and no adapter any more (records are kept in git, adapters are not) loses the record
@@ -42,37 +44,38 @@ def _train(config: Mapping[str, Any]) -> None:
     from actshift.commands.runs import sweep_command
     from actshift.store.store import Store
 
-    analysis, store = config["analysis"], Store(config["results"])
-    if "sweep" not in analysis:
-        raise ActshiftError(f"the analysis '{analysis['name']}' looks at no sweep's adapters: leave --train out")
+    analysis, store = config.analysis_as(AnalysisConfig), Store(config.results)
+    if not isinstance(analysis, SweepAnalysisConfig):
+        raise ActshiftError(f"the analysis '{analysis.name}' looks at no sweep's adapters: leave --train out")
     try:
-        identities = without_adapter(config) if analysis["methods"] else []
+        identities = without_adapter(config) if analysis.methods else []
         if not identities:
             return
     except MissingAdapters:
         identities = []
     for identity in identities:
         store.record_path(identity, "test").unlink(missing_ok=True)
-    data = [f"data.dir={config['data']['dir']}"] if config["data"]["dir"] else []
-    overrides = [f"results={config['results']}", *data]
-    sweep_command(Namespace(sweep=analysis["sweep"], overrides=overrides, retry=False, replan=False, extend=False))
+    data = [f"data.dir={config.data.dir}"] if config.data.dir else []
+    overrides = [f"results={config.results}", *data]
+    sweep_command(Namespace(sweep=analysis.sweep, overrides=overrides, retry=False, replan=False, extend=False))
 
 
-def theory(config: Mapping[str, Any], folder: Path) -> None:
+def theory(config: Config, folder: Path) -> None:
     """The theory ledger: one line a statement in the terminal; theory.json, theory.csv and theory.md."""
     from actshift.analysis.theory import ledger
     from actshift.commands.terminal_frames import theory_table
     from actshift.report import theory as pages
 
+    analysis = config.analysis_as(TheoryConfig)
     real, model = {}, None
-    if config["analysis"]["activations"]:
+    if analysis.activations:
         from actshift.analysis.real_draws import families
 
         real = families(config)
         identity = identity_of(config, ignore=ignored_keys())
-        model = {"model": config["model"]["name"], "dataset": config["dataset"]["name"], "identity": identity}
-    entries = ledger.ledger(config["analysis"], real)
-    checks, record = ledger.frame(entries), ledger.record(entries, config["analysis"], model=model)
+        model = {"model": config.model.name, "dataset": config.dataset.name, "identity": identity}
+    entries = ledger.ledger(analysis, real)
+    checks, record = ledger.frame(entries), ledger.record(entries, analysis, model=model)
     console().print(theory_table(record))
     texts = {"json": ledger.json_text(record), "csv": checks.to_csv(index=False), "md": pages.markdown(record, checks)}
     for ending, text in texts.items():
@@ -80,7 +83,7 @@ def theory(config: Mapping[str, Any], folder: Path) -> None:
         print(folder / f"theory.{ending}")
 
 
-def oracle(config: Mapping[str, Any], folder: Path) -> None:
+def oracle(config: Config, folder: Path) -> None:
     """Oracle steering of one model: oracle-MODEL.csv, .json and three figures."""
     from actshift.analysis.oracle import oracle as frame_of
     from actshift.report.analysis_figures import oracle_maps, oracle_sites, oracle_spectrum
@@ -91,7 +94,7 @@ def oracle(config: Mapping[str, Any], folder: Path) -> None:
     _write(config, folder, {"": frame}, figures)
 
 
-def overlap(config: Mapping[str, Any], folder: Path) -> None:
+def overlap(config: Config, folder: Path) -> None:
     """Figure 3 of one model: overlap-MODEL.csv, the inner products of three layers, .json and two figures."""
     from actshift.analysis.overlap import overlaps
     from actshift.report.analysis_figures import overlap_by_layer, overlap_maps
@@ -102,7 +105,7 @@ def overlap(config: Mapping[str, Any], folder: Path) -> None:
     _write(config, folder, {"": frame, "_maps": maps}, figures)
 
 
-def shares(config: Mapping[str, Any], folder: Path) -> None:
+def shares(config: Config, folder: Path) -> None:
     """Figure 2 of one model: shares-MODEL.csv, .json and a figure."""
     from actshift.analysis.shares import shares as frame_of
     from actshift.report.adapter_figures import mlp_shares
@@ -112,7 +115,7 @@ def shares(config: Mapping[str, Any], folder: Path) -> None:
     _write(config, folder, {"": frame}, {"": mlp_shares(frame)})
 
 
-def cosines(config: Mapping[str, Any], folder: Path) -> None:
+def cosines(config: Config, folder: Path) -> None:
     """Figure 5 of one model: cosines-MODEL.csv by layer, histograms over all layers, .json and two figures."""
     from actshift.analysis.shifts import cosines as frames_of
     from actshift.report.adapter_figures import cosine_histograms, cosines_by_layer
@@ -124,7 +127,7 @@ def cosines(config: Mapping[str, Any], folder: Path) -> None:
     _write(config, folder, {"": frame, "_pooled": pooled}, figures)
 
 
-def norms(config: Mapping[str, Any], folder: Path) -> None:
+def norms(config: Config, folder: Path) -> None:
     """Figure 6 of one model: norms-MODEL.csv, .json and a figure."""
     from actshift.analysis.shifts import norms as frame_of
     from actshift.report.adapter_figures import norms_by_layer
@@ -134,7 +137,7 @@ def norms(config: Mapping[str, Any], folder: Path) -> None:
     _write(config, folder, {"": frame}, {"": norms_by_layer(frame)})
 
 
-def continuations(config: Mapping[str, Any], folder: Path) -> None:
+def continuations(config: Config, folder: Path) -> None:
     """Divergence along the fine-tuned model's continuations: continuations-MODEL.csv, .json and a figure."""
     from actshift.analysis.continuations import continuations as frame_of
     from actshift.report.analysis_figures import divergence_by_token
@@ -144,7 +147,7 @@ def continuations(config: Mapping[str, Any], folder: Path) -> None:
     _write(config, folder, {"": frame}, {"": divergence_by_token(frame)})
 
 
-def retention(config: Mapping[str, Any], folder: Path) -> None:
+def retention(config: Config, folder: Path) -> None:
     """What adaptation costs elsewhere: retention-MODEL.csv, .json and a figure."""
     from actshift.analysis.retention import retention as frame_of
     from actshift.report.adapter_figures import retention_fronts
@@ -154,14 +157,12 @@ def retention(config: Mapping[str, Any], folder: Path) -> None:
     _write(config, folder, {"": frame}, {"_front": retention_fronts(frame)})
 
 
-def _write(
-    config: Mapping[str, Any], folder: Path, frames: Mapping[str, pd.DataFrame], figures: Mapping[str, Figure]
-) -> None:
+def _write(config: Config, folder: Path, frames: Mapping[str, pd.DataFrame], figures: Mapping[str, Figure]) -> None:
     """The frames as CSV, what they were made from as JSON, and the figures; NAME-MODEL is what all files begin with."""
     from actshift.analysis.records import record
     from actshift.report.figures import write
 
-    name = f"{config['analysis']['name']}-{config['model']['name']}"
+    name = f"{config.analysis_as(AnalysisConfig).name}-{config.model.name}"
     texts = {f"{name}{part}.csv": frame.to_csv(index=False, float_format="%.6g") for part, frame in frames.items()}
     texts[f"{name}.json"] = record(config, texts)
     for file, text in texts.items():
@@ -171,7 +172,7 @@ def _write(
         print(path)
 
 
-ANALYSES: dict[str, Callable[[Mapping[str, Any], Path], None]] = {
+ANALYSES: dict[str, Callable[[Config, Path], None]] = {
     "theory": theory,
     "oracle": oracle,
     "overlap": overlap,

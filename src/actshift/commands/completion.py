@@ -28,12 +28,12 @@ def complete(parser: ArgumentParser) -> None:
 def overrides(prefix: str) -> Iterator[str]:
     """Overrides that begin like this: ``group=option`` of the config groups, ``key=`` of dotted keys."""
     from actshift.config.groups import groups
-    from actshift.config.keys import CHOICES, known_keys
+    from actshift.config.keys import choices, known_keys
 
     name, sign, option = prefix.partition("=")
     options = groups()
     if sign:
-        values = options.get(name) or sorted("null" if each is None else each for each in CHOICES.get(name, ()))
+        values = options.get(name) or sorted("null" if each is None else each for each in choices().get(name, ()))
         yield from (f"{name}={value}" for value in values if value.startswith(option))
     else:
         keys = [key for key in known_keys() if "*" not in key]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from actshift.config.composition import check_names, register_schemas
 from actshift.config.groups import search_path
-from actshift.config.schema import EVALUATE
 from actshift.errors import ActshiftError
 from actshift.libraries.private import multirun_jobs
 from actshift.paths import conf_dir
+from actshift.schema.config import EVALUATE, Config
 from actshift.store.adapter_card import compose_request
 
 if TYPE_CHECKING:
@@ -109,24 +109,24 @@ def _warm_session() -> Session:
     return Session()
 
 
-def _do(config: dict[str, Any], *, session: Session | None = None) -> float:
+def _do(config: Config, *, session: Session | None = None) -> float:
     """Run a resolved configuration, print the result, and return the accuracy (percent) or loss."""
     from actshift.observe.progress import PrintedProgress
     from actshift.runtime.run import run
 
-    if config["stage"] == EVALUATE:
+    if config.stage == EVALUATE:
         return _evaluate(config, session=session)
     record = run(config, session=session, progress=PrintedProgress())
     metrics = record.metrics
     print(
         f"{record.cell} lr={record.lr:g} seed={record.seed}: {record.split} {record.outcome}, "
         f"trainable {metrics['trainable_parameters']:,} of "
-        f"{metrics['total_parameters']:,}\n{config['results']}/records/{record.file_name}"
+        f"{metrics['total_parameters']:,}\n{config.results}/records/{record.file_name}"
     )
     return float(metrics["accuracy"] if "accuracy" in metrics else metrics["loss"] or "nan")
 
 
-def _evaluate(config: dict[str, Any], *, session: Session | None) -> float:
+def _evaluate(config: Config, *, session: Session | None) -> float:
     """Evaluate an adapter, print the result and what it is not, and return the accuracy (percent)."""
     from actshift.observe.progress import PrintedProgress
     from actshift.runtime.evaluate import evaluate
@@ -136,8 +136,8 @@ def _evaluate(config: dict[str, Any], *, session: Session | None) -> float:
     print(
         f"adapter {adapter['identity']} ({adapter['model']} / {adapter['method']}, trained on {adapter['dataset']}, "
         f"{adapter['source']}, {adapter['protocol']}) on the test split of {found.dataset} "
-        f"({config['data']['source']}, {config['protocol']['name']}): accuracy {metrics['accuracy']:.2f} "
+        f"({config.data.source}, {config.protocol.name}): accuracy {metrics['accuracy']:.2f} "
         f"({metrics['correct']}/{metrics['rows']}). An evaluation is no record: no table shows it.\n"
-        f"{config['results']}/evaluations/{found.file_name}"
+        f"{config.results}/evaluations/{found.file_name}"
     )
     return float(metrics["accuracy"])

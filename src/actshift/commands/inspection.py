@@ -21,7 +21,7 @@ def show_command(request: Namespace) -> int:
     if not chosen["row"].isdigit():
         raise ActshiftError(f"row={chosen['row']}: give a row's number, the first being 0")
     config = compose(overrides)
-    console().print(terminal(shown(config, split=chosen["split"], row=int(chosen["row"])), method=config["method"]))
+    console().print(terminal(shown(config, split=chosen["split"], row=int(chosen["row"])), method=config.method))
     return 0
 
 
@@ -47,7 +47,7 @@ def lengths_command(request: Namespace) -> int:
 
 def has_generator(dataset: str) -> bool:
     """Whether a data set of conf/dataset has procedural rows, the default source."""
-    return bool(compose([f"dataset={dataset}", "data.source=hub"])["dataset"]["procedural"]["rows"])
+    return bool(compose([f"dataset={dataset}", "data.source=hub"]).dataset.procedural.rows)
 
 
 def overlaps_command(request: Namespace) -> int:
@@ -59,9 +59,9 @@ def overlaps_command(request: Namespace) -> int:
     keys: dict[str, list[str]] = {}
     for name in named["dataset"].split(",") if named else groups()["dataset"]:
         config = compose([f"dataset={name}", *overrides])
-        found = real_keys(config["dataset"], source=config["data"]["source"], directory=config["data"]["dir"])
+        found = real_keys(config.dataset, source=config.data.source, directory=config.data.dir)
         if not found:
-            print(f"{name}: no split in {config['data']['dir']}")
+            print(f"{name}: no split in {config.data.dir}")
         keys |= found
     console().print(overlaps_table(overlaps(keys), keys))
     print(f"{len(keys)} splits, {sum(map(len, keys.values())):,} rows")
@@ -103,7 +103,7 @@ def explain_command(request: Namespace) -> int:
         parts = [f"{each.key}: {each.type}"] if each.type else [each.key]
         parts += [each.about] if each.about else []
         parts += [f"one of {', '.join(each.allowed)}"] if each.allowed else []
-        parts += [f"at least {each.least:g}"] if each.least is not None else []
+        parts += [each.bounds] if each.bounds is not None else []
         parts += [] if each.counts else ["changes no identity"]
         print("; ".join(parts))
     return 0

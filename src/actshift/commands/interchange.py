@@ -21,11 +21,11 @@ def export_command(request: Namespace) -> int:
     if not frame["status"].eq("done").any():
         raise ActshiftError(f"no cell of '{grid.sweep}' is finished: there is nothing to export")
     composer = CachedComposer()
-    models = {name: composer([f"model={name}"])["model"] for name in final.models}
-    datasets = {name: composer([f"dataset={name}"])["dataset"]["hub"] for name in final.datasets}
+    models = {name: composer([f"model={name}"]).model for name in final.models}
+    datasets = {name: composer([f"dataset={name}"]).dataset.hub for name in final.datasets}
     places = interchange.Places(
-        models={name: model["path"] if model["source"] == "hub" else None for name, model in models.items()},
-        datasets={name: hub["path"] if hub else None for name, hub in datasets.items()},
+        models={name: model.path if model.source == "hub" else None for name, model in models.items()},
+        datasets={name: hub.path for name, hub in datasets.items()},
         created={record.identity: record.provenance["created"] for record in records},
     )
     folder = store.root / "export" / grid.sweep

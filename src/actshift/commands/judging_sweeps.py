@@ -50,10 +50,11 @@ def _final_runs(request: Namespace) -> tuple[Store, list[FinalRun]]:
     path = wanted.store.manifest_path(wanted.name, "grid")
     if not path.exists() and not request.dry_run:
         raise ActshiftError(f"'{request.sweep}' has not been planned in {wanted.store.root}: run its sweep first.")
+    sweep = wanted.config.sweep
     grid = (
         read_manifest(path)
-        if path.exists()
-        else expand_grid(wanted.config["sweep"], CachedComposer(), extra=wanted.frozen)
+        if path.exists() or sweep is None
+        else expand_grid(sweep, CachedComposer(), extra=wanted.frozen)
     )
     final = stages_of(wanted.store, grid)[-1]
     if final.stage == "final":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from actshift.errors import ActshiftError
 from actshift.report.markdown_text import table as markdown_table
+from actshift.schema.config import Config
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -63,7 +64,7 @@ class Lengths:
 
 
 def lengths(
-    configs: Iterable[Mapping[str, Any]],
+    configs: Iterable[Config],
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     absent: Callable[[str], object] = print,
@@ -77,13 +78,13 @@ def lengths(
     from actshift.models.loading import load_tokenizer
 
     for config in configs:
-        data, dataset = config["data"], config["dataset"]
-        chosen = tokenizer or load_tokenizer(config["model"])
-        for name, rule in data["splits"].items():
+        data, dataset = config.data, config.dataset
+        chosen = tokenizer or load_tokenizer(config.model)
+        for name, rule in data.splits.by_name().items():
             if rule is None:
                 continue
-            if data["source"] == "local" and not has_split(dataset, rule["source"], directory=data["dir"]):
-                absent(f"{dataset['name']}, {config['protocol']['name']}: no {name} split in {data['dir']}")
+            if data.source == "local" and not has_split(dataset, rule.source, directory=data.dir):
+                absent(f"{dataset.name}, {config.protocol.name}: no {name} split in {data.dir}")
             else:
                 yield _lengths(config, load_split(config, name), name=name, tokenizer=chosen)
 
@@ -104,16 +105,16 @@ def tokenizer_in(folder: str) -> PreTrainedTokenizerBase:
     return found
 
 
-def _lengths(config: Mapping[str, Any], split: Split, *, name: str, tokenizer: PreTrainedTokenizerBase) -> Lengths:
+def _lengths(config: Config, split: Split, *, name: str, tokenizer: PreTrainedTokenizerBase) -> Lengths:
     from actshift.data.chat import chat_of
     from actshift.runtime.train import most_tokens, training_examples
 
     limit = most_tokens(config, chat=chat_of(config, tokenizer) is not None) if name == "train" else None
     whole = training_examples(split, config=config, tokenizer=tokenizer, cache=None, limited=False)
-    cut, drops = replace(whole, max_tokens=limit), config["training"]["overlong"] == "drop"
+    cut, drops = replace(whole, max_tokens=limit), config.training.overlong == "drop"
     return Lengths(
-        config["dataset"]["name"],
-        config["protocol"]["name"],
+        config.dataset.name,
+        config.protocol.name,
         name,
         len(whole),
         *_quantiles(whole.lengths.tolist()),

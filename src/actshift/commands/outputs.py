@@ -13,7 +13,7 @@ from actshift.errors import ActshiftError
 def outputs_command(request: Namespace) -> int:
     """Write the answers of every final run of a sweep, or of one adapter, as they come."""
     from actshift.observe.progress import PrintedProgress
-    from actshift.runtime.outputs import Decoding, config_of, write_outputs
+    from actshift.runtime.outputs import Decoding, trained_config, write_outputs
     from actshift.runtime.session import Session
 
     if request.limit is not None and request.limit < 1:
@@ -22,10 +22,10 @@ def outputs_command(request: Namespace) -> int:
     instructions = read_instructions(Path(request.data))[: request.limit]
     session = Session()
     for adapter in adapters:
-        config = config_of(adapter)
-        most = request.max_new_tokens or config["evaluation"]["max_new_tokens"]
+        config = trained_config(adapter)
+        most = request.max_new_tokens or config.evaluation.max_new_tokens
         decoding = Decoding(most, request.temperature, request.top_p, request.seed)
-        shared: dict[str, Any] = {"hardware": config["hardware"], "session": session, "progress": PrintedProgress()}
+        shared: dict[str, Any] = {"hardware": config.hardware, "session": session, "progress": PrintedProgress()}
         print(write_outputs(adapter, instructions, decoding, **shared))
     return 0
 

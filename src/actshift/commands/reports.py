@@ -115,7 +115,7 @@ def _hub_rows(
     for name in datasets:
         for protocol in ("paper", "released"):
             config = composer([f"dataset={name}", f"protocol={protocol}", "data.source=hub"])
-            rows[name] = config["dataset"]["hub"]["rows"]
+            rows[name] = config.dataset.hub.rows
             tests.setdefault(name, {})[protocol] = rows_of(config, "test")
     return rows, tests
 

@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from actshift.config.cached import CachedComposer
 from actshift.config.composition import compose
@@ -19,6 +19,7 @@ from actshift.planning.expand import expand_grid
 from actshift.planning.extend import keep_extended
 from actshift.planning.manifests import Manifest, freeze, read_manifest
 from actshift.planning.selection import Selection, read_selection
+from actshift.schema.config import Config
 from actshift.store.store import Store
 
 if TYPE_CHECKING:
@@ -48,8 +49,7 @@ def results_folder(request: Namespace) -> Path:
     named, others = split_options(request.overrides, ["results"])
     if others:
         raise ActshiftError(f"{' '.join(others)}: this command takes results=FOLDER and no other override")
-    folder: str = compose([f"results={named['results']}"] if named else [])["results"]
-    return Path(folder)
+    return Path(compose([f"results={named['results']}"] if named else []).results)
 
 
 def console(width: int = 160) -> Console:
@@ -78,7 +78,7 @@ class SweepRequest:
     """
 
     name: str
-    config: dict[str, Any]
+    config: Config
     launch: list[str]
     frozen: list[str]
     store: Store
@@ -89,10 +89,10 @@ class SweepRequest:
         Rates that were added beyond its edges stay, unless `replan` goes back to those of the sweep's file.
         """
         path = self.store.manifest_path(self.name, "grid")
-        if self.config["sweep"] is None:
+        if self.config.sweep is None:
             return read_manifest(path)
-        grid = expand_grid(self.config["sweep"], compose_cell, extra=self.frozen)
-        grid = replace(grid, selection=self.config["selection"])
+        grid = expand_grid(self.config.sweep, compose_cell, extra=self.frozen)
+        grid = replace(grid, selection=self.config.selection)
         if path.exists() and not replan:
             grid = keep_extended(grid, read_manifest(path))
         return freeze(self.store, grid, replan=replan)
@@ -104,9 +104,9 @@ def sweep_request(request: Namespace) -> SweepRequest:
     # What concerns a model, a method or a data set is checked with the cells of the sweep: here the default ones stand.
     shared = [override for override in request.overrides if not override.lstrip("+").startswith(CELL_KEYS)]
     config = compose([f"sweep={request.sweep}", *shared] if known else shared)
-    store = Store(Path(config["results"]))
+    store = Store(Path(config.results))
     launch, frozen = _launch_and_frozen(request.overrides)
-    name = config["sweep"]["name"] if known else request.sweep
+    name = config.sweep.name if known and config.sweep else request.sweep
     if not known and not (re.fullmatch(r"[\w.-]+", name) and store.manifest_path(name, "grid").exists()):
         where = f"conf/sweep/, or the sweeps planned in {store.root.resolve()}"
         raise unknown("sweep", request.sweep, [*groups()["sweep"], *store.planned()], where=where)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from actshift.commands.baselines import make_baselines
 from actshift.commands.reports import print_tables
@@ -19,6 +20,7 @@ from actshift.planning.halving import dropped
 from actshift.planning.halving import states as states_of
 from actshift.planning.manifests import Manifest, freeze
 from actshift.planning.selection import Selection, select, write_selection
+from actshift.schema.config import Config
 from actshift.store.store import Store
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ def sweep_command(request: Namespace) -> int:
     if request.retry:
         _clear_failures(store, grid)
     prefetch.require(grid, store=store, compose=compose_cell)
-    with LocalEngine(store, devices=Devices(config["hardware"]), overrides=wanted.launch) as engine:
+    with LocalEngine(store, devices=Devices(config.hardware), overrides=wanted.launch) as engine:
         grid, selection = _tuned(engine, store, grid, extensions=EXTENSIONS if request.extend else 0)
         if selection is None:
             return _report_failures(store, grid)
@@ -118,7 +120,7 @@ def prefetch_command(request: Namespace) -> int:
     from actshift.planning import prefetch
 
     wanted, compose_cell = sweep_request(request), CachedComposer()
-    sweep = wanted.config["sweep"]  # not frozen: it may be planned on another machine
+    sweep = wanted.config.sweep  # not frozen: it may be planned on another machine
     grid = wanted.grid(compose_cell) if sweep is None else expand_grid(sweep, compose_cell, extra=wanted.frozen)
     configs = prefetch.configs_of(grid, compose_cell)
     if not prefetch.needs(configs):
@@ -245,14 +247,14 @@ def sync_command(request: Namespace) -> int:
     return 0
 
 
-def _refuse_impossible(manifest: Manifest, config: dict[str, Any]) -> None:
+def _refuse_impossible(manifest: Manifest, config: Config) -> None:
     """Refuse, before any trains, a sweep whose data or optimizer is not here."""
     from actshift.config.packages import validate_installed
     from actshift.config.validation import validate_folder
 
     for planned in manifest.cells:
-        validate_folder(config["data"]["dir"], source=planned.config["data"]["source"])
-        validate_installed({**planned.config, "logger": config["logger"]})
+        validate_folder(config.data.dir, source=planned.settings.data.source)
+        validate_installed(replace(planned.settings, logger=config.logger))
 
 
 def _extended(store: Store, grid: Manifest) -> Manifest:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from actshift.errors import ActshiftError
+from actshift.schema.config import Config
+from actshift.schema.method import MethodConfig, ScopeConfig, steering_part
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -48,7 +50,7 @@ class Shown:
     prompting: str
 
 
-def shown(config: Mapping[str, Any], *, split: str, row: int) -> Shown:
+def shown(config: Config, *, split: str, row: int) -> Shown:
     """The row of a split of a resolved config. Errors: a split or a row that is not there."""
     from actshift.data.chat import chat_of
     from actshift.data.splits import Split, load_split
@@ -61,10 +63,10 @@ def shown(config: Mapping[str, Any], *, split: str, row: int) -> Shown:
         raise ActshiftError(
             f"row={row} is not one of the {len(loaded.rows):,} rows of the {split} split: 0 to {len(loaded.rows) - 1}"
         )
-    task = scoring_task(config["dataset"], split, rule=config["evaluation"]["rule"])
-    tokenizer, fields = load_tokenizer(config["model"]), loaded.rows[row]
+    task = scoring_task(config.dataset, split, rule=config.evaluation.rule)
+    tokenizer, fields = load_tokenizer(config.model), loaded.rows[row]
     chat = chat_of(config, tokenizer)
-    limit, drops = most_tokens(config, chat=chat is not None), config["training"]["overlong"] == "drop"
+    limit, drops = most_tokens(config, chat=chat is not None), config.training.overlong == "drop"
     limit = limit if split == "train" else None  # a prompt that is prompting may be of any length
     (example,) = training_examples(
         Split([fields], ""), config=config, tokenizer=tokenizer, cache=None, limited=False, name=split
@@ -72,8 +74,8 @@ def shown(config: Mapping[str, Any], *, split: str, row: int) -> Shown:
     over = limit is not None and len(example.ids) > limit
     ids = example.ids if drops else example.ids[:limit]
     answer, label = task.answer(fields), task.label(fields)
-    facts = [config["dataset"]["name"], f"{split} split, row {row} of {len(loaded.rows):,} (the first is 0)"]
-    facts += [f"protocol {config['protocol']['name']}", f"source {config['data']['source']}", config["model"]["name"]]
+    facts = [config.dataset.name, f"{split} split, row {row} of {len(loaded.rows):,} (the first is 0)"]
+    facts += [f"protocol {config.protocol.name}", f"source {config.data.source}", config.model.name]
     return Shown(
         title=", ".join(facts),
         prompt=task.prompt(fields) if chat is None else chat.prompt(task.prompt(fields)),
@@ -84,7 +86,7 @@ def shown(config: Mapping[str, Any], *, split: str, row: int) -> Shown:
         prompt_length=min(example.prompt_length, len(ids)),
         mark="gold" if split != "train" else "left out" if over and drops else "trained",
         scopes=_scopes(len(ids), prompt=min(example.prompt_length, len(ids)), config=config),
-        acts=_acts(config["method"]),
+        acts=_acts(config.method),
         note=_note(len(example.ids), limit, drops=drops) if split == "train" else f"{len(example.ids)} tokens",
         prompting=_prompting(config, example.prompt_length, tokenizer, chat)
         if task.scored
@@ -103,7 +105,7 @@ def _score(task: Any, answer: str, label: str) -> str:
     return f"the gold answer names {task.extract(answer)!r}: {'right' if task.score(answer, label) else 'WRONG'}"
 
 
-def _scopes(tokens: int, *, prompt: int, config: Mapping[str, Any]) -> dict[str, set[int]]:
+def _scopes(tokens: int, *, prompt: int, config: Config) -> dict[str, set[int]]:
     """The positions of each scope, ends as the method has them (7 and 7 where it has none)."""
     import torch
 
@@ -111,32 +113,26 @@ def _scopes(tokens: int, *, prompt: int, config: Mapping[str, Any]) -> dict[str,
 
     prompt_BT = torch.zeros(1, tokens, dtype=torch.bool)
     prompt_BT[:, :prompt] = True
-    scope = _steering(config["method"]).get("scope") or {}
-    first, last = scope.get("first") or 7, scope.get("last") or 7
+    steering = steering_part(config.method)
+    first, last = (steering.scope.first or 7, steering.scope.last or 7) if steering else (7, 7)
     found = {}
     for kind in SCOPES:
-        (scope,) = get_scopes(kind=kind, first=first, last=last, separate=False).values()
+        (scope,) = get_scopes(ScopeConfig(kind, first, last)).values()
         positions = torch.ones_like(prompt_BT) if scope.positions is None else scope.positions(prompt_BT)
         found[kind] = set(positions[0].nonzero()[:, 0].tolist())
     return found
 
 
-def _steering(method: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part of a method's config that steers, of which joint training has another beside it."""
-    found: Mapping[str, Any] = method.get("steering", method)
-    return found
-
-
-def _acts(method: Mapping[str, Any]) -> str:
+def _acts(method: MethodConfig) -> str:
     from actshift.methods.registry import sites_of
 
-    steering = _steering(method)
-    if "scope" not in steering:
-        return f"{method['name']} changes weights, and with them every position"
-    layers = "every layer" if steering["layers"] == "all" else f"layers {', '.join(map(str, steering['layers']))}"
+    steering = steering_part(method)
+    if steering is None:
+        return f"{method.name} changes weights, and with them every position"
+    layers = "every layer" if steering.layers == "all" else f"layers {', '.join(map(str, steering.layers))}"
     beside = ", beside weights that change every position" if steering is not method else ""
     sites = " and ".join(sites_of(steering))
-    return f"{method['name']} acts at {sites} of {layers}, scope {steering['scope']['kind']}{beside}"
+    return f"{method.name} acts at {sites} of {layers}, scope {steering.scope.kind}{beside}"
 
 
 def _note(tokens: int, limit: int | None, *, drops: bool) -> str:
@@ -148,23 +144,24 @@ def _note(tokens: int, limit: int | None, *, drops: bool) -> str:
     return f"{tokens} tokens, {tokens - limit} over the limit of {limit}: {done}"
 
 
-def _prompting(config: Mapping[str, Any], prompt: int, tokenizer: PreTrainedTokenizerBase, chat: Chat | None) -> str:
-    if config["evaluation"]["scoring"] == "likelihood":
+def _prompting(config: Config, prompt: int, tokenizer: PreTrainedTokenizerBase, chat: Chat | None) -> str:
+    if config.evaluation.scoring == "likelihood":
         return f"prompted with the {prompt} tokens of the prompt; the answer of the largest likelihood is taken"
     ends = {tokenizer.eos_token_id} if chat is None else chat.ends
     names = " or ".join(_text(tokenizer, token) for token in sorted(ends - {None})) or "no token"
-    most = config["evaluation"]["max_new_tokens"]
+    most = config.evaluation.max_new_tokens
     return f"prompted with the {prompt} tokens of the prompt; at most {most} new ones are generated, ended by {names}"
 
 
-def terminal(row: Shown, *, method: Mapping[str, Any]) -> Group:
+def terminal(row: Shown, *, method: MethodConfig) -> Group:
     """The row for the terminal: texts first, then a line a token."""
     from rich import box
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    own = (_steering(method).get("scope") or {}).get("kind")
+    steering = steering_part(method)
+    own = steering.scope.kind if steering else None
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("position", "id", "token", ""):
         table.add_column(name, justify="right" if name in ("position", "id") else "left", no_wrap=True)

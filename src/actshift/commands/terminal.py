@@ -101,7 +101,7 @@ def adapters_table(cards: Sequence[tuple[Path, AdapterCard]]) -> Table:
     for folder, card in sorted(cards, key=_order):
         table.add_row(
             card.identity,
-            *(card.model["name"], card.method["name"], f"{card.dataset} ({card.source})", card.protocol),
+            *(card.model.name, card.method.name, f"{card.dataset} ({card.source})", card.protocol),
             *(f"{card.lr:g}", str(card.seed), f"{card.trainable_parameters:,}"),
             f"{(folder / TENSORS).stat().st_size / 1e6:.1f}" if (folder / TENSORS).exists() else "missing",
             "diverged" if card.diverged else "",
@@ -111,7 +111,7 @@ def adapters_table(cards: Sequence[tuple[Path, AdapterCard]]) -> Table:
 
 def _order(entry: tuple[Path, AdapterCard]) -> tuple[Any, ...]:
     card = entry[1]
-    return card.model["name"], card.method["name"], card.dataset, card.protocol, card.lr, card.seed, card.identity
+    return card.model.name, card.method.name, card.dataset, card.protocol, card.lr, card.seed, card.identity
 
 
 def overlaps_table(pairs: Iterable[Overlap], keys: Mapping[str, Sequence[str]]) -> Table:
@@ -133,6 +133,6 @@ def memory_table(rows: Sequence[memory.Row]) -> Group:
         table.add_column(name, justify="right" if 2 <= index < len(memory.COLUMNS) else "left")
     for index, row in enumerate(rows):
         table.add_row(*memory.texts(row))
-        if row is rows[-1] or rows[index + 1].config["model"] != row.config["model"]:
+        if row is rows[-1] or rows[index + 1].config.model != row.config.model:
             table.add_section()
     return Group(Text(memory.title(rows)), table, *map(Text, memory.LEGEND))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from actshift.config.composition import composed, resolved
 from actshift.config.groups import groups, option_file
+from actshift.schema.config import Config
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -28,15 +29,15 @@ class CachedComposer:
         self._groups = groups()
         self._first: dict[tuple[str, ...], tuple[Choices, DictConfig]] = {}
         self._nodes: dict[tuple[str, ...], DictConfig | None] = {}
-        self._cells: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._cells: dict[tuple[str, ...], Config] = {}
 
-    def __call__(self, overrides: Sequence[str]) -> dict[str, Any]:
+    def __call__(self, overrides: Sequence[str]) -> Config:
         """The resolved configuration of some overrides; the same overrides give the same object, not to be changed."""
         if tuple(overrides) not in self._cells:
             self._cells[tuple(overrides)] = self._cell(overrides)
         return self._cells[tuple(overrides)]
 
-    def _cell(self, overrides: Sequence[str]) -> dict[str, Any]:
+    def _cell(self, overrides: Sequence[str]) -> Config:
         choices, rest = self._parted(overrides)
         key = (*choices, *rest)
         if key not in self._first:
@@ -89,4 +90,4 @@ def hub_models(names: Sequence[str], compose: CachedComposer) -> list[str]:
     of_users = "\nsource: local\n"
     files = {name: option_file("model", name).read_text(encoding="utf-8") for name in names}
     there = [name for name in names if of_users not in files[name]]
-    return [name for name in there if compose([f"model={name}"])["model"]["source"] == "hub"]
+    return [name for name in there if compose([f"model={name}"]).model.source == "hub"]

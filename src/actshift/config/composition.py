@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from actshift.config.groups import groups, search_path
-from actshift.config.keys import CHOICES, SCHEMAS, known_keys
+from actshift.config.keys import SCHEMAS, choices, known_keys
 from actshift.config.validation import validate
 from actshift.errors import ActshiftError, impossible, unknown
 from actshift.libraries.user_code import code_sha256
 from actshift.models.weights import describe_weights, weights_path
 from actshift.paths import conf_dir
+from actshift.schema.building import config_of
+from actshift.schema.config import Config, SweepConfig
+from actshift.schema.data import ORIGINS
 from actshift.tasks import CUSTOM
 
 if TYPE_CHECKING:
@@ -32,8 +35,8 @@ def register_schemas() -> None:
         ConfigStore.instance().store(group=group, name=name, node=node)
 
 
-def compose(overrides: Sequence[str]) -> dict[str, Any]:
-    """The resolved configuration of some Hydra overrides, as plain dicts and lists.
+def compose(overrides: Sequence[str]) -> Config:
+    """The resolved configuration of some Hydra overrides.
 
     Errors: an unknown option or key with its nearest match, a value of the wrong type, an impossible value.
     """
@@ -57,14 +60,14 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     return config
 
 
-def resolved(config: DictConfig, *, planned: bool = False) -> dict[str, Any]:
+def resolved(config: DictConfig, *, planned: bool = False) -> Config:
     """A composed configuration with its interpolations resolved, and refused where one is impossible (`validate`)."""
     from omegaconf import OmegaConf
 
     with _explaining():
         # Before the rest is resolved: `data.origin` points to the data set's settings of this name.
-        if config.data.source not in CHOICES["data.source"]:
-            raise unknown("data.source", config.data.source, CHOICES["data.source"], where="data.source=...")
+        if config.data.source not in ORIGINS:
+            raise unknown("data.source", config.data.source, ORIGINS, where="data.source=...")
         if config.model.source == "local" and config.model.sha256 is None:
             for key, value in describe_weights(weights_path(config.model)).items():
                 OmegaConf.update(config, f"model.{key}", value)
@@ -72,11 +75,13 @@ def resolved(config: DictConfig, *, planned: bool = False) -> dict[str, Any]:
             if is_users:
                 where = f"{group}.target"
                 OmegaConf.update(config, f"{group}.code", code_sha256(config[group].target, key=where))
-        plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
-    if plain["sweep"] is not None:
-        _check_axes(plain["sweep"])
-    validate(plain, planned=planned)
-    return plain
+        values = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+        analysis = {} if config.analysis is None else {"analysis": cast(type, OmegaConf.get_type(config, "analysis"))}
+    typed = config_of(values, **analysis)
+    if typed.sweep is not None:
+        _check_axes(typed.sweep)
+    validate(typed, planned=planned)
+    return typed
 
 
 @contextmanager
@@ -117,8 +122,8 @@ def check_names(overrides: Sequence[str]) -> None:
                     raise unknown(name, value, options[name], where=f"the override {name}=... (files in conf/{name}/)")
         elif not any(_matches(name, key) for key in known_keys()):
             raise _unknown_key(name, *_known_below(name), candidates=[*known_keys(), *options])
-        elif name in CHOICES:
-            allowed = sorted("null" if choice is None else choice for choice in CHOICES[name])
+        elif name in choices():
+            allowed = sorted("null" if choice is None else choice for choice in choices()[name])
             for value in _values(override.value(), allowed):
                 if value not in allowed and "${" not in value:  # an interpolation is checked once it is resolved
                     raise unknown(name, value, allowed, where=f"the override {name}=...")
@@ -169,13 +174,13 @@ def _check_keys(node: Any, path: str = "") -> None:
             _check_keys(node[key], f"{path}{key}.")
 
 
-def _check_axes(sweep: Mapping[str, Any]) -> None:
+def _check_axes(sweep: SweepConfig) -> None:
     """Refuse a sweep over options that do not exist."""
     options = groups()
-    for group in ("model", "method", "dataset"):
-        for name in sweep[f"{group}s"]:
+    for group, names in {"model": sweep.models, "method": sweep.methods, "dataset": sweep.datasets}.items():
+        for name in names:
             if name not in options[group]:
-                raise unknown(group, name, options[group], where=f"sweep.{group}s (conf/sweep/{sweep['name']}.yaml)")
+                raise unknown(group, name, options[group], where=f"sweep.{group}s (conf/sweep/{sweep.name}.yaml)")
 
 
 _KINDS = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
@@ -268,6 +273,6 @@ def _lines(error: Exception) -> str:
     return " ".join(line for line in lines if line and not line.startswith(noise))
 
 
-def cell_of(config: Mapping[str, Any]) -> tuple[str, str, str, str]:
+def cell_of(config: Config) -> tuple[str, str, str, str]:
     """(model, method, dataset, protocol): the table cell that a run belongs to."""
-    return config["model"]["name"], config["method"]["name"], config["dataset"]["name"], config["protocol"]["name"]
+    return config.model.name, config.method.name, config.dataset.name, config.protocol.name

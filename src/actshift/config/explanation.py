@@ -11,10 +11,9 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
 from actshift.config.identity import ignored_keys
-from actshift.config.keys import CHOICES, SCHEMAS, known_keys
-from actshift.config.schema import Config
-from actshift.config.validation import AT_LEAST
+from actshift.config.keys import SCHEMAS, bounds, choices, known_keys
 from actshift.errors import unknown
+from actshift.schema.config import Config
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Explanation:
     type: str
     about: str
     allowed: tuple[str, ...]
-    least: float | None
+    bounds: str | None
     counts: bool
 
 
@@ -48,10 +47,10 @@ def groups_of(keys: Iterable[str]) -> list[str]:
 
 def _explanation(key: str) -> Explanation:
     kind, about = next(iter(_found(key)), ("", ""))
-    allowed = tuple("null" if choice is None else str(choice) for choice in CHOICES.get(key, ()))
+    allowed = tuple("null" if choice is None else str(choice) for choice in choices().get(key, ()))
     ignored = [entry.partition(" when ")[0] for entry in ignored_keys()]
     counts = not any(key == name or key.startswith(f"{name}.") for name in ignored)
-    return Explanation(key, kind, about, allowed, AT_LEAST.get(key), counts)
+    return Explanation(key, kind, about, allowed, str(bounds()[key]) if key in bounds() else None, counts)
 
 
 def _found(key: str) -> Iterator[tuple[str, str]]:

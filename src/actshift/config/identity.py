@@ -10,14 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from actshift.config.keys import CHOICES, known_keys
+from actshift.config.keys import choices, known_keys
 from actshift.errors import ActshiftError, unknown
 from actshift.paths import conf_dir
+from actshift.schema.building import plain
+from actshift.schema.config import Config
 
 ABSENT = "(absent)"
 
 
-def identity_of(config: Mapping[str, Any], *, ignore: Sequence[str]) -> str:
+def identity_of(config: Config | Mapping[str, Any], *, ignore: Sequence[str]) -> str:
     """The first 16 hex digits of sha256 over the canonical JSON of the part of `config` that counts.
 
     Canonical: keys sorted, no spaces, ASCII, and equal numbers written alike (``1``, ``1.0`` and ``10e-1`` are one
@@ -26,7 +28,7 @@ def identity_of(config: Mapping[str, Any], *, ignore: Sequence[str]) -> str:
     return hashlib.sha256(canonical_json(hashed_part(config, ignore=ignore)).encode("ascii")).hexdigest()[:16]
 
 
-def hashed_part(config: Mapping[str, Any], *, ignore: Sequence[str]) -> dict[str, Any]:
+def hashed_part(config: Config | Mapping[str, Any], *, ignore: Sequence[str]) -> dict[str, Any]:
     """The part of a resolved config that counts, in canonical form: sorted keys, integral floats as ints.
 
     An entry of `ignore` is a dotted key, or ``key=value``: ignored at exactly that value, and counted at any other, or
@@ -34,7 +36,8 @@ def hashed_part(config: Mapping[str, Any], *, ignore: Sequence[str]) -> dict[str
     mapping that ignoring leaves empty is dropped, so a new group of ignored keys changes no identity. Raises
     ActshiftError on a value that has no canonical form: a missing one (``???``), NaN, infinity, a foreign type.
     """
-    return _mapping(config, frozenset(_entries(config, ignore)), ())
+    values = config if isinstance(config, Mapping) else plain(config)
+    return _mapping(values, frozenset(_entries(values, ignore)), ())
 
 
 def _entries(config: Mapping[str, Any], ignore: Sequence[str]) -> Iterator[str]:
@@ -58,11 +61,14 @@ _TRAINING += ["data.overlap"]
 """Keys that a run's identity counts and that the test split does not depend on."""
 
 
-def scored_part(config: Mapping[str, Any], *, ignore: Sequence[str], groups: Sequence[str] = ()) -> dict[str, Any]:
+def scored_part(
+    config: Config | Mapping[str, Any], *, ignore: Sequence[str], groups: Sequence[str] = ()
+) -> dict[str, Any]:
     """The part of a config that the scores of its base model on the test split depend on; `groups` are counted too."""
-    counted = {name: config[name] for name in ("model", "dataset", "data", "evaluation", *groups)}
-    protocol = {name: config["protocol"][name] for name in ("name", "chat")}
-    precision = {"precision": config["training"]["precision"]}
+    values = config if isinstance(config, Mapping) else plain(config)
+    counted = {name: values[name] for name in ("model", "dataset", "data", "evaluation", *groups)}
+    protocol = {name: values["protocol"][name] for name in ("name", "chat")}
+    precision = {"precision": values["training"]["precision"]}
     return hashed_part({**counted, "protocol": protocol, "training": precision}, ignore=[*_TRAINING, *ignore])
 
 
@@ -160,5 +166,5 @@ def _check_ignored(key: str, *, where: str) -> None:
     if not any(fnmatch.fnmatchcase(key, pattern) for pattern in known):
         siblings = [name for name in known if name.split(".")[0] == key.split(".")[0] or "." not in name]
         raise unknown("ignored config key", key, siblings, where=where)
-    if value and key in CHOICES and value not in CHOICES[key]:
-        raise unknown(f"ignored value of {key}", value, CHOICES[key], where=where)
+    if value and key in choices() and value not in choices()[key]:
+        raise unknown(f"ignored value of {key}", value, choices()[key], where=where)

@@ -3,95 +3,95 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
-from actshift.config import analysis_schema, data_schema, objective_schema, schema
-from actshift.config.schema import EVALUATE, EXECUTIONS, OPTIMIZERS, SCORINGS, SELECTIONS, STAGES
-from actshift.data.chat import FORMS
-from actshift.data.splits import OVERLAPS
 from actshift.methods import KINDS
 from actshift.models.architectures import ARCHITECTURES
+from actshift.schema import analysis, config, data, method, objective
+from actshift.schema.fields import BOUNDS, CHOICES, Bounds
 from actshift.tasks import CUSTOM, TASKS
 from actshift.tasks.rules import RULES
 from actshift.tasks.templated import Templated
 
 SCHEMAS: dict[tuple[str | None, str], type] = {
-    ("model", "model_schema"): schema.ModelConfig,
-    **{("method", f"{name}_schema"): kind.config for name, kind in KINDS.items()},
-    ("dataset", "dataset_schema"): data_schema.DatasetConfig,
-    ("protocol", "protocol_schema"): schema.ProtocolConfig,
-    ("objective", "sft_schema"): objective_schema.ObjectiveConfig,
-    ("objective", "grpo_schema"): objective_schema.GrpoConfig,
-    ("hardware", "hardware_schema"): schema.HardwareConfig,
-    ("logger", "logger_schema"): schema.LoggerConfig,
-    ("sweep", "sweep_schema"): schema.SweepConfig,
-    ("analysis", "theory_schema"): analysis_schema.TheoryConfig,
-    ("analysis", "oracle_schema"): analysis_schema.OracleConfig,
-    ("analysis", "overlap_schema"): analysis_schema.OverlapConfig,
-    ("analysis", "shares_schema"): analysis_schema.SharesConfig,
-    ("analysis", "cosines_schema"): analysis_schema.CosinesConfig,
-    ("analysis", "norms_schema"): analysis_schema.NormsConfig,
-    ("analysis", "retention_schema"): analysis_schema.RetentionConfig,
-    ("analysis", "continuations_schema"): analysis_schema.ContinuationsConfig,
-    (None, "config_schema"): schema.Config,
+    ("model", "model_schema"): config.ModelConfig,
+    **{("method", f"{name}_schema"): kind for name, kind in method.METHODS.items()},
+    ("dataset", "dataset_schema"): data.DatasetConfig,
+    ("protocol", "protocol_schema"): config.ProtocolConfig,
+    **{("objective", f"{name}_schema"): kind for name, kind in objective.OBJECTIVES.items()},
+    ("hardware", "hardware_schema"): config.HardwareConfig,
+    ("logger", "logger_schema"): config.LoggerConfig,
+    ("sweep", "sweep_schema"): config.SweepConfig,
+    ("analysis", "theory_schema"): analysis.TheoryConfig,
+    ("analysis", "oracle_schema"): analysis.OracleConfig,
+    ("analysis", "overlap_schema"): analysis.OverlapConfig,
+    ("analysis", "shares_schema"): analysis.SharesConfig,
+    ("analysis", "cosines_schema"): analysis.CosinesConfig,
+    ("analysis", "norms_schema"): analysis.NormsConfig,
+    ("analysis", "retention_schema"): analysis.RetentionConfig,
+    ("analysis", "continuations_schema"): analysis.ContinuationsConfig,
+    (None, "config_schema"): config.Config,
 }
 """The structured configurations, by group and the name under which a YAML's defaults list takes them."""
 
-CHOICES: dict[str, Collection[str | None]] = {
-    "stage": (*STAGES, EVALUATE),
-    "execution": EXECUTIONS,
-    "selection": SELECTIONS,
-    "model.source": ("hub", "embedded", "random", "local", "package"),
+REGISTERED: dict[str, Collection[str]] = {
     "model.architecture": ARCHITECTURES,
-    "model.attention": ("sdpa", "eager"),
     "method.kind": KINDS,
     "dataset.task": (*TASKS, Templated.name, CUSTOM),
-    "dataset.kind": ("benchmark", "instruction"),
-    "data.source": ("hub", "local", "procedural"),
-    "data.overlap": OVERLAPS,
-    "objective.kind": ("sft", "grpo"),
-    "training.schedule.kind": ("constant", "linear", "cosine"),
-    "training.precision": ("float32", "tf32", "bfloat16"),
-    "training.optimizer": OPTIMIZERS,
-    "training.overlong": ("cut", "drop"),
-    "protocol.chat": (*FORMS, None),
     "evaluation.rule": RULES,
-    "evaluation.scoring": SCORINGS,
-    "hardware.device": ("auto", "cpu", "cuda"),
-    "logger.mode": (None, "online", "offline"),
 }
-"""The values that a key may have, where it is a choice."""
+"""The values of keys that name an entry of one of the project's registries."""
+
+
+@cache
+def choices() -> dict[str, tuple[str | None, ...]]:
+    """The values that a key may have, where it is a choice."""
+    return _metadata(CHOICES) | {key: tuple(names) for key, names in REGISTERED.items()}
+
+
+@cache
+def bounds() -> dict[str, Bounds]:
+    """The bounds of a key that is a number, where the schema declares any."""
+    return _metadata(BOUNDS)
 
 
 @cache
 def known_keys() -> list[str]:
     """Every dotted key that the schema declares; `*` stands for a free name (of a data set, a family)."""
-    return sorted(set(_keys(schema.Config)) | {key for node in SCHEMAS.values() for key in group_keys(node)})
+    return sorted({key for (group, _), node in SCHEMAS.items() for key, _ in _declared(node, group or "")})
 
 
 def group_keys(node: type) -> Iterator[str]:
     """The dotted keys of a structured config, below each group that it is the schema of."""
     for (group, _), candidate in SCHEMAS.items():
         if candidate is node and group is not None:
-            yield from (f"{group}.{key}" for key in _keys(node))
+            yield from (key for key, _ in _declared(node, group))
 
 
-def _keys(node: type) -> Iterator[str]:
+def _metadata(name: str) -> dict[str, Any]:
+    """What the fields of the schema declare under a name of their metadata, by dotted key."""
+    declared = (pair for (group, _), node in SCHEMAS.items() for pair in _declared(node, group or ""))
+    return {key: entry.metadata[name] for key, entry in declared if entry is not None and name in entry.metadata}
+
+
+def _declared(node: type, parent: str) -> Iterator[tuple[str, Field[Any] | None]]:
+    """Each dotted key of a structured config below a parent, with its field; a free name has none."""
     hints = get_type_hints(node)
     for entry in fields(node):
-        yield entry.name
-        yield from (f"{entry.name}.{key}" for key in _keys_below(hints[entry.name]))
+        key = f"{parent}.{entry.name}".lstrip(".")
+        yield key, entry
+        yield from _declared_below(hints[entry.name], key)
 
 
-def _keys_below(hint: Any) -> Iterator[str]:
+def _declared_below(hint: Any, key: str) -> Iterator[tuple[str, Field[Any] | None]]:
     if is_dataclass(hint):
-        yield from _keys(hint)  # type: ignore[arg-type]
+        yield from _declared(hint, key)  # type: ignore[arg-type]
     elif get_origin(hint) is dict:
-        yield "*"
-        yield from (f"*.{key}" for key in _keys_below(get_args(hint)[1]))
+        yield f"{key}.*", None
+        yield from _declared_below(get_args(hint)[1], f"{key}.*")
     else:
         for argument in get_args(hint):
             if is_dataclass(argument):
-                yield from _keys(argument)  # type: ignore[arg-type]
+                yield from _declared(argument, key)  # type: ignore[arg-type]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from actshift.config.schema import OPTIMIZERS
 from actshift.errors import ActshiftError
 from actshift.methods.registry import PARAMETERIZATIONS
-
-Config = Mapping[str, Any]
+from actshift.schema.config import OPTIMIZERS, Config
+from actshift.schema.method import steering_part
 
 
 @dataclass(frozen=True)
@@ -28,28 +27,25 @@ class OptionalPackage:
 OPTIONAL_PACKAGES = (
     OptionalPackage(
         "torchao",
-        lambda config: _if(
-            OPTIMIZERS[config["training"].get("optimizer", "adamw")],
-            f"training.optimizer = {config['training'].get('optimizer')}",
-        ),
+        lambda config: _if(OPTIMIZERS[config.training.optimizer], f"training.optimizer = {config.training.optimizer}"),
         "pip install 'actshift[optimizers]'",
         "set training.optimizer=adamw",
     ),
     OptionalPackage(
         "wandb",
-        lambda config: _if(config.get("logger", {}).get("name") == "wandb", "logger = wandb"),
+        lambda config: _if(config.logger.name == "wandb", "logger = wandb"),
         "pip install 'actshift[wandb]'",
         "set logger=none",
     ),
     OptionalPackage(
         "pyreft",
-        lambda config: _if(_package(config) == "pyreft", f"method {config['method']['name']}"),
+        lambda config: _if(_package(config) == "pyreft", f"method {config.method.name}"),
         "uv pip install -e '.[reft]' in a checkout, which corrects pyreft's requirements",
         "choose another method",
     ),
     OptionalPackage(
         "gguf",
-        lambda config: _if(str(config["model"].get("path")).endswith(".gguf"), f"model {config['model']['name']}"),
+        lambda config: _if(str(config.model.path).endswith(".gguf"), f"model {config.model.name}"),
         "pip install gguf",
         "take a folder of safetensors",
     ),
@@ -62,8 +58,8 @@ def _if(condition: Any, text: str) -> str | None:
 
 def _package(config: Config) -> str | None:
     """The package that the parameterization of a steering method needs, or of the steering part of joint training."""
-    method = config["method"]
-    entry = PARAMETERIZATIONS.get(method.get("steering", method).get("parameterization"))
+    steering = steering_part(config.method)
+    entry = PARAMETERIZATIONS.get(steering.parameterization) if steering else None
     return entry.package if entry else None
 
 

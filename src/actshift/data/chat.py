@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -13,14 +12,13 @@ from jinja2 import TemplateError
 
 from actshift.errors import ActshiftError
 from actshift.libraries.private import day_in_templates
+from actshift.schema.config import Config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SYSTEM = "You are a helpful assistant."
 """The system message of the released code (steerling @ 76b60f119a, utils/dataloaders.py)."""
-FORMS = ("template", "released")
-"""Values of ``protocol.chat``: the template as it is meant, or as the released code tokenizes it."""
 PROBE = "answer"
 TEMPLATE_DATE = datetime(2024, 7, 26)
 """The date in prompts of templates that say what day it is: the one that Llama 3's take where they are told none.
@@ -92,28 +90,28 @@ class Chat:
         return tuple(encoded["input_ids"])
 
 
-def chat_of(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> Chat | None:
+def chat_of(config: Config, tokenizer: PreTrainedTokenizerBase) -> Chat | None:
     """The template of a resolved config's prompts; None where its model or its protocol takes prompts plain.
 
     Errors: a model that is said to chat, and whose tokenizer has no template.
     """
-    form = config["protocol"]["chat"]
-    if not config["model"]["chat"] or form is None:
+    form = config.protocol.chat
+    if not config.model.chat or form is None:
         return None
     if not getattr(tokenizer, "chat_template", None):
         raise ActshiftError(
-            f"model '{config['model']['name']}' has chat: true, and its tokenizer has no chat template. Use the "
+            f"model '{config.model.name}' has chat: true, and its tokenizer has no chat template. Use the "
             "instruction-tuned model's tokenizer, or set model.chat=false."
         )
     return Chat(tokenizer, released=form == "released")
 
 
-def template_date(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str | None:
+def template_date(config: Config, tokenizer: PreTrainedTokenizerBase) -> str | None:
     """The date that prompts may contain, as in a record; None of plain prompts."""
     return None if chat_of(config, tokenizer) is None else TEMPLATE_DATE.date().isoformat()
 
 
-def template_fingerprint(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str | None:
+def template_fingerprint(config: Config, tokenizer: PreTrainedTokenizerBase) -> str | None:
     """The first 16 hex digits of the SHA-256 of the template that prompts stood in; None of plain prompts."""
     chat = chat_of(config, tokenizer)
     return None if chat is None else hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()[:16]

@@ -6,9 +6,9 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 from actshift.errors import ActshiftError
+from actshift.schema.data import DatasetConfig
 from actshift.tasks.base import Row, Task
 
 
@@ -51,7 +51,7 @@ def overlaps(keys: Mapping[str, Sequence[str]]) -> list[Overlap]:
     return [pair for pair in found if pair.in_first]
 
 
-def real_keys(dataset: Mapping[str, Any], *, source: str, directory: str | None) -> dict[str, list[str]]:
+def real_keys(dataset: DatasetConfig, *, source: str, directory: str | None) -> dict[str, list[str]]:
     """The keys of every hub split that a data set's config knows, as "<data set> <split>".
 
     A local folder gives the splits that it holds, some of them in part (``dataset.local.files``).
@@ -66,10 +66,10 @@ def real_keys(dataset: Mapping[str, Any], *, source: str, directory: str | None)
             "data.source=local data.dir=<folder>."
         )
     task, keys = task_of(dataset), {}
-    for split in dataset["hub"]["rows"]:
+    for split in dataset.hub.rows:
         if source == "local" and not has_split(dataset, split, directory=directory):
             continue
         rows = hub_split(dataset, split, source=source, directory=directory, labelled=False).to_list()
-        part = " (part)" if source == "local" and split in dataset["local"]["files"] else ""
-        keys[f"{dataset['name']} {split}{part}"] = question_keys(rows, task=task)
+        part = " (part)" if source == "local" and split in dataset.local.files else ""
+        keys[f"{dataset.name} {split}{part}"] = question_keys(rows, task=task)
     return keys

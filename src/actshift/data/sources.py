@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from actshift.errors import ActshiftError, unknown
 from actshift.hub import dataset_repository, folder, quiet
+from actshift.schema.config import Config
+from actshift.schema.data import DatasetConfig, HubConfig
 from actshift.tasks import task_of
 from actshift.tasks.base import Task
 
@@ -30,7 +32,7 @@ _ORDER = ("train", "validation", "test")
 
 
 def hub_split(
-    dataset: Mapping[str, Any], split: str, *, source: str, directory: str | None, labelled: bool = True
+    dataset: DatasetConfig, split: str, *, source: str, directory: str | None, labelled: bool = True
 ) -> Dataset:
     """All rows of one hub split of a resolved `DatasetConfig`, in the source's own order.
 
@@ -40,14 +42,14 @@ def hub_split(
     """
     task = task_of(dataset)
     if source == "procedural":
-        return _to_dataset(procedural_rows(dataset, split), where=f"the generator of {dataset['name']}")
+        return _to_dataset(procedural_rows(dataset, split), where=f"the generator of {dataset.name}")
     if source == "local":
         path = local_file(dataset, split, directory=directory)
         rows = read_rows(path, columns=task.columns, problem=task.problem if labelled else None)
         found = _to_dataset(rows, where=str(path))
     elif source == "hub":
-        found = _from_hub(dataset["hub"], split)
-        where = f"{dataset['hub']['path']} ({split})"
+        found = _from_hub(dataset.hub, split)
+        where = f"{dataset.hub.path} ({split})"
         _check_columns(found.column_names, task.columns, where=where)
         for number, row in enumerate(found if labelled else ()):
             _refuse(task.problem(row), where=f"{where}, row {number}")
@@ -57,19 +59,17 @@ def hub_split(
     return found
 
 
-def procedural_rows(dataset: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
+def procedural_rows(dataset: DatasetConfig, split: str) -> list[dict[str, Any]]:
     """The split's part of one seeded stream of rows with distinct prompts: train first, then validation, then test.
 
     One stream for all splits is what keeps a test prompt from ever being a train prompt. It also means that
     another number of train rows draws other test rows.
     """
-    settings = dataset["procedural"]
-    if split not in settings["rows"]:
-        raise unknown(
-            f"procedural split of {dataset['name']}", split, settings["rows"], where="dataset.procedural.rows"
-        )
-    rows = _draw_distinct(dataset, count=_end(settings["rows"], split))
-    return rows[-settings["rows"][split] :]
+    settings = dataset.procedural
+    if split not in settings.rows:
+        raise unknown(f"procedural split of {dataset.name}", split, settings.rows, where="dataset.procedural.rows")
+    rows = _draw_distinct(dataset, count=_end(settings.rows, split))
+    return rows[-settings.rows[split] :]
 
 
 def _end(counts: Mapping[str, int], split: str) -> int:
@@ -81,19 +81,19 @@ def _end(counts: Mapping[str, int], split: str) -> int:
     return sum(counts[name] for name in order[: order.index(split) + 1])
 
 
-def _draw_distinct(dataset: Mapping[str, Any], *, count: int) -> list[dict[str, Any]]:
-    task, settings = task_of(dataset), dataset["procedural"]
-    rng = random.Random(f"{task.name} {settings['seed']}")
+def _draw_distinct(dataset: DatasetConfig, *, count: int) -> list[dict[str, Any]]:
+    task, settings = task_of(dataset), dataset.procedural
+    rng = random.Random(f"{task.name} {settings.seed}")
     rows: dict[str, dict[str, Any]] = {}
     misses = 0
     while len(rows) < count:
-        row = _draw(task, rng, settings["difficulty"])
+        row = _draw(task, rng, settings.difficulty)
         prompt = task.prompt(row)
         misses = misses + 1 if prompt in rows else 0
         rows.setdefault(prompt, row)
         if misses >= PATIENCE:
             raise ActshiftError(
-                f"{dataset['name']}: the difficulty {dict(settings['difficulty'])} gives about {len(rows)} distinct "
+                f"{dataset.name}: the difficulty {dict(settings.difficulty)} gives about {len(rows)} distinct "
                 f"rows, but {count} are asked for. Raise the difficulty or lower dataset.procedural.rows."
             )
     return list(rows.values())
@@ -115,23 +115,23 @@ def _draw(task: Task, rng: random.Random, difficulty: Mapping[str, int]) -> dict
         raise ActshiftError(f"{where}={dict(difficulty)} is impossible for {task.name}: {error}.") from error
 
 
-def partial_splits(config: Mapping[str, Any]) -> list[str]:
+def partial_splits(config: Config) -> list[str]:
     """The hub splits of which a run's source holds a part, under another name: that is not the data set itself."""
-    return sorted(config["dataset"]["local"]["files"]) if config["data"]["source"] == "local" else []
+    return sorted(config.dataset.local.files) if config.data.source == "local" else []
 
 
-def hub_commit(config: Mapping[str, Any]) -> str | None:
+def hub_commit(config: Config) -> str | None:
     """The commit of the hub's data set that a resolved config's rows are of, whatever revision it names.
 
     None of rows from elsewhere, and of a folder that is no snapshot of the hub's cache.
     """
-    if config["data"]["source"] != "hub":
+    if config.data.source != "hub":
         return None
-    files = folder(dataset_repository(config["dataset"]["hub"]))
+    files = folder(dataset_repository(config.dataset.hub))
     return files.name if files.parent.name == "snapshots" else None
 
 
-def has_split(dataset: Mapping[str, Any], split: str, *, directory: str | None) -> bool:
+def has_split(dataset: DatasetConfig, split: str, *, directory: str | None) -> bool:
     """Whether a local folder holds a split, whole or in part."""
     try:
         return local_file(dataset, split, directory=directory).is_file()
@@ -139,15 +139,15 @@ def has_split(dataset: Mapping[str, Any], split: str, *, directory: str | None) 
         return False
 
 
-def local_file(dataset: Mapping[str, Any], split: str, *, directory: str | None) -> Path:
+def local_file(dataset: DatasetConfig, split: str, *, directory: str | None) -> Path:
     """``<directory>/<folder>/<split>.jsonl``, or that with ``.gz``; where neither exists, the error says what does.
 
     A split that ``dataset.local.files`` names lies in that file instead.
     """
     if directory is None:
         raise ActshiftError("data.source=local needs the folder that holds the data sets: set data.dir=<folder>.")
-    folder = Path(directory).expanduser() / dataset["local"]["folder"]
-    name = dataset["local"]["files"].get(split, split)
+    folder = Path(directory).expanduser() / dataset.local.folder
+    name = dataset.local.files.get(split, split)
     for suffix in SUFFIXES:
         path = folder / f"{name}{suffix}"
         if path.is_file():
@@ -157,7 +157,7 @@ def local_file(dataset: Mapping[str, Any], split: str, *, directory: str | None)
     present = sorted(path.name for path in folder.iterdir())
     looked = " and ".join(f"{name}{suffix}" for suffix in SUFFIXES)
     raise ActshiftError(
-        f"{dataset['name']} has no split '{split}' in {folder}: looked for {looked}, found "
+        f"{dataset.name} has no split '{split}' in {folder}: looked for {looked}, found "
         f"{', '.join(present) or 'nothing'}. Add the file, or set data.splits.<split>.source to one that is there."
     )
 
@@ -216,32 +216,32 @@ def _to_dataset(rows: list[dict[str, Any]], *, where: str) -> Dataset:
         raise ActshiftError(f"{where}: a column holds values of different types ({error}).") from error
 
 
-def _from_hub(hub: Mapping[str, Any], split: str) -> Dataset:
+def _from_hub(hub: HubConfig, split: str) -> Dataset:
     """A split of a data set on the hub, read from the folder of its files: of exactly this revision, cached or not."""
     import datasets
 
-    if hub["rows"] and split not in hub["rows"]:
-        raise unknown(f"split of {hub['path']}", split, hub["rows"], where="data.splits.<split>.source")
+    if hub.rows and split not in hub.rows:
+        raise unknown(f"split of {hub.path}", split, hub.rows, where="data.splits.<split>.source")
     try:
         with quiet(datasets.utils):
             files = str(folder(dataset_repository(hub)))
             # In memory as the other sources are: `train_test_split` refuses to keep a part of a mapped file there.
-            return datasets.load_dataset(files, hub["config"], split=split, keep_in_memory=True)
+            return datasets.load_dataset(files, hub.config, split=split, keep_in_memory=True)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise ActshiftError(
-            f"{hub['path']} (config {hub['config']}, revision {hub['revision']}, split {split}) could not be loaded "
+            f"{hub.path} (config {hub.config}, revision {hub.revision}, split {split}) could not be loaded "
             f"from the hub: {str(error).rstrip('.')}. Without network: data.source=local data.dir=<folder>, or "
             "data.source=procedural."
         ) from error
 
 
-def _check_count(dataset: Mapping[str, Any], split: str, found: int, *, source: str) -> None:
-    expected = dataset["hub"]["rows"].get(split)
+def _check_count(dataset: DatasetConfig, split: str, found: int, *, source: str) -> None:
+    expected = dataset.hub.rows.get(split)
     if source == "local":
-        expected = dataset["local"]["rows"].get(split, expected)
+        expected = dataset.local.rows.get(split, expected)
     if expected is None or expected == found:
         return
-    message = f"{dataset['name']}: split '{split}' has {found:,} rows, but {expected:,} are expected."
+    message = f"{dataset.name}: split '{split}' has {found:,} rows, but {expected:,} are expected."
     setting = f"dataset.hub.rows.{split}={found}"
     if source == "local":
         raise ActshiftError(f"{message} If the folder rightly holds another number, set {setting}.")

@@ -11,17 +11,18 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from actshift.estimates.memory import BYTES, all_weights, changed_config, estimate_peak, layer_weights
 from actshift.methods import KINDS
+from actshift.schema.config import Config, ShapeConfig, SpeedConfig
+from actshift.schema.data import LengthsConfig
+from actshift.schema.objective import GrpoConfig
 from actshift.tasks import tested_by_ifeval
 from actshift.tasks.verifiable.task import packaged_rows
 
 if TYPE_CHECKING:
     from actshift.store.records import Record
-
-Config = Mapping[str, Any]
 
 START_SECONDS = {"cpu": 5.0, "cuda": 60.0}
 """What a process needs before its first run: imports, and loading the model from a shared file system."""
@@ -41,22 +42,21 @@ class Cost:
 
 def rows_of(config: Config, split: str) -> int:
     """How many rows a split has, by its rule and limit; 0 where there is none or the source does not say in advance."""
-    rule, dataset = config["data"]["splits"][split], config["dataset"]
+    rule, limit, dataset = config.data.splits.by_name()[split], config.data.limit.of(split), config.dataset
     if rule is None:
         rows = len(packaged_rows()) if split == "test" and tested_by_ifeval(dataset) else 0
-        return min(rows, config["data"]["limit"][split] or rows)
-    source = "procedural" if config["data"]["source"] == "procedural" else "hub"
-    rows = (dataset[source]["rows"] or {}).get(rule["source"], 0)
-    held_out = math.ceil(rows * rule["hold_out"])
-    rows = {"whole": rows, "rest": rows - held_out, "held_out": held_out}[rule["keep"]]
-    limit = config["data"]["limit"][split]
+        return min(rows, limit or rows)
+    known = dataset.procedural.rows if config.data.source == "procedural" else dataset.hub.rows
+    rows = known.get(rule.source, 0)
+    held_out = math.ceil(rows * rule.hold_out)
+    rows = {"whole": rows, "rest": rows - held_out, "held_out": held_out}[rule.keep]
     return rows if limit is None else min(rows, limit)
 
 
-def row_lengths(config: Config) -> Config:
+def row_lengths(config: Config) -> LengthsConfig:
     """Tokens of the rows that a run reads: generated rows are shorter than a data set's own."""
-    tokens: Config = config["dataset"]["tokens"]
-    generated = tokens.get("procedural") if config["data"]["source"] == "procedural" else None
+    tokens = config.dataset.tokens
+    generated = tokens.procedural if config.data.source == "procedural" else None
     return tokens if generated is None else generated
 
 
@@ -75,21 +75,21 @@ def estimate(config: Config, *, split: str, trained: bool = False) -> Cost:
 
 def _training(config: Config) -> float:
     """Seconds of all steps."""
-    speed, shape, objective = config["hardware"]["speed"], config["model"]["shape"], config["objective"]
-    (steps, rows), kind = _steps(config), KINDS[config["method"]["kind"]]
-    work, precision = _work(config), config["training"]["precision"]
+    speed, shape, objective = config.hardware.speed, config.model.shape, config.objective
+    (steps, rows), kind = _steps(config), KINDS[config.method.kind]
+    work, precision = _work(config), config.training.precision
     passes = 3 if kind.trains_base else 2
     layers = 2 * layer_weights(shape) + _attention(shape, work.prompt + work.answer)
     if not kind.trains_base:
         # In the last layer only answers are computed, and below the lowest adapter nothing goes back.
-        layers *= 1 - 1 / shape["layers"]
-    moved = UPDATE_PASSES * all_weights(shape) * BYTES[precision] / speed["bytes_per_second"]
+        layers *= 1 - 1 / shape.layers
+    moved = UPDATE_PASSES * all_weights(shape) * BYTES[precision] / speed.bytes_per_second
     updating = steps * moved if kind.trains_base else 0.0
     # A prompt's tokens are computed once for all of its completions.
-    copies, updates = (1, 1) if objective["kind"] == "sft" else (objective["completions"], objective["updates"])
+    copies, updates = (objective.completions, objective.updates) if isinstance(objective, GrpoConfig) else (1, 1)
     tokens = work.prompt - work.shared(config, rows) + copies * work.answer
     row = tokens * (layers / work.rate + work.aside) + copies * work.answer * work.head / work.rate
-    if objective["kind"] == "sft":
+    if not isinstance(objective, GrpoConfig):
         return rows * row * passes + _starting(config) + updating
     a_step = rows / max(steps, 1)
     rollouts = _generation(config, rows, copies=copies, batches=steps * _batches(config, a_step * copies))
@@ -98,12 +98,12 @@ def _training(config: Config) -> float:
 
 def _generation(config: Config, rows: float, *, copies: int = 1, batches: float) -> float:
     """Seconds of reading the prompts of some rows once and continuing each `copies` times."""
-    speed, shape, work = config["hardware"]["speed"], config["model"]["shape"], _work(config)
+    speed, shape, work = config.hardware.speed, config.model.shape, _work(config)
     weights, everything = layer_weights(shape), all_weights(shape)
-    size = BYTES[config["training"]["precision"]]
+    size = BYTES[config.training.precision]
     a_token = (2 * weights + _attention(shape, work.prompt)) / work.rate + work.aside
     read = (work.prompt - work.shared(config, rows)) * a_token + work.head / work.rate
-    moved = everything * size / speed["bytes_per_second"] + shape["layers"] * speed["layer_seconds"] / 3
+    moved = everything * size / speed.bytes_per_second + shape.layers * speed.layer_seconds / 3
     return (
         rows * read
         + batches * work.answer * moved
@@ -113,7 +113,7 @@ def _generation(config: Config, rows: float, *, copies: int = 1, batches: float)
 
 def _batches(config: Config, rows: float) -> float:
     """Evaluation batches that some rows make."""
-    return max(1.0, rows * _work(config).prompt / config["hardware"]["evaluation_tokens"])
+    return max(1.0, rows * _work(config).prompt / config.hardware.evaluation_tokens)
 
 
 @dataclass(frozen=True)
@@ -133,20 +133,20 @@ class _Work:
 
     def shared(self, config: Config, rows: float) -> float:
         """Tokens of a row that are computed with another row's, on average over a micro-batch."""
-        together = min(config["hardware"]["micro_batch"], max(1, rows))
+        together = min(config.hardware.micro_batch, max(1, rows))
         return min(self.common, self.prompt) * (1 - 1 / together)
 
 
 def _work(config: Config) -> _Work:
-    speed, shape, tokens = config["hardware"]["speed"], config["model"]["shape"], row_lengths(config)
-    limit = config["training"]["max_tokens"] or math.inf
+    speed, shape, tokens = config.hardware.speed, config.model.shape, row_lengths(config)
+    limit = config.training.max_tokens or math.inf
     return _Work(
-        prompt=min(tokens["prompt"], limit),
-        answer=tokens["answer"],
-        rate=_operations(speed, config["training"]["precision"]) * speed["efficiency"],
-        head=2 * shape["width"] * shape["vocabulary"],
+        prompt=min(tokens.prompt, limit),
+        answer=tokens.answer,
+        rate=_operations(speed, config.training.precision) * speed.efficiency,
+        head=2 * shape.width * shape.vocabulary,
         aside=_beside_products(config),
-        common=tokens.get("shared", 0),
+        common=tokens.shared,
     )
 
 
@@ -158,18 +158,18 @@ LORA_PASSES = 2.7
 
 def _beside_products(config: Config) -> float:
     """Seconds a token and pass for what a model's layers move through memory beside their products."""
-    speed, shape = config["hardware"]["speed"], config["model"]["shape"]
-    passes = speed.get("memory_passes", 0.0)
-    if KINDS[config["method"]["kind"]].changes_projections:
+    speed, shape = config.hardware.speed, config.model.shape
+    passes = speed.memory_passes
+    if KINDS[config.method.kind].changes_projections:
         passes *= LORA_PASSES
-    numbers = shape["layers"] * (shape["width"] + shape["mlp_width"])
-    seconds: float = passes * numbers * BYTES[config["training"]["precision"]] / speed["bytes_per_second"]
+    numbers = shape.layers * (shape.width + shape.mlp_width)
+    seconds: float = passes * numbers * BYTES[config.training.precision] / speed.bytes_per_second
     return seconds
 
 
-def _operations(speed: Config, precision: str) -> float:
+def _operations(speed: SpeedConfig, precision: str) -> float:
     """Operations a second at best. A profile without `tf32` is of a device that computes such a run in float32."""
-    flops = speed["flops"]
+    flops = speed.flops
     best: float = flops[precision if precision in flops or precision != "tf32" else "float32"]
     return best
 
@@ -184,14 +184,14 @@ def replica_rows(config: Config, replicas: int) -> int:
     What a step costs apart from its tokens is paid once for all of them, which is most of it on a small model and
     little on a large one. Micro-batches are halved until all fit the device together.
     """
-    if not KINDS[config["method"]["kind"]].replicated:
+    if not KINDS[config.method.kind].replicated:
         return 0
     alone = estimate(config, split="validation").train_seconds
     together = replicas * alone - (replicas - 1) * _starting(config)
     if replicas * alone < MIN_REPLICA_SPEEDUP * together:
         return 0
-    rows: int = config["hardware"]["micro_batch"]
-    room = config["hardware"]["speed"]["memory_bytes"]
+    rows: int = config.hardware.micro_batch
+    room = config.hardware.speed.memory_bytes
     while rows and estimate_peak(changed_config(config, {"hardware.micro_batch": replicas * rows})).bytes > room:
         rows //= 2
     return rows
@@ -199,22 +199,20 @@ def replica_rows(config: Config, replicas: int) -> int:
 
 def _steps(config: Config) -> tuple[int, int]:
     """Steps of a training, and the rows that they see."""
-    rows, size = rows_of(config, "train") * config["training"]["epochs"], config["training"]["batch_size"]
-    steps, most = math.ceil(rows / size), config["training"]["max_steps"]
+    rows, size = rows_of(config, "train") * config.training.epochs, config.training.batch_size
+    steps, most = math.ceil(rows / size), config.training.max_steps
     return (steps, rows) if not most or most >= steps else (most, most * size)
 
 
 def _starting(config: Config) -> float:
     """Seconds that a training's steps cost apart from their tokens."""
-    seconds: float = (
-        _steps(config)[0] * config["model"]["shape"]["layers"] * config["hardware"]["speed"]["layer_seconds"]
-    )
+    seconds: float = _steps(config)[0] * config.model.shape.layers * config.hardware.speed.layer_seconds
     return seconds
 
 
-def _attention(shape: Config, tokens: float) -> float:
+def _attention(shape: ShapeConfig, tokens: float) -> float:
     """Operations a token of scores and weighted sums over a causal context, whose mean length is half the row's."""
-    return float(2 * shape["layers"] * shape["heads"] * shape["head_size"] * tokens)
+    return float(2 * shape.layers * shape.heads * shape.head_size * tokens)
 
 
 @dataclass(frozen=True)
@@ -240,7 +238,7 @@ def calibrate(records: Iterable[Record], configs: Mapping[str, Config]) -> Calib
     for record in records:
         config = configs.get(record.identity)
         hardware = record.provenance.get("hardware")
-        if config is None or hardware != config["hardware"]["name"] or record.metrics["diverged"]:
+        if config is None or hardware != config.hardware.name or record.metrics["diverged"]:
             continue
         expected = estimate(config, split=record.split).seconds
         spent = record.provenance["train_seconds"] + record.provenance["evaluation_seconds"]

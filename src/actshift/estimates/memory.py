@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from actshift.evaluation.limits import PROMPT_TOKENS, SPARE_TOKENS
 from actshift.methods import KINDS
 from actshift.methods.registry import Kind
 from actshift.models.architectures import ARCHITECTURES
-
-Config = Mapping[str, Any]
+from actshift.schema.config import Config, ModelConfig, ShapeConfig
+from actshift.schema.method import MethodConfig
 
 BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2}
 STATES = {
@@ -57,73 +57,73 @@ class Peak:
         return max(self.training, self.evaluation)
 
 
-def layer_weights(shape: Config) -> int:
+def layer_weights(shape: ShapeConfig) -> int:
     """Numbers in the matrices of all decoder layers: attention's four and the MLP's three (2DQ + 2DG + 3DM each)."""
-    attention = 2 * shape["width"] * (shape["heads"] + shape["kv_heads"]) * shape["head_size"]
-    weights: int = shape["layers"] * (attention + 3 * shape["width"] * shape["mlp_width"])
+    attention = 2 * shape.width * (shape.heads + shape.kv_heads) * shape.head_size
+    weights: int = shape.layers * (attention + 3 * shape.width * shape.mlp_width)
     return weights
 
 
-def all_weights(shape: Config) -> int:
+def all_weights(shape: ShapeConfig) -> int:
     """The numbers of the layers' matrices and of the embeddings; norms are left out."""
-    numbers: int = layer_weights(shape) + shape["width"] * shape["vocabulary"] * (1 if shape["tied"] else 2)
+    numbers: int = layer_weights(shape) + shape.width * shape.vocabulary * (1 if shape.tied else 2)
     return numbers
 
 
 def estimate_peak(config: Config) -> Peak:
     """The peak of a run by a resolved config, its longest rows in one micro-batch and in one evaluation batch."""
-    shape, training = config["model"]["shape"], config["training"]
-    size, full = BYTES[training["precision"]], _kind(config).trains_base
+    shape, training = config.model.shape, config.training
+    size, full = BYTES[training.precision], _kind(config).trains_base
     weights = all_weights(shape)
-    trained, number_bytes = (weights, size) if full else (_adapter(config["method"], config["model"]), 4)
+    trained, number_bytes = (weights, size) if full else (_adapter(config.method, config.model), 4)
     step = _activations(config)
     if full:
         # A gradient of the embeddings is whole before it is added to the micro-batch's before. Where they are the head
         # too, the head's waits for theirs, and the two for their sum.
-        table = shape["width"] * shape["vocabulary"]
-        step = max(step + table * size, (3 if shape["tied"] else 1) * table * size)
-        if training["optimizer"] != "adamw" and config["hardware"]["device"] == "cpu":
+        table = shape.width * shape.vocabulary
+        step = max(step + table * size, (3 if shape.tied else 1) * table * size)
+        if training.optimizer != "adamw" and config.hardware.device == "cpu":
             step = max(step, EAGER_STEP * table)
     return Peak(
         weights=weights * size,
         trained=0 if full else trained * 4,
         gradients=trained * number_bytes,
-        states=trained * STATES[training["optimizer"]](number_bytes),
+        states=trained * STATES[training.optimizer](number_bytes),
         step=step,
         batch=_batch(config),
     )
 
 
-def _adapter(method: Config, model: Config) -> float:
+def _adapter(method: MethodConfig, model: ModelConfig) -> float:
     """How many numbers a method trains beside the weights; 0 where it cannot be told without attaching it."""
-    numbers = KINDS[method["kind"]].numbers
+    numbers = KINDS[method.kind].numbers
     return 0.0 if numbers is None else float(numbers(method, model))
 
 
 def _kind(config: Config) -> Kind:
-    return KINDS[config["method"]["kind"]]
+    return KINDS[config.method.kind]
 
 
 def _activations(config: Config) -> float:
     """What a micro-batch of longest rows keeps for the backward pass, and what that holds at a time."""
-    shape, hardware = config["model"]["shape"], config["hardware"]
-    size, layers = BYTES[config["training"]["precision"]], shape["layers"]
-    row = min(config["dataset"]["tokens"]["longest"], config["training"]["max_tokens"] or math.inf)
+    shape, hardware = config.model.shape, config.hardware
+    size, layers = BYTES[config.training.precision], shape.layers
+    row = min(config.dataset.tokens.longest, config.training.max_tokens or math.inf)
     inside, site_values = _inside(config, row), _site_values(config)
-    passing = size * (3 * shape["mlp_width"] + 2 * shape["width"])  # gradients of one layer's inside
+    passing = size * (3 * shape.mlp_width + 2 * shape.width)  # gradients of one layer's inside
     # Of an answer token: logits as they come and in float32, their softmax, and the gradients of these, all of which
     # are gone when the backward pass comes to the layers.
-    answer = config["dataset"]["tokens"]["answer"] * shape["vocabulary"] * (2 * size + 2 * 4)
-    if hardware["gradient_checkpointing"]:  # every layer's input, and one layer's inside
-        inputs = layers * (shape["width"] * size + site_values)
+    answer = config.dataset.tokens.answer * shape.vocabulary * (2 * size + 2 * 4)
+    if hardware.gradient_checkpointing:  # every layer's input, and one layer's inside
+        inputs = layers * (shape.width * size + site_values)
         most = max(row * inputs + answer, row * (inputs + inside + passing))
     else:
         # Below the first steering part nothing trains, and nothing is kept.
         deep = layers - 1 if _kind(config).frozen_below else layers
         # Nor in the last layer, but keys and values, of tokens behind which no answer token is predicted.
-        unread = max(0, row - config["dataset"]["tokens"]["answer"] - 1) * _tokenwise(config)
+        unread = max(0, row - config.dataset.tokens.answer - 1) * _tokenwise(config)
         most = row * (deep * inside + layers * site_values) - unread + max(row * passing, answer)
-    return float(hardware["micro_batch"] * most)
+    return float(hardware.micro_batch * most)
 
 
 def _tokenwise(config: Config) -> float:
@@ -131,9 +131,9 @@ def _tokenwise(config: Config) -> float:
 
     Less those of keys and values that are copied for every query head, as they are where attention has a mask.
     """
-    shape, kind = config["model"]["shape"], _kind(config)
-    size, mlp = BYTES[config["training"]["precision"]], shape["mlp_width"]
-    queries, keys = shape["heads"] * shape["head_size"], shape["kv_heads"] * shape["head_size"]
+    shape, kind = config.model.shape, _kind(config)
+    size, mlp = BYTES[config.training.precision], shape.mlp_width
+    queries, keys = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
     kept = size * (2 * queries + 3 * mlp - 2 * (queries - keys))
     if kind.trains_base:
         kept += size * (queries + mlp)
@@ -144,15 +144,17 @@ def _tokenwise(config: Config) -> float:
 
 def _inside(config: Config, row: float) -> float:
     """Bytes that one decoder layer keeps of one token of a row of so many tokens for the backward pass."""
-    model, kind = config["model"], _kind(config)
-    architecture = ARCHITECTURES[model["architecture"]]
-    shape, size = model["shape"], BYTES[config["training"]["precision"]]
-    width, mlp = shape["width"], shape["mlp_width"]
-    queries, keys = shape["heads"] * shape["head_size"], shape["kv_heads"] * shape["head_size"]
+    model, kind = config.model, _kind(config)
+    architecture = ARCHITECTURES[str(model.architecture)]
+    shape, size = model.shape, BYTES[config.training.precision]
+    width, mlp = shape.width, shape.mlp_width
+    queries, keys = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
     norms = architecture.norms * width + (queries + keys if architecture.norms_queries else 0)
-    kept = 4 * norms + size * (2 * queries + 2 * keys + 3 * mlp)  # norms compute in float32, whatever the precision
-    if model["attention"] == "eager":
-        kept += shape["heads"] * row * (4 + size)
+    kept: float = 4 * norms + size * (
+        2 * queries + 2 * keys + 3 * mlp
+    )  # norms compute in float32, whatever the precision
+    if model.attention == "eager":
+        kept += shape.heads * row * (4 + size)
     if kind.trains_base:  # the inputs of what trains: norms' scales, projections
         scales = 4 if architecture.norm_scales_float32 else size
         kept += scales * norms + size * (2 * width + queries + mlp)
@@ -164,18 +166,18 @@ def _inside(config: Config, row: float) -> float:
 
 def _site_values(config: Config) -> float:
     """Bytes a token that a steering part keeps of its site: the float32 values, outside of what is recomputed."""
-    return 4.0 * config["model"]["shape"]["width"] if _kind(config).changes_sites else 0.0
+    return 4.0 * config.model.shape.width if _kind(config).changes_sites else 0.0
 
 
 def _batch(config: Config) -> float:
     """Keys and values of an evaluation batch: beside one layer's inside of the prompts that are read at once, or put
     together a layer at a time with room for what is written."""
-    shape, size = config["model"]["shape"], BYTES[config["training"]["precision"]]
-    tokens, prompt = config["hardware"]["evaluation_tokens"], config["dataset"]["tokens"]["prompt"]
-    layer = 2 * tokens * shape["kv_heads"] * shape["head_size"] * size
-    read = min(tokens, PROMPT_TOKENS["cpu" if config["hardware"]["device"] == "cpu" else "cuda"])
-    inside = read * size * (3 * shape["mlp_width"] + 4 * shape["width"])
-    return float(max(shape["layers"] * layer + inside, (shape["layers"] * (1 + SPARE_TOKENS / prompt) + 1) * layer))
+    shape, size = config.model.shape, BYTES[config.training.precision]
+    tokens, prompt = config.hardware.evaluation_tokens, config.dataset.tokens.prompt
+    layer = 2 * tokens * shape.kv_heads * shape.head_size * size
+    read = min(tokens, PROMPT_TOKENS["cpu" if config.hardware.device == "cpu" else "cuda"])
+    inside = read * size * (3 * shape.mlp_width + 4 * shape.width)
+    return float(max(shape.layers * layer + inside, (shape.layers * (1 + SPARE_TOKENS / prompt) + 1) * layer))
 
 
 CARDS = (24e9, 40e9, 80e9)
@@ -207,12 +209,12 @@ def fit(config: Config, room: float) -> Fit:
 
 def _arithmetics(config: Config) -> list[dict[str, Any]]:
     """Other ways to compute a run, by what they change: bfloat16 weights that train need stochastic rounding."""
-    training, full = config["training"], _kind(config).trains_base
-    lower = {"training.precision": "bfloat16"} if BYTES[training["precision"]] == 4 else {}
+    training, full = config.training, _kind(config).trains_base
+    lower = {"training.precision": "bfloat16"} if BYTES[training.precision] == 4 else {}
     if not full:
         return [{}, lower] if lower else [{}]
     names = ("adamw_8bit",) if not lower else ("adamw_bf16_stochastic", "adamw_8bit")
-    return [{}, *({**lower, "training.optimizer": name} for name in names if name != training["optimizer"])]
+    return [{}, *({**lower, "training.optimizer": name} for name in names if name != training.optimizer)]
 
 
 def _executed(config: Config, changes: dict[str, Any], room: float) -> Fit:
@@ -220,23 +222,22 @@ def _executed(config: Config, changes: dict[str, Any], room: float) -> Fit:
     changes = dict(changes)
     while True:
         changed = changed_config(config, changes)
-        peak, hardware = estimate_peak(changed), changed["hardware"]
+        peak, hardware = estimate_peak(changed), changed.hardware
         if peak.bytes <= room:
             return Fit(changes, peak, True)
-        if peak.evaluation > room and hardware["evaluation_tokens"] >= 2 * SMALLEST_BATCH:
-            changes["hardware.evaluation_tokens"] = hardware["evaluation_tokens"] // 2
-        elif peak.training > room and not hardware["gradient_checkpointing"]:
+        if peak.evaluation > room and hardware.evaluation_tokens >= 2 * SMALLEST_BATCH:
+            changes["hardware.evaluation_tokens"] = hardware.evaluation_tokens // 2
+        elif peak.training > room and not hardware.gradient_checkpointing:
             changes["hardware.gradient_checkpointing"] = True
-        elif peak.training > room and hardware["micro_batch"] > 1:
-            changes["hardware.micro_batch"] = hardware["micro_batch"] // 2
+        elif peak.training > room and hardware.micro_batch > 1:
+            changes["hardware.micro_batch"] = hardware.micro_batch // 2
         else:
             return Fit(changes, peak, False)
 
 
-def changed_config(config: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
+def changed_config(config: Config, changes: Mapping[str, Any]) -> Config:
     """A resolved config with other values for some keys of its groups."""
-    changed = dict(config)
     for key, value in changes.items():
         group, _, name = key.partition(".")
-        changed[group] = {**changed[group], name: value}
-    return changed
+        config = replace(config, **{group: replace(getattr(config, group), **{name: value})})
+    return config

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from actshift.estimates.costs import Calibration, Cost, calibrate, estimate
 from actshift.estimates.memory import BYTES, Fit, changed_config, estimate_peak, fit
 from actshift.planning.halving import budget
 from actshift.planning.manifests import Manifest, PlannedCell
+from actshift.schema.config import Config
 from actshift.store.records import Cell
 from actshift.store.store import Store
 
@@ -18,7 +18,7 @@ HARDWARE = {"8b": "a100-80gb", "tiny": "cpu"}
 """The hardware profile that a model's scale is planned on where none is named; every other goes to the default."""
 DEFAULT_HARDWARE = "a100-40gb"
 
-Compose = Callable[[Sequence[str]], dict[str, Any]]
+Compose = Callable[[Sequence[str]], Config]
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class Estimates:
 
     def __init__(self, store: Store, grid: Manifest, *, compose: Compose, hardware: Mapping[str, str]) -> None:
         self._grid = grid
-        self._configs: dict[Cell, Mapping[str, Any]] = {}
+        self._configs: dict[Cell, Config] = {}
         for planned in grid.cells:
             config = compose([*planned.variants[0].overrides, "stage=grid"])  # as the plan composed it
-            scale = config["model"]["scale"]
+            scale = config.model.scale
             name = hardware.get(planned.cell.model) or HARDWARE.get(scale, DEFAULT_HARDWARE)
-            self._configs[planned.cell] = {**config, "hardware": compose([f"hardware={name}"])["hardware"]}
-        by_identity: dict[str, Mapping[str, Any]] = {run.identity: self._configs[run.cell] for run in grid.runs}
+            self._configs[planned.cell] = replace(config, hardware=compose([f"hardware={name}"]).hardware)
+        by_identity: dict[str, Config] = {run.identity: self._configs[run.cell] for run in grid.runs}
         planned_here = [record for record in store.records() if record.identity in by_identity]
         self.calibration: Calibration = calibrate(planned_here, by_identity)
 
@@ -64,7 +64,7 @@ class Estimates:
         if precision is not None:
             config = changed_config(config, {"training.precision": precision})
         cost = estimate(config, split=split, trained=trained)
-        return self.calibration.apply(cost, model=planned.cell.model, hardware=config["hardware"]["name"])
+        return self.calibration.apply(cost, model=planned.cell.model, hardware=config.hardware.name)
 
     def seconds(self) -> dict[tuple[Cell, str], float]:
         """Estimated seconds of a run, by cell and stage; a final run is taken to train."""
@@ -84,15 +84,15 @@ class Estimates:
 
     def _row(self, cells: Sequence[PlannedCell]) -> PlanRow:
         config = max((self._configs[each.cell] for each in cells), key=lambda own: estimate_peak(own).bytes)
-        peak, room = estimate_peak(config).bytes, config["hardware"]["speed"]["memory_bytes"]
+        peak, room = estimate_peak(config).bytes, config.hardware.speed.memory_bytes
         return PlanRow(
             model=cells[0].cell.model,
             method=cells[0].cell.method,
-            hardware=config["hardware"]["name"],
+            hardware=config.hardware.name,
             grid_runs=sum(len(each.candidates) for each in cells if len(each.candidates) > 1),
             final_runs=sum(len(each.seeds) for each in cells),
             hours={precision: sum(self._hours(each, precision) for each in cells) for precision in BYTES},
-            precision=config["training"]["precision"],
+            precision=config.training.precision,
             peak_bytes=peak,
             note="" if peak <= room else f"over {room / 1e9:.0f} GB: {_remedy(fit(config, room))}",
         )

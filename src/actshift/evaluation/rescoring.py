@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from actshift.errors import ActshiftError
 from actshift.evaluation.predictions import Prediction, read_predictions
+from actshift.schema.building import config_of
+from actshift.schema.config import Config
 from actshift.store.records import SPLITS, read_json
 from actshift.tasks import TASKS, get_task, scoring_task
 from actshift.tasks.base import Task
@@ -57,11 +58,14 @@ def rescore(path: Path, *, task: str | None = None, rule: str | None = None) -> 
         config = _config_beside(path)
         if config is None and task is None:
             raise ActshiftError(f"{path} lies in no run's folder, so its task must be said: --task {_scored_tasks()}.")
-        config = config or {}
-        rule = rule or config.get("evaluation", {}).get("rule", "paper")
+        rule = rule or (config.evaluation.rule if config else "paper")
         split = path.stem.removeprefix("predictions-")
         split = split if split in SPLITS else "test"  # an evaluation is of a test split
-        scorer = scoring_task(config["dataset"], split, rule=rule) if task is None else get_task(task, rule=rule)
+        scorer = (
+            scoring_task(config.dataset, split, rule=rule)
+            if task is None and config
+            else get_task(str(task), rule=rule)
+        )
     else:
         scorer = get_task(task, rule=rule)
     if not scorer.scored:
@@ -77,15 +81,14 @@ def _scored(prediction: Prediction, task: Task) -> Prediction:
     )
 
 
-def _config_beside(path: Path) -> dict[str, Any] | None:
+def _config_beside(path: Path) -> Config | None:
     """The config of the run, or of the evaluation of its adapter, that left a predictions file; None without one."""
     what, run = path.stem.removeprefix("predictions-"), path.resolve().parent
     if what in SPLITS:
         found = [run / "adapter" / "facts.json"]
     else:
         found = sorted(run.parent.parent.glob(f"evaluations/{run.name}.*.{what}.json"))
-    config: dict[str, Any] | None = read_json(found[0])["config"] if found and found[0].is_file() else None
-    return config
+    return config_of(read_json(found[0])["config"]) if found and found[0].is_file() else None
 
 
 def _scored_tasks() -> str:

@@ -111,7 +111,7 @@ def _local(config: JudgeConfig) -> Ask:
     from actshift.runtime.session import Session, set_threads
 
     composed = compose([f"model={config.model}", f"training.precision={config.request.get('precision', 'float32')}"])
-    set_threads(composed["hardware"])
+    set_threads(composed.hardware)
     local = FirstToken(Session().base(composed), options=(FIRST, SECOND))
 
     def ask(messages: Sequence[Message], attempts: Attempts) -> Completion:

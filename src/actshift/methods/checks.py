@@ -1,102 +1,89 @@
-"""What a kind of method refuses of its config, before any model or data is loaded.
+"""What a kind of method refuses of its config beside what its schema does, before any model or data is loaded.
 
 Each check is called with the method's config (or a part of one, at the key `where`) and the model's.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from actshift.errors import ActshiftError, impossible, shown, unknown
-from actshift.methods.options import (
-    ACTIVATIONS,
-    GATE_SCHEDULES,
-    MOMENTS,
-    PROJECTED,
-    PROJECTIONS,
-    SCOPES,
-)
 from actshift.methods.registry import PARAMETERIZATIONS, ranks_of, site_width, sites_of
 from actshift.models.architectures import site_names
+from actshift.schema.building import plain
+from actshift.schema.config import ModelConfig
+from actshift.schema.method import (
+    MOMENTS,
+    PROJECTIONS,
+    CustomConfig,
+    JointConfig,
+    LoraOptions,
+    PeftMethodConfig,
+    ScopeConfig,
+    SteeringOptions,
+)
 
-Config = Mapping[str, Any]
 
-
-def check_lora(options: Config, *, model: Config, where: str = "method") -> None:
+def check_lora(options: LoraOptions, *, model: ModelConfig, where: str = "method") -> None:
     """Refuse LoRA options that no model can have."""
-    if options["rank"] < 1:
-        raise impossible(f"{where}.rank", options["rank"], "at least 1")
-    if not 0 < options["alpha"] < math.inf:
-        raise impossible(f"{where}.alpha", options["alpha"], "a positive number")
-    _check_projections(options["targets"], PROJECTIONS, where=f"{where}.targets")
-    if not 0 <= options["dropout"] < 1:
-        raise impossible(f"{where}.dropout", options["dropout"], "a share in [0, 1)")
+    _check_projections(options.targets, PROJECTIONS, where=f"{where}.targets")
 
 
-def check_steering(options: Config, *, model: Config, where: str = "method") -> None:
+def check_steering(options: SteeringOptions, *, model: ModelConfig, where: str = "method") -> None:
     """Refuse steering options that do not go together, or not with the model."""
-    shape, name = model["shape"], options["parameterization"]
+    name = options.parameterization
     _check_sites(options, model=model, where=where)
-    _check_scope(options["scope"], where=f"{where}.scope")
+    _check_scope(options.scope, where=f"{where}.scope")
     if name not in PARAMETERIZATIONS:
         raise unknown("parameterization", name, PARAMETERIZATIONS, where=f"{where}.parameterization")
     takes = PARAMETERIZATIONS[name].options
-    for option in ("rank", "activation"):
-        if (options[option] is not None) != (option in takes):
+    for option, value in {"rank": options.rank, "activation": options.activation}.items():
+        if (value is not None) != (option in takes):
             needs = "needs" if option in takes else "takes no"
             raise ActshiftError(
                 f"parameterization '{name}' {needs} {where}.{option}; "
-                f"got {shown(options[option])}. It takes: {', '.join(takes) or 'no options'}."
+                f"got {shown(value)}. It takes: {', '.join(takes) or 'no options'}."
             )
-    if options["rank"] is not None:
+    if options.rank is not None:
         _check_ranks(options, model=model, where=f"{where}.rank")
-    if options["activation"] is not None and options["activation"] not in ACTIVATIONS:
-        raise unknown("activation", options["activation"], ACTIVATIONS, where=f"{where}.activation")
-    _check_selection(options["selection"], where=f"{where}.selection")
-    _check_gates(options["gates"], where=f"{where}.gates")
-    _check_layers(options["layers"], count=shape["layers"], model=model["name"], where=f"{where}.layers")
+    _check_layers(options.layers, count=model.shape.layers, model=model.name, where=f"{where}.layers")
 
 
-def check_joint(options: Config, *, model: Config, where: str = "method") -> None:
+def check_joint(options: JointConfig, *, model: ModelConfig, where: str = "method") -> None:
     """Refuse a joint method either part of which, or whose constraint, is impossible."""
-    lora, steering, constraint = options["lora"], options["steering"], options["orthogonality"]
+    lora, steering, constraint = options.lora, options.steering, options.orthogonality
     check_lora(lora, model=model, where=f"{where}.lora")
     check_steering(steering, model=model, where=f"{where}.steering")
-    if options["lora_lr"] is not None and not 0 < options["lora_lr"] < math.inf:
-        raise impossible(f"{where}.lora_lr", options["lora_lr"], "a positive number, or null for the run's rate")
-    if constraint["project"] is None:
+    if constraint.project is None:
         return
     where = f"{where}.orthogonality"
-    if constraint["project"] not in PROJECTED:
-        raise unknown("projected side", constraint["project"], PROJECTED, where=f"{where}.project")
-    every = constraint["every"]
+    every = constraint.every
     if every not in MOMENTS and not (type(every) is int and every >= 1):
         raise impossible(f"{where}.every", every, f"{', '.join(MOMENTS)} or a number of steps, at least 1")
-    writers = [target for target in ("down_proj", "o_proj") if target in lora["targets"]]
-    _check_projections(constraint["against"], writers, where=f"{where}.against")
+    writers = [target for target in ("down_proj", "o_proj") if target in lora.targets]
+    _check_projections(constraint.against, writers, where=f"{where}.against")
     able = [name for name, entry in PARAMETERIZATIONS.items() if entry.has_factors]
-    if steering["parameterization"] not in able or "heads" in sites_of(steering):
+    if steering.parameterization not in able or "heads" in sites_of(steering):
         raise ActshiftError(
             f"{where} needs a steering part with W1 and W2 of the model's width ({', '.join(able)}) at any site but "
-            f"heads; got {steering['parameterization']} at {', '.join(sites_of(steering))}. Set {where}.project=null."
+            f"heads; got {steering.parameterization} at {', '.join(sites_of(steering))}. Set {where}.project=null."
         )
 
 
-def check_peft(options: Config, *, model: Config, where: str = "method") -> None:
+def check_peft(options: PeftMethodConfig, *, model: ModelConfig, where: str = "method") -> None:
     """Refuse a config class that peft does not have, or arguments that it does not take."""
     from actshift.methods.peft_methods import settings_of
 
     settings_of(options)
 
 
-def check_custom(options: Config, *, model: Config, where: str = "method") -> None:
+def check_custom(options: CustomConfig, *, model: ModelConfig, where: str = "method") -> None:
     """Refuse a class that is not there or is no method, or what the class itself refuses by its `check`."""
     from actshift.libraries.user_code import load_user_class
     from actshift.methods.base import Adaptation
 
-    method = load_user_class(options["target"], Adaptation, key=f"{where}.target")
+    method = load_user_class(options.target, Adaptation, key=f"{where}.target")
     check = getattr(method, "check", None)
     if check is not None:
         check(options, model=model)
@@ -110,8 +97,8 @@ def _check_projections(given: Sequence[str], allowed: Sequence[str], *, where: s
             raise unknown("projection", projection, allowed, where=where)
 
 
-def _check_sites(options: Config, *, model: Config, where: str) -> None:
-    sites, allowed = sites_of(options), site_names(model["architecture"])
+def _check_sites(options: SteeringOptions, *, model: ModelConfig, where: str) -> None:
+    sites, allowed = sites_of(options), site_names(str(model.architecture))
     if not sites or len(set(map(str, sites))) < len(sites):
         raise impossible(f"{where}.site", sites, "one site, or a list of at least one, none of them twice")
     for site in sites:
@@ -119,7 +106,7 @@ def _check_sites(options: Config, *, model: Config, where: str) -> None:
             raise unknown("site", site, allowed, where=f"{where}.site")
 
 
-def _check_ranks(options: Config, *, model: Config, where: str) -> None:
+def _check_ranks(options: SteeringOptions, *, model: ModelConfig, where: str) -> None:
     sites, ranks = sites_of(options), ranks_of(options)
     if len(ranks) != len(sites):
         raise impossible(where, ranks, f"one rank for all sites, or a list of {len(sites)}, one for each of them")
@@ -129,36 +116,11 @@ def _check_ranks(options: Config, *, model: Config, where: str) -> None:
             raise impossible(where, rank, f"1 to {width}, the width of {site}")
 
 
-def _check_scope(scope: Config, *, where: str) -> None:
-    if scope["kind"] not in SCOPES:
-        raise unknown("scope", scope["kind"], SCOPES, where=f"{where}.kind")
-    for end in ("first", "last"):
-        if scope[end] < 0:
-            raise impossible(f"{where}.{end}", scope[end], "at least 0")
-    if scope["kind"] == "first_last" and scope["first"] + scope["last"] < 1:
-        raise impossible(where, scope, "at least one position, first + last >= 1")
-    if scope["separate"] and (scope["kind"] != "first_last" or not (scope["first"] and scope["last"])):
+def _check_scope(scope: ScopeConfig, *, where: str) -> None:
+    if scope.kind == "first_last" and scope.first + scope.last < 1:
+        raise impossible(where, plain(scope), "at least one position, first + last >= 1")
+    if scope.separate and (scope.kind != "first_last" or not (scope.first and scope.last)):
         raise impossible(f"{where}.separate", True, "false unless kind is first_last with both ends at least 1")
-
-
-def _check_selection(selection: Config, *, where: str) -> None:
-    for share in ("stage", "heads"):
-        if not 0 < selection[share] < 1:
-            raise impossible(f"{where}.{share}", selection[share], "a share in (0, 1)")
-    if not 0 <= selection["penalty"] < math.inf:
-        raise impossible(f"{where}.penalty", selection["penalty"], "at least 0")
-
-
-def _check_gates(gates: Config, *, where: str) -> None:
-    if gates["schedule"] not in GATE_SCHEDULES:
-        raise unknown("gate schedule", gates["schedule"], GATE_SCHEDULES, where=f"{where}.schedule")
-    for share in ("start", "end", "change"):
-        if not 0 <= gates[share] <= 1:
-            raise impossible(f"{where}.{share}", gates[share], "a share in [0, 1]")
-    if not 0 <= gates["decay"] < math.inf:
-        raise impossible(f"{where}.decay", gates["decay"], "at least 0")
-    if gates["cycle"] < 1:
-        raise impossible(f"{where}.cycle", gates["cycle"], "at least 1")
 
 
 def _check_layers(layers: Any, *, count: int, model: str, where: str) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from actshift.libraries.user_code import load_user_class
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
+from actshift.schema.method import CustomConfig
 
 
-def attach_custom(base: Base, *, config: Mapping[str, Any], seeds: Sequence[int]) -> Adaptation:
-    """Build ``target(base, config=..., seeds=...)``: what the class takes lies below ``config["options"]``."""
-    method: Callable[..., Adaptation] = load_user_class(config["target"], Adaptation, key="method.target")
+def attach_custom(base: Base, *, config: CustomConfig, seeds: Sequence[int]) -> Adaptation:
+    """Build ``target(base, config=..., seeds=...)``: what the class takes lies below ``config.options``."""
+    method: Callable[..., Adaptation] = load_user_class(config.target, Adaptation, key="method.target")
     return method(base, config=config, seeds=seeds)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import nn
 
 from actshift.methods.parameterizations import Parameterization, stack
+from actshift.schema.method import GatesConfig, SelectionConfig
 
 STD = 1e-3
 """Of the initial vectors (both authors' code)."""
@@ -63,10 +63,10 @@ class LofitTwoStage(PerHead):
     """
 
     def __init__(
-        self, width: int, *, heads: int, selection: Mapping[str, Any], generators: Sequence[torch.Generator]
+        self, width: int, *, heads: int, selection: SelectionConfig, generators: Sequence[torch.Generator]
     ) -> None:
         super().__init__(width, heads=heads, generators=generators)
-        self._stage, self._share, self._weight = (float(selection[key]) for key in ("stage", "heads", "penalty"))
+        self._stage, self._share, self._weight = selection.stage, selection.heads, selection.penalty
         self.scale = self.normal(generators)
         self.bias = self.normal(generators)
         self.register_buffer("second", torch.zeros((), dtype=torch.bool))
@@ -120,11 +120,9 @@ class Jola(PerHead):
     P(g > 0) = sigmoid(log_alpha - 0.33 log(0.1 / 1.1)), l by `gates`. Initially a, v ~ N(0, 1e-3), log_alpha Xavier.
     """
 
-    def __init__(
-        self, width: int, *, heads: int, gates: Mapping[str, Any], generators: Sequence[torch.Generator]
-    ) -> None:
+    def __init__(self, width: int, *, heads: int, gates: GatesConfig, generators: Sequence[torch.Generator]) -> None:
         super().__init__(width, heads=heads, generators=generators)
-        self._gates = dict(**gates)
+        self._gates = gates
         self.scale = self.normal(generators)
         self.bias = self.normal(generators)
         bound = math.sqrt(6 / (1 + heads))
@@ -133,10 +131,10 @@ class Jola(PerHead):
             for _ in range(2)
         )
         self._noise_2AH: torch.Tensor | None = None
-        if self._gates["schedule"] == "performance":
+        if self._gates.schedule == "performance":
             for replica in range(len(generators)):
                 # lambda, the penalty of the last step and its loss; the authors start the comparison at a loss of 50.
-                self.register_buffer(f"balance_{replica}", torch.tensor([self._gates["start"], 0.0, 50.0]))
+                self.register_buffer(f"balance_{replica}", torch.tensor([self._gates.start, 0.0, 50.0]))
 
     def forward(self, h_ABTD: torch.Tensor) -> torch.Tensor:
         g1_AH, g2_AH = self._gate(self._logs())
@@ -154,7 +152,7 @@ class Jola(PerHead):
         return (log_2AH.sigmoid() * (HIGH - LOW) + LOW).clamp(0, 1)
 
     def replica_buffers(self, replica: int) -> Iterator[tuple[str, torch.Tensor]]:
-        if self._gates["schedule"] == "performance":
+        if self._gates.schedule == "performance":
             yield "balance", self.get_buffer(f"balance_{replica}")
 
     @classmethod
@@ -188,29 +186,29 @@ class Jola(PerHead):
     def _balances(self) -> Iterator[tuple[float, torch.Tensor]]:
         for replica in range(len(self.seeds)):
             for _, balance in self.replica_buffers(replica):
-                yield self._gates["change"], balance
+                yield self._gates.change, balance
 
     def _weight(self, step: int, steps: int) -> torch.Tensor:
         """lambda at step `step`, one a replica."""
-        if self._gates["schedule"] == "performance":
+        if self._gates.schedule == "performance":
             return torch.stack([balance[0] for _, balance in self._balances()])
         value = gate_weight(self._gates, step=step, steps=steps)
         return torch.full((len(self.seeds),), value, device=self.bias[0].device)
 
 
-def gate_weight(gates: Mapping[str, Any], *, step: int, steps: int) -> float:
+def gate_weight(gates: GatesConfig, *, step: int, steps: int) -> float:
     """JoLA's lambda at step `step` of `steps` by the schedules that do not look at the loss (its code's trainer).
 
     The first step uses the start, the n-th what the schedule gives after n - 1 steps.
     """
-    done, start = step - 1, float(gates["start"])
+    done, start = step - 1, float(gates.start)
     if done == 0:
         return start
-    if gates["schedule"] == "exponential":
-        return start * math.exp(-gates["decay"] * done)
-    if gates["schedule"] == "linear":
-        return start + (gates["end"] - start) * done / steps
-    return 0.5 + 0.5 * math.sin(2 * math.pi * done / gates["cycle"])
+    if gates.schedule == "exponential":
+        return start * math.exp(-gates.decay * done)
+    if gates.schedule == "linear":
+        return start + (gates.end - start) * done / steps
+    return 0.5 + 0.5 * math.sin(2 * math.pi * done / gates.cycle)
 
 
 def _open(log_2AH: torch.Tensor) -> torch.Tensor:

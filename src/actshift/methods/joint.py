@@ -6,7 +6,6 @@ Shapes: L steered layers, D model width, R rank of the steering part, S rank of 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +16,7 @@ from actshift.methods.parameterizations import Linear
 from actshift.methods.steering import Steering
 from actshift.models.loading import Base
 from actshift.models.packing.forward_pass import ForwardPass
+from actshift.schema.method import JointConfig
 
 
 class Joint(Adaptation):
@@ -29,13 +29,13 @@ class Joint(Adaptation):
     # released: an arbitrary basis of D x S where B is 0, and nothing after the last step / here: see above.
     """
 
-    def __init__(self, base: Base, *, config: Mapping[str, Any], seeds: Sequence[int]) -> None:
+    def __init__(self, base: Base, *, config: JointConfig, seeds: Sequence[int]) -> None:
         # LoRA first: it replaces modules that carry sites.
-        self._lora = Lora(base, config=config["lora"], seeds=seeds)
-        self._steering = Steering(base, config=config["steering"], seeds=seeds)
+        self._lora = Lora(base, config=config.lora, seeds=seeds)
+        self._steering = Steering(base, config=config.steering, seeds=seeds)
         self._parts: dict[str, Adaptation] = {"steering": self._steering, "lora": self._lora}
-        self._lora_lr: float | None = config["lora_lr"]
-        self._constraint = dict(**config["orthogonality"])
+        self._lora_lr: float | None = config.lora_lr
+        self._constraint = config.orthogonality
         self._epoch = 0
         self.changes_copies = self._steering.changes_copies
 
@@ -76,7 +76,7 @@ class Joint(Adaptation):
     def before_step(self, step: int) -> None:
         self._steering.before_step(step)
         # Not in `begin`, which a resumed training calls again.
-        if step == 1 and self._constraint["project"]:
+        if step == 1 and self._constraint.project:
             self.project()
 
     def penalty(self, step: int) -> torch.Tensor | None:
@@ -84,8 +84,8 @@ class Joint(Adaptation):
 
     def after_step(self, step: int, losses: Sequence[float] = ()) -> None:
         self._steering.after_step(step, losses)
-        if self._constraint["project"]:
-            every = self._constraint["every"]
+        if self._constraint.project:
+            every = self._constraint.every
             period = {"step": 1, "epoch": self._epoch}.get(every, every)
             if period != "start" and step % period == 0:
                 self.project()
@@ -93,7 +93,7 @@ class Joint(Adaptation):
     @torch.no_grad()
     def project(self) -> None:
         """Take V out of W2, or of W1, in every steered layer. In float64: rounding to float32 comes last and once."""
-        layers, against = self._steering.layers, self._constraint["against"]
+        layers, against = self._steering.layers, self._constraint.against
         written_LDS = torch.stack(
             [torch.cat([self._lora.output(layer, projection=name) for name in against], dim=1) for layer in layers]
         )
@@ -101,7 +101,7 @@ class Joint(Adaptation):
         for V_DS, layer in zip(V_LDS, layers, strict=True):
             for part in self._steering.parts(layer):
                 assert isinstance(part, Linear)
-                if self._constraint["project"] == "output":
+                if self._constraint.project == "output":
                     (W2_DR,) = part.up
                     W2_DR.copy_(W2_DR - V_DS @ (V_DS.mT @ W2_DR.double()))
                 else:

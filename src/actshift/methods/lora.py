@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -13,25 +13,26 @@ from torch import nn
 
 from actshift.methods.peft_methods import PeftMethod
 from actshift.models.loading import Base
+from actshift.schema.method import LoraOptions
 
 
 class Lora(PeftMethod):
     """peft's LoRA in float32 over the frozen base: A Kaiming-uniform, B zero, so a no-op at the start."""
 
-    def __init__(self, base: Base, *, config: Mapping[str, Any], seeds: Sequence[int]) -> None:
+    def __init__(self, base: Base, *, config: LoraOptions, seeds: Sequence[int]) -> None:
         super().__init__(base, config=config, seeds=seeds)
-        if not config["dropout"]:
+        if not config.dropout:
             for module in self._peft.modules():
                 if isinstance(module, LoraLayer):
                     module.forward = partial(_forward, module)
 
     @staticmethod
-    def settings(config: Mapping[str, Any]) -> LoraConfig:
+    def settings(config: LoraOptions) -> LoraConfig:
         return LoraConfig(
-            r=config["rank"],
-            lora_alpha=config["alpha"],
-            lora_dropout=config["dropout"],
-            target_modules=list(config["targets"]),
+            r=config.rank,
+            lora_alpha=config.alpha,
+            lora_dropout=config.dropout,
+            target_modules=list(config.targets),
             task_type="CAUSAL_LM",
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import peft
@@ -14,6 +14,7 @@ from actshift.errors import ActshiftError
 from actshift.methods.base import Adaptation
 from actshift.models.architectures import ARCHITECTURES, projection_names
 from actshift.models.loading import Base
+from actshift.schema.method import LoraOptions, PeftMethodConfig
 
 
 class PeftMethod(Adaptation):
@@ -22,7 +23,7 @@ class PeftMethod(Adaptation):
     The names of its tensors are peft's without the adapter's name. Initial values follow from the seed.
     """
 
-    def __init__(self, base: Base, *, config: Mapping[str, Any], seeds: Sequence[int]) -> None:
+    def __init__(self, base: Base, *, config: PeftMethodConfig | LoraOptions, seeds: Sequence[int]) -> None:
         (seed,) = seeds
         settings = self.settings(config)
         fused = ARCHITECTURES[base.sites.architecture].fused
@@ -45,7 +46,7 @@ class PeftMethod(Adaptation):
             raise ActshiftError(f"{type(settings).__name__} trains nothing on this model: correct method.options")
 
     @staticmethod
-    def settings(config: Mapping[str, Any]) -> Any:
+    def settings(config: Any) -> Any:
         """peft's config object of a method's config."""
         return settings_of(config)
 
@@ -75,9 +76,9 @@ class PeftMethod(Adaptation):
         self._base.model.requires_grad_(False)
 
 
-def settings_of(config: Mapping[str, Any]) -> Any:
+def settings_of(config: PeftMethodConfig) -> Any:
     """peft's config object. Errors: no such class, an argument that the class does not take, or a wrong value."""
-    name, given = config["config_class"], dict(config["options"])
+    name, given = config.config_class, dict(config.options)
     kind = getattr(peft, name, None)
     if not (isinstance(kind, type) and issubclass(kind, peft.PeftConfig)):
         there = sorted(each for each in dir(peft) if each.endswith("Config"))

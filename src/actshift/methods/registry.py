@@ -6,16 +6,14 @@ class and an entry of `PARAMETERIZATIONS`; a new kind is a class and an entry of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from actshift.methods import options
 from actshift.models.architectures import ARCHITECTURES, projection_names
-
-Options = Mapping[str, Any]
-Model = Mapping[str, Any]
+from actshift.schema.config import ModelConfig
+from actshift.schema.method import JointConfig, LoraOptions, SteeringOptions
 
 
 @dataclass(frozen=True)
@@ -66,15 +64,14 @@ PARAMETERIZATIONS: dict[str, ParameterizationEntry] = {
 class Kind:
     """One kind of method.
 
-    `path` is ``module:class``, imported when it is first attached: some kinds bring slow libraries along. `config` is
-    the structured config of its YAML. `check` is called with the method's config and ``model=``, the model's, and
-    refuses what no model can have. `numbers` counts what it trains beside the base model's weights, from its config and
-    the model's; None where nothing but attaching it can tell.
+    `path` is ``module:class``, imported when it is first attached: some kinds bring slow libraries along. Its options
+    are the dataclass of this name in `actshift.schema.method.METHODS`. `check` is called with these and ``model=``, the
+    model's config, and refuses what no model can have. `numbers` counts what it trains beside the base model's weights,
+    from its config and the model's; None where nothing but attaching it can tell.
     """
 
     path: str
-    config: type[options.MethodConfig]
-    numbers: Callable[[Options, Model], int] | None = None
+    numbers: Callable[..., int] | None = None
     check: Callable[..., None] | None = None
     replicated: bool = False
     """Whether it can hold several adapters over one base at once."""
@@ -96,56 +93,56 @@ def load(path: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def lora_numbers(lora: Options, model: Model) -> int:
+def lora_numbers(lora: LoraOptions, model: ModelConfig) -> int:
     """r (inputs + outputs) of every targeted projection of every layer; projections that are one matrix share A."""
-    shape = model["shape"]
-    width, mlp = shape["width"], shape["mlp_width"]
-    queries, keys = shape["heads"] * shape["head_size"], shape["kv_heads"] * shape["head_size"]
+    shape = model.shape
+    width, mlp = shape.width, shape.mlp_width
+    queries, keys = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
     sizes = {"q_proj": (width, queries), "k_proj": (width, keys), "v_proj": (width, keys), "o_proj": (queries, width)}
     sizes |= {"gate_proj": (width, mlp), "up_proj": (width, mlp), "down_proj": (mlp, width)}
-    fused, ends = ARCHITECTURES[model["architecture"]].fused, 0
-    for matrix in projection_names(lora["targets"], fused):
+    fused, ends = ARCHITECTURES[str(model.architecture)].fused, 0
+    for matrix in projection_names(lora.targets, fused):
         parts = fused.get(matrix, (matrix,))
         ends += sizes[parts[0]][0] + sum(sizes[part][1] for part in parts)
-    numbers: int = shape["layers"] * lora["rank"] * ends
+    numbers: int = shape.layers * lora.rank * ends
     return numbers
 
 
-def steering_numbers(steering: Options, model: Model) -> int:
+def steering_numbers(steering: SteeringOptions, model: ModelConfig) -> int:
     """What one part trains, summed over sites, times the chosen layers, times two where both ends have their own."""
-    shape = model["shape"]
-    layers = shape["layers"] if steering["layers"] == "all" else len(steering["layers"])
-    entry = PARAMETERIZATIONS[steering["parameterization"]]
-    ends = 2 if steering["scope"]["separate"] else 1
+    shape = model.shape
+    layers = shape.layers if steering.layers == "all" else len(steering.layers)
+    entry = PARAMETERIZATIONS[steering.parameterization]
+    ends = 2 if steering.scope.separate else 1
     return (
         layers
         * ends
         * sum(
-            entry.numbers(site_width(site, model), shape["heads"] if site == "heads" else 1, rank or 0)
+            entry.numbers(site_width(site, model), shape.heads if site == "heads" else 1, rank or 0)
             for site, rank in zip(sites_of(steering), ranks_of(steering), strict=True)
         )
     )
 
 
-def sites_of(steering: Options) -> list[str]:
+def sites_of(steering: SteeringOptions) -> list[str]:
     """The sites of a steering part, of which its config has one or a list."""
-    site = steering["site"]
+    site = steering.site
     return list(site) if isinstance(site, list | tuple) else [site]
 
 
-def ranks_of(steering: Options) -> list[int | None]:
+def ranks_of(steering: SteeringOptions) -> list[int | None]:
     """The rank at each site: the one number of the config, or its list."""
-    rank = steering["rank"]
+    rank = steering.rank
     return list(rank) if isinstance(rank, list | tuple) else [rank] * len(sites_of(steering))
 
 
-def site_width(site: str, model: Model) -> int:
+def site_width(site: str, model: ModelConfig) -> int:
     """D of a site in a model."""
-    shape = model["shape"]
-    width: int = shape["heads"] * shape["head_size"] if site == "heads" else shape["width"]
+    shape = model.shape
+    width: int = shape.heads * shape.head_size if site == "heads" else shape.width
     return width
 
 
-def joint_numbers(joint: Options, model: Model) -> int:
+def joint_numbers(joint: JointConfig, model: ModelConfig) -> int:
     """The sum of both parts."""
-    return lora_numbers(joint["lora"], model) + steering_numbers(joint["steering"], model)
+    return lora_numbers(joint.lora, model) + steering_numbers(joint.steering, model)

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 
 from actshift.models.packing.forward_pass import ForwardPass
+from actshift.schema.method import ScopeConfig
 
 Shift = Callable[[torch.Tensor], torch.Tensor]
 Positions = Callable[[torch.Tensor], torch.Tensor]
@@ -85,9 +86,10 @@ def answer(prompt_BT: torch.Tensor) -> torch.Tensor:
     return (number_BT == length_B1) & (length_B1 > 0)
 
 
-def get_scopes(*, kind: str, first: int, last: int, separate: bool) -> dict[str, Scope]:
+def get_scopes(scope: ScopeConfig) -> dict[str, Scope]:
     """The scopes of a config by the name of their weights: one, or the two ends where they have separate weights."""
-    if separate:
+    first, last = scope.first, scope.last
+    if scope.separate:
         ends = {"first": partial(first_last, first=first, last=0), "last": partial(first_last, first=0, last=last)}
         return {end: Scope(positions) for end, positions in ends.items()}
     scopes = {
@@ -98,7 +100,7 @@ def get_scopes(*, kind: str, first: int, last: int, separate: bool) -> dict[str,
         "answer": Scope(answer, generated=True),
         "every_last": Scope(answer, generated=True, copies=True),
     }
-    return {"": scopes[kind]}
+    return {"": scopes[scope.kind]}
 
 
 @dataclass(frozen=True)

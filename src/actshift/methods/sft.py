@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
 
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
+from actshift.schema.method import SftConfig
 
 
 class Sft(Adaptation):
     """W <- W + dW for every weight. The original weights are kept aside and put back by `detach`."""
 
-    def __init__(self, base: Base, *, config: Mapping[str, Any], seeds: Sequence[int]) -> None:
+    def __init__(self, base: Base, *, config: SftConfig, seeds: Sequence[int]) -> None:
         self._model = base.model
         aside = "meta" if base.device.type == "meta" else "cpu"
         self._original = {name: p.detach().to(aside, copy=True) for name, p in base.model.named_parameters()}

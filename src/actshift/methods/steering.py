@@ -18,6 +18,7 @@ from actshift.methods.scopes import Chosen, get_scopes
 from actshift.models.loading import Base
 from actshift.models.packing.forward_pass import ForwardPass
 from actshift.models.sites import Change
+from actshift.schema.method import SteeringOptions
 
 
 class Steering(Adaptation):
@@ -28,24 +29,24 @@ class Steering(Adaptation):
     Shapes: A replicas, B rows of one replica, T tokens, D width.
     """
 
-    def __init__(self, base: Base, *, config: Mapping[str, Any], seeds: Sequence[int]) -> None:
+    def __init__(self, base: Base, *, config: SteeringOptions, seeds: Sequence[int]) -> None:
         self.replicas = len(seeds)
         self._model, self._base_sites = base.model, base.sites
         self._sites = sites_of(config)
-        self._kind: type[Parameterization] = load(PARAMETERIZATIONS[config["parameterization"]].path)
-        self._scopes = get_scopes(**config["scope"])
+        self._kind: type[Parameterization] = load(PARAMETERIZATIONS[config.parameterization].path)
+        self._scopes = get_scopes(config.scope)
         self.changes_copies = any(scope.copies for scope in self._scopes.values())
         self._chosen: dict[str, Chosen | None] = {
             end: None for end, scope in self._scopes.items() if scope.positions is None
         }
         self._steps = 0
-        self.layers = list(range(base.sites.layers)) if config["layers"] == "all" else list(config["layers"])
+        self.layers = list(range(base.sites.layers)) if config.layers == "all" else list(config.layers)
         self._parts = self._build(base, config=config, seeds=seeds)
         self._hooks = [
             base.sites.hook(site, layer, self._change(layer, site)) for layer in self.layers for site in self._sites
         ]
 
-    def _build(self, base: Base, *, config: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Parameterization]:
+    def _build(self, base: Base, *, config: SteeringOptions, seeds: Sequence[int]) -> dict[str, Parameterization]:
         """The parts by name, their initial values drawn in the order of the layers, and of the sites within a layer."""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         options = dict(zip(self._sites, self._options(base, config), strict=True))
@@ -59,11 +60,11 @@ class Steering(Adaptation):
                 for end in self._scopes
             }
 
-    def _options(self, base: Base, config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def _options(self, base: Base, config: SteeringOptions) -> Iterator[dict[str, Any]]:
         """What the parameterization takes at each site."""
-        taken = PARAMETERIZATIONS[config["parameterization"]].options
+        taken = PARAMETERIZATIONS[config.parameterization].options
         for site, rank in zip(self._sites, ranks_of(config), strict=True):
-            chosen = {name: rank if name == "rank" else config[name] for name in taken}
+            chosen = {name: rank if name == "rank" else getattr(config, name) for name in taken}
             heads = {"heads": base.sites.heads if site == "heads" else 1} if self._kind.per_head else {}
             yield chosen | heads
 

@@ -22,6 +22,7 @@ from actshift.models.gguf import converted_folder
 from actshift.models.sites import Sites
 from actshift.models.weights import SIZE_NAMES, describe_weights, is_gguf, weights_path
 from actshift.paths import embedded_model_dir
+from actshift.schema.config import ModelConfig
 
 PRECISIONS = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
 """The type in which weights are kept, by the name of a precision.
@@ -75,7 +76,7 @@ def set_products(precision: str, device: torch.device) -> None:
     torch.set_float32_matmul_precision("high" if computed_precision(precision, device) == "tf32" else "highest")
 
 
-def load_base(model: Mapping[str, Any], *, precision: str, device: torch.device) -> Base:
+def load_base(model: ModelConfig, *, precision: str, device: torch.device) -> Base:
     """The base model of a resolved model config, every parameter in the type that `precision` keeps.
 
     Errors: a model that cannot be found, downloaded or opened (see `actshift.hub`), one whose weights are no
@@ -85,14 +86,14 @@ def load_base(model: Mapping[str, Any], *, precision: str, device: torch.device)
     dtype = PRECISIONS[precision]
     tokenizer, path = load_tokenizer(model, weights=True), model_folder(model)
     with _explaining(model, path):
-        if model["source"] == "random":
+        if model.source == "random":
             network = _random_model(model, dtype=dtype)
         else:
             _assert_sizes(AutoConfig.from_pretrained(path, trust_remote_code=False), model=model)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 path,
                 dtype=dtype,
-                attn_implementation=model["attention"],
+                attn_implementation=model.attention,
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
@@ -101,15 +102,15 @@ def load_base(model: Mapping[str, Any], *, precision: str, device: torch.device)
             _assert_complete(info, model=model, path=path)
     _assert_sizes(network.config, model=model)
     _assert_precision(network, model=model, dtype=dtype)
-    if model["source"] == "hub":
+    if model.source == "hub":
         _name(network, model=model, path=path)
     network.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides the signature
     network.eval().requires_grad_(False)
     size = sum(parameter.numel() for parameter in network.parameters())
-    return Base(network, tokenizer, Sites(network, architecture=model["architecture"]), size)
+    return Base(network, tokenizer, Sites(network, architecture=str(model.architecture)), size)
 
 
-def load_tokenizer(model: Mapping[str, Any], *, weights: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(model: ModelConfig, *, weights: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer of a resolved model config, for which its weights are not downloaded unless they are wanted, too.
 
     Errors: one that cannot be found, downloaded or opened.
@@ -120,41 +121,41 @@ def load_tokenizer(model: Mapping[str, Any], *, weights: bool = False) -> PreTra
     return tokenizer
 
 
-def model_folder(model: Mapping[str, Any], *, weights: bool = True) -> Path:
+def model_folder(model: ModelConfig, *, weights: bool = True) -> Path:
     """The folder with a model's files: of the package, the user's own, or of a cache of downloads or conversions."""
-    if model["source"] in ("local", "package"):
+    if model.source in ("local", "package"):
         return _local_folder(model)
-    if model["source"] != "hub":
-        return embedded_model_dir(model["path"])
+    if model.source != "hub":
+        return embedded_model_dir(str(model.path))
     with quiet():
         return folder(model_repository(model), weights=weights)
 
 
-def _local_folder(model: Mapping[str, Any]) -> Path:
+def _local_folder(model: ModelConfig) -> Path:
     """The folder of weights on this machine, converted where they are a GGUF file. Errors: other weights."""
     path = weights_path(model)
     found = describe_weights(path)["sha256"]
-    if found != model["sha256"]:
+    if found != model.sha256:
         raise ActshiftError(
-            f"{path} has the SHA-256 {found}, and the run asks for {model['sha256']} (model.sha256): these are other "
+            f"{path} has the SHA-256 {found}, and the run asks for {model.sha256} (model.sha256): these are other "
             "weights. Restore the file, or take model=local model.path=... for runs of their own."
         )
     return converted_folder(path, sha256=found) if is_gguf(path) else path
 
 
-def _assert_complete(info: Mapping[str, Any], *, model: Mapping[str, Any], path: Path) -> None:
+def _assert_complete(info: Mapping[str, Any], *, model: ModelConfig, path: Path) -> None:
     """Refuse weights that are not those of the model: transformers draws missing ones at random and goes on."""
     problems = {name: sorted(map(str, keys)) for name, keys in info.items() if keys}
     if problems:
         listed = "; ".join(f"{name}: {', '.join(keys[:3])} ({len(keys)})" for name, keys in sorted(problems.items()))
         raise ActshiftError(
-            f"the weights of model '{model['name']}' in {path} are not those of its architecture: {listed}. "
+            f"the weights of model '{model.name}' in {path} are not those of its architecture: {listed}. "
             "Restore the files, or set model.path to a complete model."
         )
 
 
 @contextmanager
-def _explaining(model: Mapping[str, Any], path: Path) -> Iterator[None]:
+def _explaining(model: ModelConfig, path: Path) -> Iterator[None]:
     """What transformers cannot open, in our words."""
     try:
         yield
@@ -164,55 +165,54 @@ def _explaining(model: Mapping[str, Any], path: Path) -> Iterator[None]:
         # Of a damaged file in the hub's cache both the link and what it points to have to go.
         cached = path.parents[1] if path.parent.name == "snapshots" else path
         raise ActshiftError(
-            f"model '{model['name']}' could not be loaded from '{path}': {error}\n"
+            f"model '{model.name}' could not be loaded from '{path}': {error}\n"
             "It takes config.json, a tokenizer and weights as safetensors, and no model's own code is ever run. "
             f"Set model.path to another, or delete {cached} if its files are damaged."
         ) from error
 
 
-def _name(network: PreTrainedModel, *, model: Mapping[str, Any], path: Path) -> None:
+def _name(network: PreTrainedModel, *, model: ModelConfig, path: Path) -> None:
     """Let a model that was opened as a folder know its repository and commit, which adapters are checked against."""
-    network.name_or_path = model["path"]
+    network.name_or_path = model.path
     if path.parent.name == "snapshots":
         set_commit(network.config, path.name)
 
 
-def meta_model(model: Mapping[str, Any]) -> PreTrainedModel:
+def meta_model(model: ModelConfig) -> PreTrainedModel:
     """The model on PyTorch's meta device, from its sizes alone: every shape and no weights."""
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(_shape_config(model), dtype=torch.float32)
 
 
-def _random_model(model: Mapping[str, Any], *, dtype: torch.dtype) -> PreTrainedModel:
+def _random_model(model: ModelConfig, *, dtype: torch.dtype) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return AutoModelForCausalLM.from_config(
-            _shape_config(model), dtype=dtype, attn_implementation=model["attention"]
-        )
+        return AutoModelForCausalLM.from_config(_shape_config(model), dtype=dtype, attn_implementation=model.attention)
 
 
-def _shape_config(model: Mapping[str, Any]) -> transformers.PretrainedConfig:
-    sizes = {theirs: model["shape"][ours] for ours, theirs in SIZE_NAMES.items()}
+def _shape_config(model: ModelConfig) -> transformers.PretrainedConfig:
+    sizes = {theirs: getattr(model.shape, ours) for ours, theirs in SIZE_NAMES.items()}
     special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     # The default initialisation leaves a small network nearly linear; tests want every path to matter.
-    return AutoConfig.for_model(ARCHITECTURES[model["architecture"]].type, **sizes, **special, initializer_range=0.2)
+    return AutoConfig.for_model(ARCHITECTURES[str(model.architecture)].type, **sizes, **special, initializer_range=0.2)
 
 
-def _assert_precision(network: PreTrainedModel, *, model: Mapping[str, Any], dtype: torch.dtype) -> None:
+def _assert_precision(network: PreTrainedModel, *, model: ModelConfig, dtype: torch.dtype) -> None:
     wrong = {str(p.dtype) for p in network.parameters() if p.dtype != dtype}
     if wrong:
-        raise ActshiftError(f"model '{model['name']}' holds {', '.join(sorted(wrong))} where {dtype} was requested")
+        raise ActshiftError(f"model '{model.name}' holds {', '.join(sorted(wrong))} where {dtype} was requested")
 
 
-def _assert_sizes(config: transformers.PretrainedConfig, *, model: Mapping[str, Any]) -> None:
+def _assert_sizes(config: transformers.PretrainedConfig, *, model: ModelConfig) -> None:
     """Of the files' own config, before gigabytes of weights are read; and of the model as it was built."""
     text = config.get_text_config()
     for ours, theirs in SIZE_NAMES.items():
         actual = getattr(text, theirs, None)
         if ours == "head_size" and actual is None:
             actual = text.hidden_size // text.num_attention_heads
-        if actual != model["shape"][ours]:
+        declared = getattr(model.shape, ours)
+        if actual != declared:
             raise ActshiftError(
-                f"model '{model['name']}' has {theirs} = {actual}, but its config declares "
-                f"model.shape.{ours} = {model['shape'][ours]}. Correct conf/model/{model['name']}.yaml."
+                f"model '{model.name}' has {theirs} = {actual}, but its config declares "
+                f"model.shape.{ours} = {declared}. Correct conf/model/{model.name}.yaml."
             )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -18,6 +17,7 @@ from actshift.errors import ActshiftError
 from actshift.files import write_file
 from actshift.models.architectures import ARCHITECTURES
 from actshift.paths import user_cache_dir
+from actshift.schema.config import ModelConfig
 
 SIZE_NAMES = {
     "width": "hidden_size",
@@ -40,19 +40,19 @@ _GGUF_SIZES = {
 """Our names of sizes, and those of a GGUF file's metadata, which stand below the architecture's name."""
 
 
-def weights_path(model: Mapping[str, Any]) -> Path:
+def weights_path(model: ModelConfig) -> Path:
     """The folder or GGUF file of a model config whose source is `local` or `package`.
 
     Errors: a path that does not exist, a package that is not installed or does not carry the file.
     """
-    if model["source"] == "package":
-        return _packaged(model["package"], model["path"], name=model["name"])
-    if not model["path"]:
-        raise ActshiftError(f"model={model['name']} needs model.path=FOLDER, or model.path=FILE.gguf")
-    path = Path(model["path"]).expanduser().absolute()
+    if model.source == "package":
+        return _packaged(str(model.package), str(model.path), name=model.name)
+    if not model.path:
+        raise ActshiftError(f"model={model.name} needs model.path=FOLDER, or model.path=FILE.gguf")
+    path = Path(model.path).expanduser().absolute()
     if not path.exists():
         raise ActshiftError(
-            f"model.path = {model['path']}: there is no such folder or file. It must be a folder with config.json, a "
+            f"model.path = {model.path}: there is no such folder or file. It must be a folder with config.json, a "
             "tokenizer and weights as safetensors, or a GGUF file."
         )
     return path

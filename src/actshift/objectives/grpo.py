@@ -10,7 +10,6 @@ import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -25,6 +24,8 @@ from actshift.objectives.loss import TokenLosses, advantages, silent, token_loss
 from actshift.objectives.rewards import Completion, chosen, rewards_of, total
 from actshift.objectives.rollouts import Rollout, roll_out
 from actshift.observe.profiling import phase
+from actshift.schema.building import plain
+from actshift.schema.objective import GrpoConfig
 from actshift.tasks.base import Task
 from actshift.training.batches import Batch, answer_logits, collate, pack_batch
 from actshift.training.objective import Objective, model_mode
@@ -38,7 +39,7 @@ class Settings:
     once in an update, all of one prompt, and at most `batch_tokens` prompt tokens are in one batch of rollouts.
     """
 
-    objective: Mapping[str, Any]
+    objective: GrpoConfig
     task: Task
     seeds: Sequence[int]
     ends: Collection[int]
@@ -69,15 +70,15 @@ class Grpo(Objective):
     def __init__(self, base: Base, adaptation: Adaptation, settings: Settings) -> None:
         self._base, self._adaptation, self._settings = base, adaptation, settings
         self._config = settings.objective
-        self.updates = self._config["updates"]
-        self._weights = chosen(self._config["rewards"])
+        self.updates = self._config.updates
+        self._weights = chosen(plain(self._config.rewards))
         self._blocks: list[list[Scored]] = []
         self._old: dict[int, torch.Tensor] = {}
         self._reference: dict[int, torch.Tensor] = {}
         self._measures: list[dict[str, float]] = []
         self._sums: list[dict[str, float]] = []
         # Attached and not trained yet: a checkpoint is taken over later.
-        self._first = [adaptation.state_dict(replica) for replica in self._replicas] if self._config["kl"] else []
+        self._first = [adaptation.state_dict(replica) for replica in self._replicas] if self._config.kl else []
 
     @property
     def _replicas(self) -> range:
@@ -91,7 +92,7 @@ class Grpo(Objective):
                 self._adaptation,
                 blocks,
                 objective=self._config,
-                copies=self._config["completions"],
+                copies=self._config.completions,
                 seeds=self._settings.seeds,
                 step=step,
                 ends=self._settings.ends,
@@ -102,7 +103,7 @@ class Grpo(Objective):
         self._old = {}
         with phase("reward"):
             self._blocks = [self._scored(own, replica, step=step) for replica, own in enumerate(rollouts)]
-        self._reference = self._reference_logprobs() if self._config["kl"] else {}
+        self._reference = self._reference_logprobs() if self._config.kl else {}
         for measures in self._measures:
             measures["rollout_seconds"] = time.perf_counter() - started
 
@@ -111,16 +112,14 @@ class Grpo(Objective):
         completions = [self._completion(rollout) for rollout in rollouts]
         found = [rewards_of(each, self._settings.task, weights=self._weights) for each in completions]
         rewards = [total(each, weights=self._weights) for each in found]
-        measures, count, group = self._measures[replica], len(rollouts), self._config["completions"]
+        measures, count, group = self._measures[replica], len(rollouts), self._config.completions
         measures |= {f"reward_{name}": sum(each[name] for each in found) / count for name in self._weights}
-        if self._config["shuffle_rewards"]:
+        if self._config.shuffle_rewards:
             random.Random(f"{self._settings.seeds[replica]} {step}").shuffle(rewards)
         rewards_S = torch.tensor(rewards, dtype=torch.float64)
-        advantages_S = advantages(rewards_S, group=group, scale_by_std=self._config["scale_by_std"])
+        advantages_S = advantages(rewards_S, group=group, scale_by_std=self._config.scale_by_std)
         lengths = [len(rollout.sampled) for rollout in rollouts]
-        weights = token_weights(
-            lengths, normalization=self._config["normalization"], limit=self._config["max_new_tokens"]
-        )
+        weights = token_weights(lengths, normalization=self._config.normalization, limit=self._config.max_new_tokens)
         tokens, silent_P = sum(lengths), silent(rewards_S, group=group)
         measures |= {
             "reward": sum(rewards) / count,
@@ -146,7 +145,7 @@ class Grpo(Objective):
     def _completion(self, rollout: Rollout) -> Completion:
         ids = rollout.completion
         text = continuation_text(self._base, ids[:-1] if rollout.ended else ids)
-        return Completion(text, rollout.label, len(ids), self._config["max_new_tokens"], rollout.ended)
+        return Completion(text, rollout.label, len(ids), self._config.max_new_tokens, rollout.ended)
 
     @torch.no_grad()
     def _reference_logprobs(self) -> dict[int, torch.Tensor]:
@@ -168,7 +167,7 @@ class Grpo(Objective):
         started = time.perf_counter()
         total_A = torch.zeros(len(self._blocks), dtype=torch.float64, device=self._base.device)
         with packed_passes(self._base):
-            for batch in self._batches(all_groups=bool(self._config["kl"])):
+            for batch in self._batches(all_groups=bool(self._config.kl)):
                 with phase("forward"):
                     loss_A = self._losses(batch, self._logprobs(batch), first=update == 0)
                 with phase("backward"):
@@ -189,9 +188,9 @@ class Grpo(Objective):
             logprobs_N,
             old_N,
             _per_token([row.advantage for row in rows], batch, like=logprobs_N),
-            clip_low=self._config["clip_low"],
-            clip_high=self._config["clip_high"],
-            kl=self._config["kl"],
+            clip_low=self._config.clip_low,
+            clip_high=self._config.clip_high,
+            kl=self._config.kl,
             reference_N=torch.cat([self._reference[row.place] for row in rows]) if self._reference else None,
         )
         apart_N = (old_N - old_N.new_tensor([each for row in rows for each in row.sampled])).abs() if first else None
@@ -221,14 +220,14 @@ class Grpo(Objective):
             "mismatch": sums["mismatch"] / sums["tokens"],
             "mismatch_max": sums["mismatch_max"],
         }
-        return self._measures[replica] | means | ({"kl": sums["kl"] / sums["passes"]} if self._config["kl"] else {})
+        return self._measures[replica] | means | ({"kl": sums["kl"] / sums["passes"]} if self._config.kl else {})
 
     def _batches(self, *, all_groups: bool = True) -> Iterator[Batch]:
         """Micro-batches of completions of one prompt, whose tokens are then computed once for all of them.
 
         Unless `all_groups` are wanted, those without signal are left out: their gradients are 0. One batch there is.
         """
-        group, most = self._config["completions"], self._settings.micro_batch
+        group, most = self._config.completions, self._settings.micro_batch
         firsts = range(0, len(self._blocks[0]), group)
         wanted = [first for first in firsts if any(block[first].signal for block in self._blocks)] or firsts[:1]
         for first in firsts if all_groups else wanted:
@@ -242,7 +241,7 @@ class Grpo(Objective):
     def _logprobs(self, batch: Batch) -> torch.Tensor:
         """log p of each completion token of a micro-batch under the policy as it is, logprobs_N."""
         logits_NV = answer_logits(self._base, batch, pack_batch(self._adaptation, batch))
-        return -cross_entropy(logits_NV / self._config["temperature"], batch.answer_ids_N, reduction="none")
+        return -cross_entropy(logits_NV / self._config.temperature, batch.answer_ids_N, reduction="none")
 
     def watch(self, rows: Sequence[Example]) -> list[float]:
         """The mean weighted reward of each replica's greedy completions."""

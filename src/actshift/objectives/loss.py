@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from actshift.config.objective_schema import NORMALIZATIONS
 from actshift.errors import unknown
+from actshift.schema.objective import NORMALIZATIONS
 
 EPSILON = 1e-4
 """Added to a group's standard deviation, as TRL does."""

@@ -1,6 +1,6 @@
 """Rewards of a completion: pure functions by name, and their weighted sum. Needs no torch.
 
-Each is a number from 0 to 1. `actshift.config.objective_schema.RewardsConfig` has a weight for every name.
+Each is a number from 0 to 1. `actshift.schema.objective.RewardsConfig` has a weight for every name.
 """
 
 from __future__ import annotations

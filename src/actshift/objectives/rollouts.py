@@ -5,9 +5,8 @@ Shapes: A replicas, B rows, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from actshift.evaluation.sampling import Choose
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
 from actshift.objectives.sampling import Sampler, uniforms
+from actshift.schema.objective import GrpoConfig
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def roll_out(
     adaptation: Adaptation,
     blocks: Sequence[Sequence[Example]],
     *,
-    objective: Mapping[str, Any],
+    objective: GrpoConfig,
     copies: int,
     seeds: Sequence[int],
     step: int,
@@ -56,7 +56,7 @@ def roll_out(
     its own number, unless `choose` takes its tokens in another way. A batch has at most `batch_tokens` prompt tokens,
     each prompt counted once a completion.
     """
-    limit = objective["max_new_tokens"]
+    limit = objective.max_new_tokens
     prompts = [[row.ids[: row.prompt_length] for row in block] for block in blocks]
     longest = [max(map(len, of_row)) for of_row in zip(*prompts, strict=True)]
     found: list[dict[int, list[Rollout]]] = [{} for _ in blocks]
@@ -69,8 +69,8 @@ def roll_out(
         ]
         sampler = Sampler(
             torch.from_numpy(np.stack(draws)).to(base.device),
-            temperature=objective["temperature"],
-            top_p=objective["top_p"],
+            temperature=objective.temperature,
+            top_p=objective.top_p,
         )
         new = continue_prompts(
             base,

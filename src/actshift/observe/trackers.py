@@ -13,6 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from actshift.errors import ActshiftError
+from actshift.schema.building import plain
+from actshift.schema.config import Config
 
 log = logging.getLogger("actshift")
 SYNCED = 100
@@ -35,27 +37,27 @@ class Wandb(Tracker):
     What the configuration leaves open, wandb's environment variables say: WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY.
     """
 
-    def __init__(self, config: Mapping[str, Any], *, identity: str, folder: Path) -> None:
-        logger = config["logger"]
-        mode: Any = logger["mode"] or _mode()
+    def __init__(self, config: Config, *, identity: str, folder: Path) -> None:
+        logger = config.logger
+        mode: Any = logger.mode or _mode()
         if mode != "online":
             # wandb reports on itself over the network even then, unless it is told not to.
             os.environ["WANDB_ERROR_REPORTING"] = "false"
         import wandb
 
-        cell = f"{config['model']['name']}/{config['method']['name']}/{config['dataset']['name']}"
+        cell = f"{config.model.name}/{config.method.name}/{config.dataset.name}"
         folder.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
-            project=logger["project"] or os.environ.get("WANDB_PROJECT") or "actshift",
+            project=logger.project or os.environ.get("WANDB_PROJECT") or "actshift",
             id=identity,
             resume="allow",
             reinit="create_new",  # runs that are trained at once are mirrored at once
             mode=mode,
             dir=str(folder),
-            name=f"{cell}/lr={config['lr']:g}/seed={config['seed']}",
-            group="/".join(filter(None, (logger["sweep"], cell))),
-            job_type=config["stage"],
-            config={key: value for key, value in config.items() if key not in ("results", "hardware", "sweep")},
+            name=f"{cell}/lr={config.lr:g}/seed={config.seed}",
+            group="/".join(filter(None, (logger.sweep, cell))),
+            job_type=config.stage,
+            config={key: value for key, value in plain(config).items() if key not in ("results", "hardware", "sweep")},
             settings=wandb.Settings(silent=True, console="off", disable_git=True),
         )
 
@@ -92,9 +94,9 @@ class Guarded(Tracker):
             self._tracker = None
 
 
-def start_tracker(config: Mapping[str, Any], *, identity: str, folder: Path) -> Tracker:
+def start_tracker(config: Config, *, identity: str, folder: Path) -> Tracker:
     """The tracker that a resolved config asks for."""
-    if config["logger"]["name"] == "none":
+    if config.logger.name == "none":
         return Tracker()
     return Guarded(lambda: Wandb(config, identity=identity, folder=folder))
 

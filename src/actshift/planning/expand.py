@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,24 +13,23 @@ from actshift.errors import ActshiftError, unknown
 from actshift.planning.fraction import Combination, combinations, fraction_of
 from actshift.planning.manifests import Exclusion, Manifest, PlannedCell, Run, Variant
 from actshift.planning.selection import Selection
+from actshift.schema.config import Config, SweepConfig
 from actshift.store.records import Cell
 
 AXES = ("model", "method", "dataset", "stage", "lr", "seed", "sweep")
 
 
-def expand_grid(
-    sweep: Mapping[str, Any], compose: Callable[[list[str]], dict[str, Any]], *, extra: Sequence[str] = ()
-) -> Manifest:
+def expand_grid(sweep: SweepConfig, compose: Callable[[list[str]], Config], *, extra: Sequence[str] = ()) -> Manifest:
     """The grid stage: every cell that is not excluded, at every candidate (variant and rate) and its first seed.
 
     `compose` turns overrides into a resolved config; called once a variant; rate and seed are put into copies.
     `extra` overrides win over the sweep's own. Raises ActshiftError where a cell has no grid of learning rates, a
     rate or seed stands there twice, an exclusion or an override names what it cannot, or no cell is left.
     """
-    overrides = _merged([*sweep.get("overrides", ()), *extra], sweep=sweep["name"])
-    for method in sweep.get("variants") or ():
-        if method not in sweep["methods"]:
-            raise unknown("method with variants", method, sweep["methods"], where=_file(sweep))
+    overrides = _merged([*sweep.overrides, *extra], sweep=sweep.name)
+    for method in sweep.variants:
+        if method not in sweep.methods:
+            raise unknown("method with variants", method, sweep.methods, where=_file(sweep))
     exclusions = tuple(_exclusions(sweep))
     left_out = {(exclusion.model, exclusion.method, exclusion.dataset) for exclusion in exclusions}
     ignore, found = ignored_keys(), combinations(sweep)
@@ -40,18 +39,18 @@ def expand_grid(
         if names not in left_out
     ]
     if not cells:
-        raise ActshiftError(f"the sweep '{sweep['name']}' excludes every cell. Change {_file(sweep)}.")
+        raise ActshiftError(f"the sweep '{sweep.name}' excludes every cell. Change {_file(sweep)}.")
     # One model alone may have the name that the user gives to weights of their own.
-    models = (cells[0].cell.model,) if len(sweep["models"]) == 1 else tuple(sweep["models"])
+    models = (cells[0].cell.model,) if len(sweep.models) == 1 else tuple(sweep.models)
     return Manifest(
-        sweep=sweep["name"],
+        sweep=sweep.name,
         stage="grid",
-        title=sweep.get("title") or sweep["name"],
-        table=sweep.get("table"),
+        title=sweep.title or sweep.name,
+        table=sweep.table,
         models=models,
         methods=tuple(_methods(sweep)),
-        datasets=tuple(sweep["datasets"]),
-        reference=sweep.get("reference") or "sft",
+        datasets=tuple(sweep.datasets),
+        reference=sweep.reference,
         exclusions=tuple(replace(each, model=models[0]) if len(models) == 1 else each for each in exclusions),
         cells=tuple(cells),
         runs=grid_runs(cells),
@@ -94,36 +93,33 @@ def expand_final(grid: Manifest, selected: Selection) -> Manifest:
 
 
 def _planned(
-    sweep: Mapping[str, Any],
+    sweep: SweepConfig,
     names: tuple[str, str, str],
     overrides: Sequence[str],
     *,
-    compose: Callable[[list[str]], dict[str, Any]],
+    compose: Callable[[list[str]], Config],
     ignore: Sequence[str],
     combination: Combination | None,
 ) -> PlannedCell:
-    groups = ("model", "method", "dataset")
     options = names if combination is None else (names[0], combination.method, names[2])
-    base = [f"{group}={name}" for group, name in zip(groups, options, strict=True)]
+    base = [f"{group}={name}" for group, name in zip(("model", "method", "dataset"), options, strict=True)]
     if combination is not None:
-        overrides = _merged([*overrides, *combination.overrides], sweep=sweep["name"])
-    variants = (sweep.get("variants") or {}).get(names[1]) or {"": []}
-    overrides_of = {name: [*base, *_merged([*overrides, *variants[name]], sweep=sweep["name"])] for name in variants}
+        overrides = _merged([*overrides, *combination.overrides], sweep=sweep.name)
+    variants = sweep.variants.get(names[1]) or {"": []}
+    overrides_of = {name: [*base, *_merged([*overrides, *variants[name]], sweep=sweep.name)] for name in variants}
     configs = {name: compose([*given, "stage=grid"]) for name, given in overrides_of.items()}
     config = next(iter(configs.values()))
-    model, _, dataset = _shown(config, options, groups, overrides, alone=len(sweep["models"]) == 1)
+    model, _, dataset = _shown(config, options, overrides, alone=len(sweep.models) == 1)
     rates, seeds = _rates(sweep, config), _seeds(sweep, names[1])
     planned = tuple(
-        Variant(name, tuple(given), hashed_part({**configs[name], "lr": rates[0], "seed": seeds[0]}, ignore=ignore))
+        Variant(name, tuple(given), hashed_part(replace(configs[name], lr=rates[0], seed=seeds[0]), ignore=ignore))
         for name, given in overrides_of.items()
     )
-    cell = Cell(model, names[1], dataset, config["protocol"]["name"])
+    cell = Cell(model, names[1], dataset, config.protocol.name)
     return PlannedCell(cell, rates, seeds, planned, levels={} if combination is None else combination.levels)
 
 
-def _shown(
-    config: Mapping[str, Any], names: Sequence[str], groups: Sequence[str], overrides: Sequence[str], *, alone: bool
-) -> tuple[str, ...]:
+def _shown(config: Config, names: Sequence[str], overrides: Sequence[str], *, alone: bool) -> tuple[str, ...]:
     """What tables call a cell's model, method and data set: their files' names, or the name of the user's own weights.
 
     Errors: a file with another name than its own; one name for several models.
@@ -131,60 +127,59 @@ def _shown(
     renamed = any(word.startswith("model.name=") for word in overrides)
     if renamed and not alone:
         raise ActshiftError(
-            f"model.name = {config['model']['name']} names every model of sweep.models: a sweep over several models of "
+            f"model.name = {config.model.name} names every model of sweep.models: a sweep over several models of "
             "your own takes a file for each, FOLDER/model/<name>.yaml with --config-dir FOLDER."
         )
-    for group, name in zip(groups, names, strict=True):
-        if config[group]["name"] != name and not (group == "model" and renamed):
-            raise ActshiftError(
-                f"{group}={name} composes to the name '{config[group]['name']}': a file's name is its key"
-            )
-    return tuple(config[group]["name"] for group in groups)
+    composed = {"model": config.model.name, "method": config.method.name, "dataset": config.dataset.name}
+    for (group, found), name in zip(composed.items(), names, strict=True):
+        if found != name and not (group == "model" and renamed):
+            raise ActshiftError(f"{group}={name} composes to the name '{found}': a file's name is its key")
+    return tuple(composed.values())
 
 
-def _rates(sweep: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[float, ...]:
-    scale, grid = config["model"]["scale"], config["method"]["rates"]
-    rates = [float(rate) for rate in sweep["rates"].get(scale, {}).get(grid) or ()]
+def _rates(sweep: SweepConfig, config: Config) -> tuple[float, ...]:
+    scale, grid = config.model.scale, config.method.rates
+    rates = [float(rate) for rate in sweep.rates.get(scale, {}).get(grid) or ()]
     key = f"rates.{scale}.{grid} in {_file(sweep)}"
     if not rates:
-        there = [f"{size}.{name}" for size, grids in sweep["rates"].items() for name, values in grids.items() if values]
+        there = [f"{size}.{name}" for size, grids in sweep.rates.items() for name, values in grids.items() if values]
         where = f"{key}, or take the grid of another size of models with model.scale=..."
         raise unknown("grid of learning rates", f"{scale}.{grid}", there, where=where)
     _once(rates, what=key)
     return tuple(sorted(rates))
 
 
-def _seeds(sweep: Mapping[str, Any], method: str) -> tuple[int, ...]:
-    for_method = (sweep.get("seeds_by_method") or {}).get(method)
-    seeds = tuple(sweep["seeds"] if for_method is None else for_method)
+def _seeds(sweep: SweepConfig, method: str) -> tuple[int, ...]:
+    for_method = sweep.seeds_by_method.get(method)
+    seeds = tuple(sweep.seeds if for_method is None else for_method)
     if not seeds:
         raise ActshiftError(f"{method} has no seed: give at least one in seeds or seeds_by_method of {_file(sweep)}")
     _once(seeds, what=f"the seeds of {method} in {_file(sweep)}")
     return seeds
 
 
-def _exclusions(sweep: Mapping[str, Any]) -> Iterator[Exclusion]:
+def _exclusions(sweep: SweepConfig) -> Iterator[Exclusion]:
     """One a cell, by the first rule that matches it. A rule with a name that no axis has would silently do nothing."""
-    rules = sweep.get("exclude") or []
-    axes = {"model": sweep["models"], "method": _methods(sweep), "dataset": sweep["datasets"]}
-    for rule in rules:
+    rules = [(rule, {"model": rule.model, "method": rule.method, "dataset": rule.dataset}) for rule in sweep.exclude]
+    axes = {"model": sweep.models, "method": _methods(sweep), "dataset": sweep.datasets}
+    for _, named in rules:
         for axis, names in axes.items():
-            if rule.get(axis) is not None and rule[axis] not in names:
-                raise unknown(f"{axis} to exclude", rule[axis], names, where=_file(sweep))
+            if named[axis] is not None and named[axis] not in names:
+                raise unknown(f"{axis} to exclude", named[axis], names, where=_file(sweep))
     for cell in _product(sweep):
-        for rule in rules:
-            if all(rule.get(axis) in (None, name) for axis, name in zip(axes, cell, strict=True)):
-                yield Exclusion(*cell, reason=rule["reason"])
+        for rule, named in rules:
+            if all(named[axis] in (None, name) for axis, name in zip(axes, cell, strict=True)):
+                yield Exclusion(*cell, reason=rule.reason)
                 break
 
 
-def _product(sweep: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    return [(a, b, c) for a in sweep["models"] for b in _methods(sweep) for c in sweep["datasets"]]
+def _product(sweep: SweepConfig) -> list[tuple[str, str, str]]:
+    return [(a, b, c) for a in sweep.models for b in _methods(sweep) for c in sweep.datasets]
 
 
-def _methods(sweep: Mapping[str, Any]) -> list[str]:
+def _methods(sweep: SweepConfig) -> list[str]:
     """The methods of a sweep by name, and the combinations of its fraction."""
-    return [*sweep["methods"], *combinations(sweep)]
+    return [*sweep.methods, *combinations(sweep)]
 
 
 def _merged(overrides: Iterable[str], *, sweep: str) -> list[str]:
@@ -207,5 +202,5 @@ def _once(values: Sequence[Any], *, what: str) -> None:
         raise ActshiftError(f"{what}: {twice} stand there more than once")
 
 
-def _file(sweep: Mapping[str, Any]) -> str:
-    return f"conf/sweep/{sweep['name']}.yaml"
+def _file(sweep: SweepConfig) -> str:
+    return f"conf/sweep/{sweep.name}.yaml"

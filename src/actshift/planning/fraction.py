@@ -8,6 +8,8 @@ from itertools import product
 from typing import Any
 
 from actshift.errors import ActshiftError, impossible, unknown
+from actshift.schema.building import plain
+from actshift.schema.config import SweepConfig
 
 Levels = Mapping[str, str]
 """By factor, the level of one combination."""
@@ -102,27 +104,26 @@ class Fraction:
         return cls(factors, blocks, tuple(Contrast.from_json(contrast) for contrast in data["contrasts"]))
 
 
-def fraction_of(sweep: Mapping[str, Any]) -> Fraction | None:
+def fraction_of(sweep: SweepConfig) -> Fraction | None:
     """The fraction of a sweep, None where it has none. Errors: as of `combinations` and `contrasts`."""
-    given = sweep.get("fraction") or {}
-    if not given.get("blocks"):
+    given = sweep.fraction
+    if not given.blocks:
         return None
     named = contrasts(sweep)  # refuses what is not there
-    fraction = Fraction.from_json({"factors": list(given["factors"]), "blocks": given["blocks"], "contrasts": ()})
+    fraction = Fraction.from_json({"factors": list(given.factors), "blocks": given.blocks, "contrasts": ()})
     return replace(fraction, contrasts=named)
 
 
-def combinations(sweep: Mapping[str, Any]) -> dict[str, Combination]:
+def combinations(sweep: SweepConfig) -> dict[str, Combination]:
     """The combinations of a sweep's fraction by name, in the order of its blocks, each once.
 
     A name is the levels in the order of the factors, joined by "-". One level of each combination gives `method=NAME`.
     Errors: a block that leaves a factor out or names a level that is not there; a combination without a method.
     """
-    fraction = sweep.get("fraction") or {}
-    factors = fraction.get("factors") or {}
+    factors = sweep.fraction.factors
     found: dict[str, Combination] = {}
-    where = f"sweep.fraction of conf/sweep/{sweep['name']}.yaml"
-    for block in fraction.get("blocks") or ():
+    where = f"sweep.fraction of conf/sweep/{sweep.name}.yaml"
+    for block in sweep.fraction.blocks:
         if block.keys() != factors.keys():
             raise impossible("a block", sorted(block), f"levels of each of the factors {', '.join(factors)} ({where})")
         for factor, levels in block.items():
@@ -135,25 +136,24 @@ def combinations(sweep: Mapping[str, Any]) -> dict[str, Combination]:
     return found
 
 
-def contrasts(sweep: Mapping[str, Any]) -> tuple[Contrast, ...]:
+def contrasts(sweep: SweepConfig) -> tuple[Contrast, ...]:
     """The contrasts of a sweep's fraction. Errors: a factor or level that is not there, one that no pair answers."""
-    fraction = sweep.get("fraction") or {}
-    named: dict[str, list[str]] = {method: [] for method in sweep["methods"]}
-    factors = {**(fraction.get("factors") or {}), METHOD: named}
+    named: dict[str, list[str]] = {method: [] for method in sweep.methods}
+    factors = {**sweep.fraction.factors, METHOD: named}
     there = {each.name: each.levels for each in combinations(sweep).values()} | {name: {METHOD: name} for name in named}
     found = []
-    for name, given in (fraction.get("contrasts") or {}).items():
+    for name, given in sweep.fraction.contrasts.items():
         where = f"sweep.fraction.contrasts.{name}"
-        for key in _LISTS:
-            for factor in given[key]:
+        for levels in (given.compares, given.within):
+            for factor in levels:
                 if factor not in factors:
                     raise unknown("factor", factor, factors, where=where)
-                for level in given[key][factor]:
+                for level in levels[factor]:
                     if level not in factors[factor]:
                         raise unknown(f"level of {factor}", level, factors[factor], where=where)
-        if not given["compares"] or any(len(pair) != 2 for pair in given["compares"].values()):
-            raise impossible(f"{where}.compares", given["compares"], "two levels of each of its factors")
-        contrast = Contrast.from_json({"name": name, **given})
+        if not given.compares or any(len(pair) != 2 for pair in given.compares.values()):
+            raise impossible(f"{where}.compares", given.compares, "two levels of each of its factors")
+        contrast = Contrast.from_json({"name": name, **plain(given)})
         if not contrast.pairs(there):
             raise ActshiftError(f"{where}: no combinations of the blocks differ so. Add them, or leave it out.")
         found.append(contrast)

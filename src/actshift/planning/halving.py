@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from actshift.errors import ActshiftError
 from actshift.planning.manifests import Manifest, Run
+from actshift.schema.config import TrainingConfig
 from actshift.store.records import Cell
 from actshift.store.store import Store
 
@@ -90,10 +91,10 @@ def budget(candidates: int) -> tuple[float, int]:
     return trained + alive * (1 - before), alive
 
 
-def with_losses(training: Mapping[str, Any]) -> dict[str, Any]:
+def with_losses(training: TrainingConfig) -> TrainingConfig:
     """A training config whose validation curve has the points that are compared: a multiple of four of them."""
-    points = training["validations"]
-    return {**training, "validations": points if points and points % 4 == 0 else 4}
+    points = training.validations
+    return replace(training, validations=points if points and points % 4 == 0 else 4)
 
 
 class Halving:

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from actshift.config.identity import canonical_json, changed_keys, hashed_part, 
 from actshift.errors import ActshiftError, unknown
 from actshift.files import write_file
 from actshift.planning.fraction import Fraction
+from actshift.schema.building import config_of
+from actshift.schema.config import STAGES, Config
 from actshift.store.records import Cell
 from actshift.store.store import Store
 
@@ -72,6 +75,11 @@ class PlannedCell:
     def config(self) -> dict[str, Any]:
         """The config of the first variant: what all variants share is read from it."""
         return self.variants[0].config
+
+    @cached_property
+    def settings(self) -> Config:
+        """That config as dataclasses: keys that no identity counts have their defaults."""
+        return config_of(self.config)
 
     @property
     def candidates(self) -> tuple[tuple[float, str], ...]:
@@ -222,7 +230,7 @@ def freeze(store: Store, manifest: Manifest, *, replan: bool = False) -> Manifes
     return manifest
 
 
-def verify(run: Run, config: Mapping[str, Any], manifest: Manifest) -> None:
+def verify(run: Run, config: Config, manifest: Manifest) -> None:
     """Refuse to start a run whose overrides, composed here and now, are no longer the run that was planned.
 
     Raises ActshiftError with the keys that changed since the manifest was frozen, and for a stage that scores another
@@ -236,10 +244,8 @@ def verify(run: Run, config: Mapping[str, Any], manifest: Manifest) -> None:
             "\n  ".join([f"run {run.identity} ({run.cell}, lr {run.lr!r}, seed {run.seed}) has drifted:", *lines])
             + f"\nIt was planned before that change. Undo it, or plan '{manifest.sweep}' again with --replan."
         )
-    if split_of(config["stage"]) != run.split:
-        raise ActshiftError(
-            f"run {run.identity} is planned for {run.split}, stage={config['stage']} scores another split"
-        )
+    if split_of(config.stage) != run.split:
+        raise ActshiftError(f"run {run.identity} is planned for {run.split}, stage={config.stage} scores another split")
 
 
 def _differences(old: Manifest, new: Manifest) -> list[str]:
@@ -282,8 +288,6 @@ def _thawed(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def split_of(stage: str) -> str:
-    from actshift.config.schema import STAGES
-
     if stage not in STAGES:
         raise unknown("stage", stage, STAGES, where="the override stage=...")
     return STAGES[stage]

@@ -6,19 +6,17 @@ A run, this check and the download go through the same code, so what passes here
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from actshift.errors import ActshiftError
 from actshift.hub import Repository, dataset_repository, folder, is_offline, is_reachable, model_repository, quiet, size
 from actshift.libraries.private import hub_offline
 from actshift.planning.halving import states
 from actshift.planning.manifests import Manifest
+from actshift.schema.config import Config
 from actshift.store.store import Store
-
-Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -87,8 +85,8 @@ def prefetch(configs: Iterable[Config], *, say: Callable[[str], None]) -> list[s
 
 
 def _model(config: Config) -> Need | None:
-    model = config["model"]
-    if model["source"] != "hub":
+    model = config.model
+    if model.source != "hub":
         return None
     repository = model_repository(model)
 
@@ -100,11 +98,11 @@ def _model(config: Config) -> Need | None:
 
 
 def _data(config: Config) -> Need | None:
-    dataset, data = config["dataset"], config["data"]
-    if data["source"] != "hub":
+    dataset, data = config.dataset, config.data
+    if data.source != "hub":
         return None
-    repository = dataset_repository(dataset["hub"])
-    splits = list(dict.fromkeys(rule["source"] for rule in data["splits"].values() if rule is not None))
+    repository = dataset_repository(dataset.hub)
+    splits = list(dict.fromkeys(rule.source for rule in data.splits.by_name().values() if rule is not None))
 
     def open_() -> str:
         from actshift.data.sources import hub_split
@@ -114,7 +112,7 @@ def _data(config: Config) -> Need | None:
         counts = {split: len(hub_split(dataset, split, source="hub", directory=None)) for split in splits}
         return ", ".join(f"{split} {rows:,} rows" for split, rows in counts.items())
 
-    return Need(repository, open_, of=f"{dataset['hub']['config']} {splits}")
+    return Need(repository, open_, of=f"{dataset.hub.config} {splits}")
 
 
 def _missing(wanted: Iterable[Need]) -> list[str]:

@@ -94,7 +94,7 @@ def _refuse_other_rows(first: Record, other: Record) -> None:
         ("split", lambda record: record.split),
         ("rows", lambda record: record.provenance.get("data", {}).get(record.split)),
         ("scoring", lambda record: record.provenance.get("scoring")),
-        ("rule", lambda record: record.config.get("evaluation", {}).get("rule")),
+        ("rule", lambda record: record.settings.evaluation.rule),
     ):
         if value(first) != value(other):
             raise ActshiftError(

@@ -210,7 +210,7 @@ def _row(plan: PlannedCell, runs: Sequence[Run], finished: Sequence[Record]) -> 
         "lr": runs[0].lr if runs else NAN,
         "variant": runs[0].variant if runs else "",
         "scale": " ".join(sorted({str(record.provenance.get("scale", "")) for record in finished})),
-        "source": str(plan.config["data"]["source"]),
+        "source": plan.settings.data.source,
         "identities": " ".join(record.identity for record in finished),
     }
 

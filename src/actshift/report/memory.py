@@ -17,6 +17,7 @@ from actshift.estimates.memory import CARDS, Fit, Peak, estimate_peak, fit
 from actshift.estimates.sweep import DEFAULT_HARDWARE, HARDWARE
 from actshift.report import names
 from actshift.report.markdown_text import table as markdown_table
+from actshift.schema.config import Config
 from actshift.store.records import Record, read_records
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ LEGEND = (
 class Row:
     """One method on one model: its estimate, measured peaks (bytes) and what each card takes."""
 
-    config: Mapping[str, Any]
+    config: Config
     peak: Peak
     measured: tuple[int, ...]
     cards: Mapping[float, Fit]
@@ -71,7 +72,7 @@ def rows_of(axes: Mapping[str, str], overrides: Sequence[str]) -> list[Row]:
     composer = CachedComposer()
     models = axes["model"].split(",") if "model" in axes else hub_models(groups()["model"], composer)
     methods = axes["method"].split(",") if "method" in axes else METHODS
-    results = Path(composer([*overrides, f"model={models[0]}"])["results"])
+    results = Path(composer([*overrides, f"model={models[0]}"]).results)
     records = read_records(results / "records")
     return [
         _row(_composed(composer, [f"model={model}", f"method={method}", *overrides]), records)
@@ -80,11 +81,11 @@ def rows_of(axes: Mapping[str, str], overrides: Sequence[str]) -> list[Row]:
     ]
 
 
-def _composed(composer: CachedComposer, overrides: list[str]) -> dict[str, Any]:
+def _composed(composer: CachedComposer, overrides: list[str]) -> Config:
     """The config of a row: the card that its model is planned on, the longest rows, where the overrides name none."""
     given = {override.partition("=")[0] for override in overrides}
     if "hardware" not in given:
-        scale = composer(overrides[:1])["model"]["scale"]
+        scale = composer(overrides[:1]).model.scale
         overrides = [f"hardware={HARDWARE.get(scale, DEFAULT_HARDWARE)}", *overrides]
     if "dataset" not in given:
         overrides = [f"dataset={_longest(composer)}", *overrides]
@@ -93,27 +94,27 @@ def _composed(composer: CachedComposer, overrides: list[str]) -> dict[str, Any]:
 
 def _longest(composer: CachedComposer) -> str:
     def longest(name: str) -> int:
-        return int(composer([f"dataset={name}", "data.source=hub"])["dataset"]["tokens"]["longest"])
+        return int(composer([f"dataset={name}", "data.source=hub"]).dataset.tokens.longest)
 
     return max(groups()["dataset"], key=longest)
 
 
-def _row(config: Mapping[str, Any], records: Iterable[Record]) -> Row:
+def _row(config: Config, records: Iterable[Record]) -> Row:
     measured = tuple(record.provenance["peak_memory_bytes"] for record in records if _is_of(record, config))
     return Row(config, estimate_peak(config), measured, {card: fit(config, card) for card in CARDS})
 
 
-def _is_of(record: Record, config: Mapping[str, Any]) -> bool:
+def _is_of(record: Record, config: Config) -> bool:
     """Whether a record says what the run of a config takes on a CUDA device, alone."""
-    training, provenance, hardware = record.config["training"], record.provenance, config["hardware"]
+    training, provenance, hardware = record.settings.training, record.provenance, config.hardware
     return (
         (record.cell.model, record.cell.method, record.cell.dataset)
-        == tuple(config[group]["name"] for group in ("model", "method", "dataset"))
-        and training["precision"] == config["training"]["precision"]
-        and training.get("optimizer", "adamw") == config["training"]["optimizer"]
+        == (config.model.name, config.method.name, config.dataset.name)
+        and training.precision == config.training.precision
+        and training.optimizer == config.training.optimizer
         and provenance.get("device") == "cuda"
-        and provenance.get("micro_batch") == hardware["micro_batch"]
-        and provenance.get("gradient_checkpointing", False) == hardware["gradient_checkpointing"]
+        and provenance.get("micro_batch") == hardware.micro_batch
+        and provenance.get("gradient_checkpointing", False) == hardware.gradient_checkpointing
         and provenance.get("replicas", {}).get("train", 1) == 1
     )
 
@@ -137,13 +138,12 @@ def csv(rows: Sequence[Row]) -> str:
     writer.writerow(["model", "method", *keys, *estimated, "measured_peak_bytes", "measured_runs", "card", *fits])
     for row in rows:
         config = row.config
-        names = [config["dataset"]["name"], config["hardware"]["name"]]
-        names += [config["training"][key] for key in ("precision", "optimizer")]
+        names = [config.dataset.name, config.hardware.name, config.training.precision, config.training.optimizer]
         sizes = [round(getattr(row.peak, part)) for part in parts] + [round(row.peak.bytes)]
         measured = round(statistics.median(row.measured)) if row.measured else ""
         cards = [text for each in row.cards.values() for text in (each.fits, " ".join(each.overrides))]
         card = "" if row.card is None else _card(row.card)
-        head = [config["model"]["name"], config["method"]["name"]]
+        head = [config.model.name, config.method.name]
         writer.writerow([*head, *names, *sizes, measured, len(row.measured), card, *cards])
     return file.getvalue()
 
@@ -153,8 +153,8 @@ def texts(row: Row) -> tuple[str, ...]:
     peak, config = row.peak, row.config
     measured = f"{_gb(statistics.median(row.measured))} ({len(row.measured)})" if row.measured else "–"
     return (
-        names.model(config["model"]["name"]),
-        names.method(config["method"]["name"]),
+        names.model(config.model.name),
+        names.method(config.method.name),
         *map(_gb, (peak.weights, peak.trained + peak.gradients + peak.states, peak.step, peak.batch, peak.bytes)),
         measured,
         *(_fit_text(row.cards[card], card) for card in CARDS),
@@ -163,13 +163,15 @@ def texts(row: Row) -> tuple[str, ...]:
 
 def title(rows: Sequence[Row]) -> str:
     """What all rows are computed with, and what only some are."""
-    keys = {"data set": ("dataset", "name"), "hardware": ("hardware", "name"), "precision": ("training", "precision")}
-    keys |= {"optimizer": ("training", "optimizer"), "micro-batch": ("hardware", "micro_batch")}
-    parts = []
-    for name, (group, key) in keys.items():
-        values = dict.fromkeys(str(row.config[group][key]) for row in rows)
-        parts.append(f"{name} {' or '.join(values)}")
-    return ", ".join(parts)
+    configs = [row.config for row in rows]
+    found = {
+        "data set": [config.dataset.name for config in configs],
+        "hardware": [config.hardware.name for config in configs],
+        "precision": [config.training.precision for config in configs],
+        "optimizer": [config.training.optimizer for config in configs],
+        "micro-batch": [str(config.hardware.micro_batch) for config in configs],
+    }
+    return ", ".join(f"{name} {' or '.join(dict.fromkeys(values))}" for name, values in found.items())
 
 
 def _fit_text(found: Fit, card: float) -> str:

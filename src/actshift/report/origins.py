@@ -8,6 +8,8 @@ from typing import Any
 
 from actshift.errors import ActshiftError, unknown
 from actshift.store.records import Record
+from actshift.schema.building import plain
+from actshift.schema.objective import GrpoConfig
 
 
 def _is_dirty(record: Record) -> bool:
@@ -59,24 +61,23 @@ def origin_facts(records: Sequence[Record]) -> list[str]:
 
 def objective_name(record: Record) -> str:
     """The objective of a run; a record that names none is of SFT."""
-    return str(record.config.get("objective", {}).get("name", "sft"))
+    return record.settings.objective.name if isinstance(record.settings.objective, GrpoConfig) else "sft"
 
 
 def _objectives(records: Sequence[Record]) -> list[str]:
     """What the runs of a table were trained for, where it was not for the answers alone."""
-    rewarded = {objective_name(each): each.config["objective"] for each in records if "objective" in each.config}
+    objectives = [record.settings.objective for record in records]
+    rewarded = {each.name: each for each in objectives if isinstance(each, GrpoConfig)}
     if not rewarded:
         return []
-    others = ["sft"] if any("objective" not in record.config for record in records) else []
+    others = ["sft"] if not all(isinstance(each, GrpoConfig) for each in objectives) else []
     return [f"Objective: {'; '.join([*others, *map(_rewarded, rewarded.values())])}."]
 
 
-def _rewarded(objective: Mapping[str, Any]) -> str:
-    weights = [f"{weight:g} x {name}" for name, weight in sorted(objective["rewards"].items()) if weight]
-    shuffled = ", shuffled among the completions of a step" if objective["shuffle_rewards"] else ""
-    return (
-        f"{objective['name']} ({objective['completions']} completions a prompt, reward {' + '.join(weights)}{shuffled})"
-    )
+def _rewarded(objective: GrpoConfig) -> str:
+    weights = [f"{weight:g} x {name}" for name, weight in sorted(plain(objective.rewards).items()) if weight]
+    shuffled = ", shuffled among the completions of a step" if objective.shuffle_rewards else ""
+    return f"{objective.name} ({objective.completions} completions a prompt, reward {' + '.join(weights)}{shuffled})"
 
 
 def _outcomes(records: Sequence[Record]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from actshift.paper import printed as paper
 from actshift.report.names import DEVIATIONS
+from actshift.schema.data import SPLITS
 
 if TYPE_CHECKING:
     from actshift.planning.manifests import Manifest, PlannedCell
@@ -48,16 +49,17 @@ def _figures(number: int) -> dict[tuple[str, ...], dict[str, Any]]:
 
 def is_the_papers(plan: PlannedCell) -> bool:
     """Whether a planned cell is the experiment that the paper's cell of these names is."""
-    config = plan.config
-    limits = [*(config["data"].get("limit") or {}).values(), config["training"].get("max_steps")]
+    config = plan.settings
+    limits = [config.data.limit.of(split) for split in SPLITS] + [config.training.max_steps]
     # What differs between variants is tuned, as the paper tunes it; what they share was overridden.
     shared = set[str].intersection(*(set(variant.overrides) for variant in plan.variants))
     keys = [override.lstrip("+~") for override in shared]
     return (
         plan.cell.protocol == "paper"
-        and config["data"]["source"] != "procedural"
-        and not (config["data"].get("origin") or {}).get("files")  # a split that is there in part
-        and config["model"].get("source") == "hub"  # of weights with a checksum no source is kept
+        and config.data.source != "procedural"
+        and not getattr(config.data.origin, "files", None)  # a split that is there in part
+        and config.model.source == "hub"
+        and config.model.sha256 is None  # of weights with a checksum no source is kept
         and all(limit is None for limit in limits)
         and not any(key.startswith(CHANGES) and not key.startswith(WATCHES) for key in keys)
     )

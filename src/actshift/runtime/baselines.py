@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -16,7 +17,8 @@ from actshift.observe.progress import Progress
 from actshift.observe.provenance import code_provenance, host, now
 from actshift.runtime.evaluate import answer
 from actshift.runtime.reuse import refuse_changed_rows
-from actshift.runtime.session import Config, Session, set_threads
+from actshift.runtime.session import Session, set_threads
+from actshift.schema.config import Config
 from actshift.store.baselines import (
     Baseline,
     baseline_config,
@@ -45,24 +47,24 @@ def baseline(config: Config, *, session: Session | None = None, progress: Progre
 
     Errors: test rows that have changed since the baseline was made.
     """
-    store, session, progress = Store(Path(config["results"])), session or Session(), progress or Progress()
+    store, session, progress = Store(Path(config.results)), session or Session(), progress or Progress()
     identity = baseline_identity(config)
     found = read_baseline(store.root, identity)
     if found is not None:
         kept = found.provenance["data"][SPLIT]
         refuse_changed_rows(config, SPLIT, kept=kept, what=f"the baseline {identity}", session=session)
         return found
-    set_threads(config["hardware"])
+    set_threads(config.hardware)
     split = session.split(config, SPLIT)
     label, share = majority(config, split)
     base = session.base(config)
-    ways = ["generation", *(["likelihood"] if task_of(config["dataset"]).multiple_choice else [])]
+    ways = ["generation", *(["likelihood"] if task_of(config.dataset).multiple_choice else [])]
     scores = {way: _score(config, base, split, way, session, store, progress) for way in ways}
     made = Baseline(
         identity=identity,
-        model=config["model"]["name"],
-        dataset=config["dataset"]["name"],
-        protocol=config["protocol"]["name"],
+        model=config.model.name,
+        dataset=config.dataset.name,
+        protocol=config.protocol.name,
         rows=len(split.rows),
         majority_label=label,
         majority=share,
@@ -75,7 +77,7 @@ def baseline(config: Config, *, session: Session | None = None, progress: Progre
             "host": host(),
             "device": base.device.type,
             "device_name": base.device_name,
-            "hardware": config["hardware"]["name"],
+            "hardware": config.hardware.name,
             "data": {SPLIT: split.fingerprint},
         },
     )
@@ -85,7 +87,7 @@ def baseline(config: Config, *, session: Session | None = None, progress: Progre
 
 def majority(config: Config, split: Split) -> tuple[str, float]:
     """The most common label of a split and its share in percent; of several, the first in the order of the alphabet."""
-    task = scoring_task(config["dataset"], SPLIT, rule=config["evaluation"]["rule"])
+    task = scoring_task(config.dataset, SPLIT, rule=config.evaluation.rule)
     counts = Counter(task.label(row) for row in split.rows)
     label = min(counts, key=lambda each: (-counts[each], each))
     return label, 100 * counts[label] / len(split.rows)
@@ -95,7 +97,7 @@ def _score(
     config: Config, base: Base, split: Split, way: str, session: Session, store: Store, progress: Progress
 ) -> float:
     """The base model's accuracy in percent, by generation or by likelihood."""
-    scored_so = {**config, "evaluation": {**config["evaluation"], "scoring": way}}
+    scored_so = replace(config, evaluation=replace(config.evaluation, scoring=way))
     (predictions,) = answer(
         scored_so,
         base,

@@ -25,10 +25,11 @@ from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
 from actshift.observe.progress import Progress
 from actshift.observe.provenance import code_provenance, host, now, peak_memory
-from actshift.runtime.objectives import by_rewards
+from actshift.runtime.objectives import grpo_of
 from actshift.runtime.reuse import refuse_changed_rows
-from actshift.runtime.session import Config, Interrupted, Session, set_threads
+from actshift.runtime.session import Interrupted, Session, set_threads
 from actshift.runtime.train import training_examples
+from actshift.schema.config import Config
 from actshift.store.adapter_card import AdapterCard, read_adapter_card
 from actshift.store.adapters import load_adapter
 from actshift.store.records import read_json
@@ -65,22 +66,22 @@ def evaluate(config: Config, *, session: Session | None = None, progress: Progre
 
     Errors: what `load_adapter` refuses, a base model or method that is not the adapter's, a diverged adapter.
     """
-    store, session, progress = Store(Path(config["results"])), session or Session(), progress or Progress()
-    folder = Path(config["adapter"])
+    store, session, progress = Store(Path(config.results)), session or Session(), progress or Progress()
+    folder = Path(str(config.adapter))
     description = read_adapter_card(folder)
     description.check(config, where=folder)
     if description.diverged:
         raise ActshiftError(f"the training of the adapter in {folder} diverged: there is nothing to evaluate.")
     counts = {"adapter": {"identity": description.identity, "sha256": description.sha256}, **_counted(config)}
     evaluation = identity_of(counts, ignore=())
-    path = store.root / "evaluations" / _file_name(description.identity, config["dataset"]["name"], evaluation)
+    path = store.root / "evaluations" / _file_name(description.identity, config.dataset.name, evaluation)
     if path.exists():
         found = _read(path)
         kept = found.provenance.get("data", {}).get(SPLIT)
         refuse_changed_rows(config, SPLIT, kept=kept, what=f"the evaluation {path.name}", session=session)
         return found
 
-    set_threads(config["hardware"])
+    set_threads(config.hardware)
     scored = session.split(config, SPLIT)  # before the model: a missing file should cost seconds
     base = session.base(config)
     started = time.monotonic()
@@ -102,7 +103,7 @@ def evaluate(config: Config, *, session: Session | None = None, progress: Progre
     found = Evaluation(
         evaluation=evaluation,
         adapter=counts["adapter"] | _trained_on(description),
-        dataset=config["dataset"]["name"],
+        dataset=config.dataset.name,
         split=SPLIT,
         config=_counted(config),
         metrics=_metrics(predictions, rows=len(scored.rows)),
@@ -125,10 +126,10 @@ def _provenance(config: Config, base: Base, *, split: Split, seconds: float) -> 
         "host": host(),
         "device": base.device.type,
         "device_name": base.device_name,
-        "hardware": config["hardware"]["name"],
-        "threads": config["hardware"]["threads"],
+        "hardware": config.hardware.name,
+        "threads": config.hardware.threads,
         "data": {SPLIT: split.fingerprint},
-        "scoring": config["evaluation"]["scoring"],
+        "scoring": config.evaluation.scoring,
         "evaluation_seconds": round(seconds, 3),
         "peak_memory_bytes": peak_memory(base.device.type),
     }
@@ -149,16 +150,16 @@ def answer(
 
     Errors: `Interrupted`.
     """
-    evaluation = config["evaluation"]
-    task = scoring_task(config["dataset"], name, rule=evaluation["rule"])
+    evaluation = config.evaluation
+    task = scoring_task(config.dataset, name, rule=evaluation.rule)
     chat = chat_of(config, base.tokenizer)
     rows = tokenize(
         split, task=task, tokenizer=base.tokenizer, end_token=False, max_tokens=None, chat=chat, cache=cache
     )
     progress.start(f"evaluate {name}")
     report = _reporting(progress, session)
-    batch_tokens, new_tokens = config["hardware"]["evaluation_tokens"], evaluation["max_new_tokens"]
-    if evaluation["scoring"] == "likelihood":
+    batch_tokens, new_tokens = config.hardware.evaluation_tokens, evaluation.max_new_tokens
+    if evaluation.scoring == "likelihood":
         options = [task.options(row) for row in split.rows]
         predictions = choose(base, adaptation, rows=rows, options=options, batch_tokens=batch_tokens, progress=report)
     else:
@@ -171,7 +172,7 @@ def answer(
             batch_tokens=batch_tokens,
             ends=None if chat is None else chat.ends,
             progress=report,
-            stop=not by_rewards(config),  # a reward may look at how a completion ends
+            stop=grpo_of(config) is None,  # a reward may look at how a completion ends
         )
     progress.end()
     prompts = [task.prompt(row) for row in split.rows]
@@ -192,7 +193,7 @@ def losses(
     """The loss of each replica on the answers of a split that no rule scores. Errors: `Interrupted`."""
     rows = training_examples(split, config=config, tokenizer=base.tokenizer, cache=cache)
     progress.start(f"evaluate {name}")
-    tokens, report = config["hardware"]["evaluation_tokens"], _reporting(progress, session)
+    tokens, report = config.hardware.evaluation_tokens, _reporting(progress, session)
     found = answer_loss(base, adaptation, rows=rows, batch_tokens=tokens, progress=report)
     progress.end()
     return found
@@ -217,8 +218,8 @@ def _counted(config: Config) -> dict[str, Any]:
 def _trained_on(description: AdapterCard) -> dict[str, Any]:
     names = ("dataset", "source", "protocol", "precision", "lr", "seed")
     return {
-        "model": description.model["name"],
-        "method": description.method["name"],
+        "model": description.model.name,
+        "method": description.method.name,
         **{name: getattr(description, name) for name in names},
     }
 

@@ -14,7 +14,9 @@ from actshift.models.loading import Base
 from actshift.objectives.grpo import Grpo, Settings
 from actshift.objectives.outcome import outcome
 from actshift.objectives.rewards import Completion, best, chosen, rewards_of, total
-from actshift.runtime.session import Config
+from actshift.schema.building import plain
+from actshift.schema.config import Config
+from actshift.schema.objective import GrpoConfig
 from actshift.tasks import task_of
 from actshift.training.loop import Curves
 from actshift.training.objective import Objective, Supervised
@@ -25,25 +27,25 @@ SUMS = ("tokens", "rollout_seconds", "update_seconds")
 """Measures of which a record has the sum; of the others it has the curve."""
 
 
-def by_rewards(config: Config) -> bool:
-    """Whether a run is trained on rewards of its completions."""
-    return bool(config["objective"]["kind"] == "grpo")
+def grpo_of(config: Config) -> GrpoConfig | None:
+    """The objective of a run that is trained on rewards of its completions; None of any other."""
+    return config.objective if isinstance(config.objective, GrpoConfig) else None
 
 
 def objective_of(config: Config, base: Base, adaptation: Adaptation, *, seeds: Sequence[int]) -> Objective:
     """The objective that a training loop takes, of runs that differ in learning rate and seed alone."""
-    hardware = config["hardware"]
-    if not by_rewards(config):
-        return Supervised(base, adaptation, micro_batch=hardware["micro_batch"])
+    hardware = config.hardware
+    if (objective := grpo_of(config)) is None:
+        return Supervised(base, adaptation, micro_batch=hardware.micro_batch)
     chat = chat_of(config, base.tokenizer)
     ends = (base.tokenizer.eos_token_id,) if chat is None else chat.ends
     settings = Settings(
-        objective=config["objective"],
-        task=task_of(config["dataset"], rule=config["evaluation"]["rule"]),
+        objective=objective,
+        task=task_of(config.dataset, rule=config.evaluation.rule),
         seeds=seeds,
         ends=frozenset(ends),
-        micro_batch=hardware["micro_batch"],
-        batch_tokens=hardware["evaluation_tokens"],
+        micro_batch=hardware.micro_batch,
+        batch_tokens=hardware.evaluation_tokens,
     )
     return Grpo(base, adaptation, settings)
 
@@ -53,13 +55,13 @@ def reinforcement(config: Config, curves: Curves, *, replicas: int) -> dict[str,
 
     Of runs that were trained at once, seconds are one run's share.
     """
-    if not by_rewards(config):
+    if (objective := grpo_of(config)) is None:
         return {}
     measures = curves.measures
     sums = {name: sum(measures[name]) for name in SUMS}
     seconds = {name: round(sums[name] / replicas, 3) for name in SUMS if name != "tokens"}
     return {
-        "outcome": outcome(curves, best=best(config["objective"]["rewards"])),
+        "outcome": outcome(curves, best=best(plain(objective.rewards))),
         "curves": {name: thinned(values) for name, values in measures.items() if name not in SUMS},
         "mismatch": _mean(measures["mismatch"]),
         "mismatch_max": max(filter(math.isfinite, measures["mismatch_max"]), default=None),
@@ -70,10 +72,10 @@ def reinforcement(config: Config, curves: Curves, *, replicas: int) -> dict[str,
 
 def reward_metrics(config: Config, predictions: Sequence[Prediction]) -> dict[str, float]:
     """The mean weighted reward of a split's greedy completions, as `reward`; nothing under SFT."""
-    if not by_rewards(config) or not predictions:
+    if (objective := grpo_of(config)) is None or not predictions:
         return {}
-    weights = chosen(config["objective"]["rewards"])
-    task, limit = task_of(config["dataset"], rule=config["evaluation"]["rule"]), config["evaluation"]["max_new_tokens"]
+    weights = chosen(plain(objective.rewards))
+    task, limit = task_of(config.dataset, rule=config.evaluation.rule), config.evaluation.max_new_tokens
     completions = [
         Completion(each.output, each.label, min(each.tokens + 1, limit), limit, ended=each.tokens < limit)
         for each in predictions

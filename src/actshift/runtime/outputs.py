@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from actshift.evaluation.generation import generate
 from actshift.evaluation.sampling import Choose, Sampled, check, greedy
 from actshift.files import append_line, write_file
 from actshift.observe.progress import Progress
-from actshift.runtime.session import Config, Interrupted, Session, set_threads
+from actshift.runtime.session import Interrupted, Session, set_threads
+from actshift.schema.building import config_of
+from actshift.schema.config import Config, HardwareConfig
 from actshift.store.adapter_card import ADAPTER_CARD, read_adapter_card
 from actshift.store.adapters import load_adapter
 from actshift.store.records import read_json
@@ -59,13 +61,12 @@ class Decoding:
         return Sampled(self.temperature, self.top_p, streams=[(self.seed, row) for row in rows])
 
 
-def config_of(adapter: Path) -> dict[str, Any]:
+def trained_config(adapter: Path) -> Config:
     """The resolved configuration that an adapter was trained with. Errors: a folder that holds none of a run."""
     facts = adapter / "facts.json"
     if not (adapter / ADAPTER_CARD).exists() or not facts.exists():
         raise ActshiftError(f"{adapter} holds no adapter of a run: name results/runs/<identity>/adapter.")
-    config: dict[str, Any] = read_json(facts)["config"]
-    return config
+    return config_of(read_json(facts)["config"])
 
 
 def write_outputs(
@@ -73,7 +74,7 @@ def write_outputs(
     instructions: Sequence[Mapping[str, Any]],
     decoding: Decoding,
     *,
-    hardware: Config,
+    hardware: HardwareConfig,
     session: Session,
     progress: Progress,
 ) -> Path:
@@ -82,9 +83,9 @@ def write_outputs(
     The file is AlpacaEval's: dataset, instruction, output, generator. A file that is whole already is only read.
     Errors: an adapter that was not tuned on instructions or diverged, a file that was made otherwise, `Interrupted`.
     """
-    config = {**config_of(adapter), "hardware": hardware}
+    config = replace(trained_config(adapter), hardware=hardware)
     card = read_adapter_card(adapter)
-    if not tested_by_ifeval(config["dataset"]):
+    if not tested_by_ifeval(config.dataset):
         raise ActshiftError(
             f"{adapter} was trained on {card.dataset}: only a model tuned on instructions answers them."
         )
@@ -100,7 +101,7 @@ def write_outputs(
         for row, text in _answers(config, adapter, instructions, decoding, set(done), session, progress):
             append_line(partial, json.dumps({"row": row, "output": text}))
             done[row] = text
-    generator = f"{card.model['name']} {card.method['name']} {card.identity}{decoding.name}"
+    generator = f"{card.model.name} {card.method.name} {card.identity}{decoding.name}"
     rows = [_output(each, done[row], generator, config) for row, each in enumerate(instructions)]
     write_file(path, json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
     return path
@@ -108,7 +109,7 @@ def write_outputs(
 
 def _output(row: Mapping[str, Any], text: str, generator: str, config: Config) -> dict[str, str]:
     """A row of the file. The released script writes the instruction without its input, under which nobody finds it."""
-    bare = config["protocol"]["name"] == "released"
+    bare = config.protocol.name == "released"
     instruction = row["instruction"] if bare else merged(row)
     return {"dataset": row["dataset"], "instruction": instruction, "output": text.strip(), "generator": generator}
 
@@ -129,9 +130,9 @@ def _answers(
     progress: Progress,
 ) -> Iterator[tuple[int, str]]:
     """The rows that are not done with their answers, part by part."""
-    set_threads(config["hardware"])
+    set_threads(config.hardware)
     base = session.base(config)
-    task, chat = task_of(config["dataset"]), chat_of(config, base.tokenizer)
+    task, chat = task_of(config.dataset), chat_of(config, base.tokenizer)
     texts = [task.prompt(row) for row in instructions]
     texts = texts if chat is None else [chat.prompt(text) for text in texts]
     special = chat is None or chat.begins_again
@@ -147,7 +148,7 @@ def _answers(
                 adaptation,
                 prompts=[prompts[row] for row in part],
                 max_new_tokens=decoding.max_new_tokens,
-                batch_tokens=config["hardware"]["evaluation_tokens"],
+                batch_tokens=config.hardware.evaluation_tokens,
                 ends=None if chat is None else chat.ends,
                 choose=decoding.choose(part),
             )

@@ -6,13 +6,13 @@ fingerprint of its rows before it is used again. Rows of the hub and of a genera
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from actshift.data.sources import has_split
 from actshift.errors import ActshiftError
 from actshift.planning.manifests import Manifest
-from actshift.runtime.session import Config, Session
+from actshift.runtime.session import Session
+from actshift.schema.config import Config
 from actshift.store.records import Record
 from actshift.store.store import Store
 
@@ -26,8 +26,8 @@ def refuse_changed_rows(config: Config, split: str, *, kept: str | None, what: s
     if kept is None or now is None or kept == now:
         return
     raise ActshiftError(
-        f"{what} was made from other {split} rows of {config['dataset']['name']}: their fingerprint is {kept}, and the "
-        f"rows in {config['data']['dir']} have {now}. Set data.dir to the folder with the old rows, or keep the "
+        f"{what} was made from other {split} rows of {config.dataset.name}: their fingerprint is {kept}, and the "
+        f"rows in {config.data.dir} have {now}. Set data.dir to the folder with the old rows, or keep the "
         "results of the new rows apart with results=<another folder>."
     )
 
@@ -48,7 +48,7 @@ def refuse_changed_plan(
     session = Session()
     for run in manifest.runs:
         planned = manifest.planned(run.cell)
-        record = store.record(run.identity, run.split) if planned.config["data"]["source"] == "local" else None
+        record = store.record(run.identity, run.split) if planned.settings.data.source == "local" else None
         if record is not None:
             config = compose([*planned.variants[0].overrides, *overrides])
             refuse_changed_record(config, record, session=session)
@@ -56,10 +56,10 @@ def refuse_changed_plan(
 
 def _fingerprint(config: Config, split: str, *, session: Session) -> str | None:
     """The fingerprint of a split's rows in local files; None where there are none to look at."""
-    data: Mapping[str, Any] = config["data"]
-    rule = data["splits"].get(split)
-    if data["source"] != "local" or rule is None:
+    data = config.data
+    rule = data.splits.by_name().get(split)
+    if data.source != "local" or rule is None:
         return None
-    if not has_split(config["dataset"], rule["source"], directory=data["dir"]):
+    if not has_split(config.dataset, rule.source, directory=data.dir):
         return None
     return session.split(config, split).fingerprint

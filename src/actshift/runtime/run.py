@@ -18,7 +18,6 @@ import torch
 
 from actshift.config.composition import cell_of
 from actshift.config.identity import hashed_part, identity_of, ignored_keys
-from actshift.config.schema import STAGES
 from actshift.data.chat import template_date, template_fingerprint
 from actshift.data.sources import hub_commit, partial_splits
 from actshift.data.splits import Split
@@ -35,8 +34,9 @@ from actshift.runtime.evaluate import answer, losses
 from actshift.runtime.metrics import accuracy_metrics, loss_metrics, training_metrics
 from actshift.runtime.objectives import reward_metrics
 from actshift.runtime.reuse import refuse_changed_record, refuse_changed_rows
-from actshift.runtime.session import Config, Session, set_threads
+from actshift.runtime.session import Session, set_threads
 from actshift.runtime.train import Trained, train_runs, trained
+from actshift.schema.config import STAGES, Config
 from actshift.store.adapters import load_adapter
 from actshift.store.locks import RunLock
 from actshift.store.records import Cell, Record
@@ -73,9 +73,9 @@ def run_together(
     Errors: `Busy` where another process has one of them, and whatever stopped them.
     """
     first = configs[0]
-    if first["adapter"] is not None:
+    if first.adapter is not None:
         raise ActshiftError("an adapter that exists is no run: actshift.runtime.evaluate.evaluate scores it")
-    store, split, session = Store(Path(first["results"])), STAGES[first["stage"]], session or Session()
+    store, split, session = Store(Path(first.results)), STAGES[first.stage], session or Session()
     named = {identity_of(config, ignore=ignored_keys()): config for config in configs}
     with ExitStack() as stack:
         locks: dict[str, RunLock] = {}
@@ -94,7 +94,7 @@ def run_together(
         try:
             if missing:
                 runs = _Runs(missing, split, store, session, progress or Progress(), share=share)
-                made = _profiled(runs, store.run_folder(next(iter(missing)))) if first["profile"] else runs.records()
+                made = _profiled(runs, store.run_folder(next(iter(missing)))) if first.profile else runs.records()
                 for record in made:
                     store.publish(record, lock=locks[record.identity])
                     records[record.identity] = record
@@ -139,7 +139,7 @@ class _Runs:
         self._shared_config = next(iter(configs.values()))
 
     def records(self) -> list[Record]:
-        set_threads(self._shared_config["hardware"])
+        set_threads(self._shared_config.hardware)
         scored = self._session.split(
             self._shared_config, self._split
         )  # before the model: a missing file should cost seconds
@@ -198,13 +198,13 @@ class _Runs:
     def _evaluate(self, base: Base, facts: Mapping[str, Trained], *, split: Split) -> dict[str, dict[str, Any]]:
         """The metrics of each run on the split, and its predictions as a file. A diverged run's model says nothing."""
         config, rows = self._shared_config, len(split.rows)
-        task = scoring_task(config["dataset"], self._split, rule=config["evaluation"]["rule"])
+        task = scoring_task(config.dataset, self._split, rule=config.evaluation.rule)
         nothing = accuracy_metrics([], rows=rows, task=task) if task.scored else loss_metrics(None, rows=rows)
         found = dict.fromkeys(self._configs, nothing)
         sound = [name for name in self._configs if not facts[name].diverged]
         if not sound:
             return found
-        adaptation = attach(base, config=config["method"], seeds=[self._configs[name]["seed"] for name in sound])
+        adaptation = attach(base, config=config.method, seeds=[self._configs[name].seed for name in sound])
         try:
             for replica, name in enumerate(sound):
                 adapter = load_adapter(self._store.run_folder(name) / "adapter", config=self._configs[name])
@@ -229,8 +229,8 @@ class _Runs:
             identity=facts.identity,
             split=self._split,
             cell=Cell(*cell_of(config)),
-            lr=config["lr"],
-            seed=config["seed"],
+            lr=config.lr,
+            seed=config.seed,
             config=hashed_part(config, ignore=ignored_keys()),
             metrics={**metrics, **training_metrics(facts)},
             provenance={
@@ -239,21 +239,21 @@ class _Runs:
                 "host": host(),
                 "device": facts.device,
                 "device_name": facts.device_name,
-                "hardware": config["hardware"]["name"],
-                "micro_batch": config["hardware"]["micro_batch"],
-                "gradient_checkpointing": config["hardware"]["gradient_checkpointing"],
-                "threads": config["hardware"]["threads"],
+                "hardware": config.hardware.name,
+                "micro_batch": config.hardware.micro_batch,
+                "gradient_checkpointing": config.hardware.gradient_checkpointing,
+                "threads": config.hardware.threads,
                 "replicas": {"train": facts.replicas, self._split: len(self._configs)},
-                "precision": computed_precision(config["training"]["precision"], base.device),
+                "precision": computed_precision(config.training.precision, base.device),
                 "data": {"train": facts.train_fingerprint, self._split: split.fingerprint},
                 "data_commit": hub_commit(config),
                 "template": template_fingerprint(config, base.tokenizer),
                 "template_date": template_date(config, base.tokenizer),
                 "model_commit": commit_of(base.model.config),
                 "partial": partial_splits(config),
-                "source": config["data"]["source"],
-                "scale": config["model"]["scale"],
-                "scoring": config["evaluation"]["scoring"],
+                "source": config.data.source,
+                "scale": config.model.scale,
+                "scoring": config.evaluation.scoring,
                 "train_seconds": facts.train_seconds,
                 "evaluation_seconds": round(seconds, 3),
                 "peak_memory_bytes": max(facts.peak_memory_bytes, peak_memory(base.device.type)),

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 
 from actshift.data.splits import Split, load_split
 from actshift.errors import ActshiftError
 from actshift.models.loading import Base, computed_precision, load_base, set_products
-
-Config = Mapping[str, Any]
+from actshift.schema.config import Config, HardwareConfig
 
 
 class Interrupted(BaseException):
@@ -41,19 +38,19 @@ class Session:
 
         From here on the process multiplies matrices in the configuration's precision.
         """
-        device, precision = pick_device(config["hardware"]), config["training"]["precision"]
-        key = json.dumps([config["model"], precision, str(device)], sort_keys=True)
+        device, precision = pick_device(config.hardware), config.training.precision
+        key = json.dumps([config.model, precision, str(device)], sort_keys=True)
         set_products(precision, device)
         if self._base is None or self._base[0] != key:
             self._base = None  # two base models never share the device
-            self._base = key, load_base(config["model"], precision=precision, device=device)
+            self._base = key, load_base(config.model, precision=precision, device=device)
             if (computed := computed_precision(precision, device)) != precision:
                 print(f"training.precision={precision} is {computed} on this {device.type} device", file=sys.stderr)
         return self._base[1]
 
     def split(self, config: Config, name: str) -> Split:
         """One split of a configuration's data; those of the last data set are kept."""
-        key = json.dumps([config["dataset"], config["data"]], sort_keys=True)
+        key = json.dumps([config.dataset, config.data], sort_keys=True)
         if self._data[0] != key:
             self._data = key, {}
         splits = self._data[1]
@@ -62,19 +59,19 @@ class Session:
         return splits[name]
 
 
-def pick_device(hardware: Config) -> torch.device:
+def pick_device(hardware: HardwareConfig) -> torch.device:
     """The device of a hardware config; `auto` takes CUDA where there is some. Errors: CUDA where there is none."""
-    if hardware["device"] == "cuda" and not torch.cuda.is_available():
+    if hardware.device == "cuda" and not torch.cuda.is_available():
         raise ActshiftError(
-            f"hardware.device = cuda (hardware={hardware['name']}), but torch {torch.__version__} sees no CUDA device "
+            f"hardware.device = cuda (hardware={hardware.name}), but torch {torch.__version__} sees no CUDA device "
             "here. Use hardware=cpu without hardware.device=cuda, or install a CUDA build of torch."
         )
-    if hardware["device"] == "auto":
+    if hardware.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(hardware["device"])
+    return torch.device(hardware.device)
 
 
-def set_threads(hardware: Config) -> None:
+def set_threads(hardware: HardwareConfig) -> None:
     """Let torch use a hardware config's number of threads, where the device is the CPU."""
     if pick_device(hardware).type == "cpu":
-        torch.set_num_threads(hardware["threads"])
+        torch.set_num_threads(hardware.threads)

@@ -23,7 +23,9 @@ from actshift.observe.provenance import peak_memory, reset_peak_memory
 from actshift.observe.trackers import Tracker
 from actshift.planning.halving import pause_step
 from actshift.runtime.objectives import curve_facts, objective_of, reinforcement, thinned
-from actshift.runtime.session import Config, Interrupted, Paused, Session
+from actshift.runtime.session import Interrupted, Paused, Session
+from actshift.schema.building import plain
+from actshift.schema.config import Config
 from actshift.store.adapter_card import ADAPTER_CARD
 from actshift.store.adapters import save_adapter
 from actshift.store.pauses import Pause
@@ -97,34 +99,34 @@ def train_runs(
     config, *others = configs.values()
     if any(_shared(other) != _shared(config) for other in others):
         raise ValueError(f"runs that are trained at once differ in {' and '.join(VARIED)} alone: {', '.join(configs)}")
-    started, training, stop = time.monotonic(), config["training"], session.stop
+    started, training, stop = time.monotonic(), config.training, session.stop
     reset_peak_memory(base.device.type)
     split = session.split(config, "train")
     examples = partial(training_examples, config=config, tokenizer=base.tokenizer, cache=store.cache)
     rows, watched = examples(split), examples(session.split(config, "validation"))
     _refuse_without_answers(rows, config)
     checkpoint_folder = _checkpoint_folder(folders[0], identities=list(configs))
-    every = config["hardware"]["checkpoint_every"]
-    plan = {key: training[key] for key in ("batch_size", "epochs", "max_steps")}
-    pause = pause_step(steps := count_steps(len(rows), **plan), share)
+    every = config.hardware.checkpoint_every
+    steps = count_steps(len(rows), batch_size=training.batch_size, epochs=training.epochs, max_steps=training.max_steps)
+    pause = pause_step(steps, share)
     kept = partial(Checkpoints, checkpoint_folder, every=every, data=split.fingerprint, say=progress.note)
     checkpoints = kept(stop=stop, pause=pause)
-    seeds = [each["seed"] for each in configs.values()]
-    adaptation = attach(base, config=config["method"], seeds=seeds)
+    seeds = [each.seed for each in configs.values()]
+    adaptation = attach(base, config=config.method, seeds=seeds)
     try:
         progress.start("train")
         all_curves = train(
             base,
             adaptation,
             rows=rows,
-            validation_rows=[watched[row] for row in range(min(len(watched), training["validation_rows"]))],
+            validation_rows=[watched[row] for row in range(min(len(watched), training.validation_rows))],
             training=training,
-            lrs=[each["lr"] for each in configs.values()],
+            lrs=[each.lr for each in configs.values()],
             seeds=seeds,
-            micro_batch=config["hardware"]["micro_batch"],
+            micro_batch=config.hardware.micro_batch,
             checkpoints=checkpoints,
             progress=partial(_report_step, trackers=trackers, progress=progress, stop=stop, checkpoints=checkpoints),
-            gradient_checkpointing=config["hardware"]["gradient_checkpointing"],
+            gradient_checkpointing=config.hardware.gradient_checkpointing,
             objective=objective_of(config, base, adaptation, seeds=seeds),
         )
         progress.end()
@@ -154,7 +156,7 @@ def _pause(store: Store, identity: str, curves: Curves, *, steps: int, seconds: 
 
 def _refuse_without_answers(rows: Examples, config: Config) -> None:
     """Refuse to train where the protocol's length leaves no row a single answer token: nothing would be trained."""
-    name = config["dataset"]["name"]
+    name = config.dataset.name
     if rows.lost_answers == len(rows):
         raise ActshiftError(
             f"a limit of {rows.max_tokens} tokens cuts the answers of all {len(rows)} rows of {name}: nothing would be "
@@ -184,7 +186,7 @@ def _save(
             replica=replica,
             base=base,
             config=run_config,
-            facts={"trained": result, "config": dict(run_config), "curves": curve_facts(curves)},
+            facts={"trained": result, "config": plain(run_config), "curves": curve_facts(curves)},
             identity=identity,
             diverged=result["diverged"],
         )
@@ -222,7 +224,7 @@ def _report_step(
 
 
 def _shared(config: Config) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in VARIED}
+    return {key: value for key, value in plain(config).items() if key not in VARIED}
 
 
 def training_examples(
@@ -238,14 +240,14 @@ def training_examples(
 
     `name` is the split's: that of a test split may be another task's.
     """
-    training, chat = config["training"], chat_of(config, tokenizer)
+    training, chat = config.training, chat_of(config, tokenizer)
     return tokenize(
         split,
-        task=scoring_task(config["dataset"], name, rule=config["evaluation"]["rule"]),
+        task=scoring_task(config.dataset, name, rule=config.evaluation.rule),
         tokenizer=tokenizer,
-        end_token=training["end_token"],
+        end_token=training.end_token,
         max_tokens=most_tokens(config, chat=chat is not None) if limited else None,
-        overlong=training["overlong"],
+        overlong=training.overlong,
         chat=chat,
         cache=cache,
     )
@@ -253,8 +255,8 @@ def training_examples(
 
 def most_tokens(config: Config, *, chat: bool) -> int | None:
     """The tokens that a row may have: for prompts in a chat template a protocol may set another limit."""
-    limits = [config["training"]["max_tokens"]]
-    limits += [config["protocol"]["chat_max_tokens"].get(config["dataset"]["name"])] if chat else []
+    limits = [config.training.max_tokens]
+    limits += [config.protocol.chat_max_tokens.get(config.dataset.name)] if chat else []
     return min((limit for limit in limits if limit is not None), default=None)
 
 

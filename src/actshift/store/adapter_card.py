@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from actshift.config.composition import check_names, compose
 from actshift.config.groups import groups
 from actshift.config.identity import changed_keys, hashed_part, ignored_keys
-from actshift.config.schema import EVALUATE
 from actshift.errors import ActshiftError
+from actshift.schema.building import built, plain
+from actshift.schema.config import EVALUATE, Config, ModelConfig
+from actshift.schema.method import METHODS, MethodConfig
 from actshift.store.records import IDENTITY, read_json
-
-if TYPE_CHECKING:
-    pass
 
 SCHEMA = 1
 ADAPTER_CARD = "actshift.json"
@@ -35,10 +34,10 @@ class AdapterCard:
     """
 
     identity: str
-    model: dict[str, Any]
+    model: ModelConfig
     model_type: str
     commit: str | None
-    method: dict[str, Any]
+    method: MethodConfig
     dataset: str
     source: str
     protocol: str
@@ -52,33 +51,33 @@ class AdapterCard:
     schema: int = SCHEMA
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], **facts: Any) -> AdapterCard:
+    def of(cls, config: Config, **facts: Any) -> AdapterCard:
         """The description of what a resolved run config trains; `facts` are the fields that no config holds."""
         return cls(
-            model=config["model"],
-            method=config["method"],
-            dataset=config["dataset"]["name"],
-            source=config["data"]["source"],
-            protocol=config["protocol"]["name"],
-            precision=config["training"]["precision"],
-            lr=float(config["lr"]),
-            seed=config["seed"],
+            model=config.model,
+            method=config.method,
+            dataset=config.dataset.name,
+            source=config.data.source,
+            protocol=config.protocol.name,
+            precision=config.training.precision,
+            lr=float(config.lr),
+            seed=config.seed,
             actshift=version("actshift"),
             **facts,
         )
 
     def to_json(self) -> str:
         """The text of the description's file."""
-        return json.dumps(vars(self), sort_keys=True, indent=1, allow_nan=False) + "\n"
+        return json.dumps(plain(self), sort_keys=True, indent=1, allow_nan=False) + "\n"
 
-    def check(self, config: Mapping[str, Any], *, where: object) -> None:
+    def check(self, config: Config, *, where: object) -> None:
         """Refuse a resolved config whose base model or method is another one, naming every key that differs.
 
         `where` is the adapter's folder, for the message. Keys that count towards no identity may differ.
         """
         for group, what in (("model", "over another base model"), ("method", "by another method")):
             of_adapter, of_request = (
-                hashed_part({group: each}, ignore=ignored_keys()) for each in (getattr(self, group), config[group])
+                hashed_part({group: plain(getattr(each, group))}, ignore=ignored_keys()) for each in (self, config)
             )
             if changed := changed_keys(of_adapter, of_request):
                 raise ActshiftError(
@@ -112,7 +111,8 @@ def read_adapter_card(folder: Path) -> AdapterCard:
         )
     if not isinstance(data["identity"], str) or not IDENTITY.fullmatch(data["identity"]):
         raise ActshiftError(f"{path}: identity = {data['identity']!r} is not a run's identity. Restore the file.")
-    return AdapterCard(**data)
+    method = built(METHODS.get(data["method"].get("kind"), MethodConfig), data["method"])
+    return AdapterCard(**{**data, "model": built(ModelConfig, data["model"]), "method": method})
 
 
 def adapters_in(results: Path) -> Iterator[tuple[Path, AdapterCard | ActshiftError]]:
@@ -124,7 +124,7 @@ def adapters_in(results: Path) -> Iterator[tuple[Path, AdapterCard | ActshiftErr
             yield folder, error
 
 
-def compose_request(overrides: Sequence[str]) -> dict[str, Any]:
+def compose_request(overrides: Sequence[str]) -> Config:
     """`compose`, where an evaluation (stage=evaluate) takes what its overrides leave open from its adapter.
 
     The base model, the method and the precision come as they were trained; the data set, its source and the protocol
@@ -135,16 +135,16 @@ def compose_request(overrides: Sequence[str]) -> dict[str, Any]:
         return compose(overrides)
     description = read_adapter_card(Path(str(given["adapter"])))
     known = groups()
-    names = {group: getattr(description, group) for group in ("model", "method", "dataset", "protocol")}
-    names |= {group: names[group]["name"] for group in ("model", "method")}
+    names = {"model": description.model.name, "method": description.method.name}
+    names |= {"dataset": description.dataset, "protocol": description.protocol}
     defaults = [f"{group}={name}" for group, name in names.items() if group not in given and name in known[group]]
     defaults += [f"data.source={description.source}"] if "data.source" not in given else []
     config = compose([*defaults, *overrides])
     for group in ("model", "method"):
         if not any(key.split(".")[0] == group for key in given):
-            config[group] = getattr(description, group)
+            config = replace(config, **{group: getattr(description, group)})
     if "training.precision" not in given:
-        config["training"]["precision"] = description.precision
+        config = replace(config, training=replace(config.training, precision=description.precision))
     return config
 
 

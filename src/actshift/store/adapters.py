@@ -31,6 +31,8 @@ from actshift.models.arguments import cache_argument, passed_cache
 from actshift.models.loading import Base
 from actshift.models.packing.forward_pass import ForwardPass
 from actshift.models.sites import Sites
+from actshift.schema.config import Config, ModelConfig
+from actshift.schema.method import MethodConfig, steering_part
 from actshift.store.adapter_card import ADAPTER_CARD, PEFT_CONFIG, TENSORS, AdapterCard, read_adapter_card
 
 FACTS = "facts.json"
@@ -60,23 +62,23 @@ class Adapter:
     def _check(self, base: Base) -> None:
         """Refuse a model of another architecture, size, name or revision, by whatever it knows of itself."""
         described = self.description
-        shape, sites, name = described.model["shape"], base.sites, base.model.name_or_path
+        shape, sites, name = described.model.shape, base.sites, base.model.name_or_path
         commit = commit_of(base.model.config)
         # A folder's name says nothing: it may be a copy of the right model.
-        named = described.model["source"] == "hub" and name and not Path(name).is_dir()
+        named = described.model.source == "hub" and name and not Path(name).is_dir()
         pairs = {
             "type": (described.model_type, base.model.config.model_type),
-            "name": (described.model["path"], name if named else described.model["path"]),
+            "name": (described.model.path, name if named else described.model.path),
             "revision": (described.commit, commit) if commit and described.commit else (None, None),
-            "width": (shape["width"], sites.model_width),
-            "layers": (shape["layers"], sites.layers),
-            "heads": (shape["heads"], sites.heads),
-            "head size": (shape["head_size"], sites.head_size),
+            "width": (shape.width, sites.model_width),
+            "layers": (shape.layers, sites.layers),
+            "heads": (shape.heads, sites.heads),
+            "head size": (shape.head_size, sites.head_size),
         }
         if wrong := [f"its {what} is {got}, not {own}" for what, (own, got) in pairs.items() if own != got]:
             raise ActshiftError(
-                f"the adapter in {self.folder} belongs to the base model '{described.model['name']}' "
-                f"({described.model['path']}), and this is another one: {'; '.join(wrong)}."
+                f"the adapter in {self.folder} belongs to the base model '{described.model.name}' "
+                f"({described.model.path}), and this is another one: {'; '.join(wrong)}."
             )
 
 
@@ -85,7 +87,7 @@ def save_adapter(
     adaptation: Adaptation,
     *,
     base: Base,
-    config: Mapping[str, Any],
+    config: Config,
     facts: Mapping[str, Any],
     replica: int = 0,
     **card_fields: Any,
@@ -93,9 +95,9 @@ def save_adapter(
     """Save what a run trained as one complete folder; `facts` go to facts.json, `said` to the description."""
     state = adaptation.state_dict(replica)
     with new_folder(folder) as partial:
-        if KINDS[config["method"]["kind"]].peft_files:
+        if KINDS[config.method.kind].peft_files:
             state = {f"{PEFT_NAMES}{name}": tensor for name, tensor in state.items()}
-            write_file(partial / PEFT_CONFIG, _peft_config(base, config["model"]))
+            write_file(partial / PEFT_CONFIG, _peft_config(base, config.model))
         whole = {name: tensor.contiguous() for name, tensor in state.items()}
         save_file(whole, partial / TENSORS, metadata={"format": "pt"})
         description = AdapterCard.of(
@@ -110,7 +112,7 @@ def save_adapter(
         write_file(partial / FACTS, json.dumps(facts))
 
 
-def load_adapter(folder: str | Path, *, config: Mapping[str, Any] | None = None) -> Adapter:
+def load_adapter(folder: str | Path, *, config: Config | None = None) -> Adapter:
     """The adapter in a folder, refused where it is not the one of a resolved config's base model and method.
 
     Errors: what `read_adapter_card` refuses; the keys in which `config` differs; tensors that are missing or altered.
@@ -151,7 +153,7 @@ def steer(model: PreTrainedModel, folder: str | Path) -> Iterator[Adaptation]:
     """
     adapter = load_adapter(folder)
     before = [(parameter, parameter.requires_grad) for parameter in model.parameters()], model.training
-    adaptation = adapter.attach(bare_base(model, architecture=adapter.description.model["architecture"]))
+    adaptation = adapter.attach(bare_base(model, architecture=str(adapter.description.model.architecture)))
     model.eval()
     hook = _observing(model, adaptation) if _inside_prompt(adapter.description.method) else None
     try:
@@ -172,7 +174,7 @@ def fold(model: PreTrainedModel, folder: str | Path) -> PreTrainedModel:
     Errors: what `load_adapter` and `Adapter.attach` refuse; an adapter that no weights can stand for, with the reason.
     """
     adapter = load_adapter(folder)
-    base = bare_base(model, architecture=adapter.description.model["architecture"])
+    base = bare_base(model, architecture=str(adapter.description.model.architecture))
     with torch.no_grad():
         adaptation = adapter.attach(base)
         try:
@@ -184,10 +186,10 @@ def fold(model: PreTrainedModel, folder: str | Path) -> PreTrainedModel:
     return model
 
 
-def _inside_prompt(method: Mapping[str, Any]) -> bool:
+def _inside_prompt(method: MethodConfig) -> bool:
     """Whether a method acts on some positions of the prompt and must be told where these are."""
-    scope = method.get("steering", method).get("scope")
-    return scope is not None and scope["kind"] != "all"
+    steering = steering_part(method)
+    return steering is not None and steering.scope.kind != "all"
 
 
 def _observing(model: PreTrainedModel, adaptation: Adaptation) -> RemovableHandle:
@@ -248,12 +250,12 @@ def _tokens(arguments: Mapping[str, Any]) -> torch.Tensor:
     return mask_BT.bool()
 
 
-def _peft_config(base: Base, model: Mapping[str, Any]) -> str:
+def _peft_config(base: Base, model: ModelConfig) -> str:
     """peft's configuration of the LoRA that is on a base model, as peft writes it, but in one order of its lists."""
     config: Any = base.model.peft_config["default"]
     options = config.to_dict() | {
-        "base_model_name_or_path": model["path"],
-        "revision": model["revision"] if model["source"] == "hub" else None,
+        "base_model_name_or_path": model.path,
+        "revision": model.revision if model.source == "hub" else None,
         "inference_mode": True,
     }
     return json.dumps(options, default=sorted, indent=2, sort_keys=True) + "\n"

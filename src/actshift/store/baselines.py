@@ -15,6 +15,7 @@ from typing import Any
 from actshift.config.identity import identity_of, ignored_keys, scored_part
 from actshift.errors import ActshiftError
 from actshift.files import write_file
+from actshift.schema.config import Config
 from actshift.store.records import read_json
 
 SCHEMA = 1
@@ -43,12 +44,12 @@ class Baseline:
     schema: int = SCHEMA
 
 
-def baseline_config(config: Mapping[str, Any]) -> dict[str, Any]:
+def baseline_config(config: Config | Mapping[str, Any]) -> dict[str, Any]:
     """What a baseline depends on, of a resolved config or of a planned cell's."""
     return scored_part(config, ignore=["evaluation.scoring", *ignored_keys()])
 
 
-def baseline_identity(config: Mapping[str, Any]) -> str:
+def baseline_identity(config: Config | Mapping[str, Any]) -> str:
     """The name of the baseline of a resolved config or of a planned cell's."""
     return identity_of(baseline_config(config), ignore=())
 

@@ -8,11 +8,14 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from actshift.errors import ActshiftError
 from actshift.files import write_file
+from actshift.schema.building import config_of
+from actshift.schema.config import Config
 
 SCHEMA = 1
 SPLITS = ("validation", "test")
@@ -75,6 +78,11 @@ class Record:
         if "accuracy" in self.metrics:
             return f"accuracy {self.metrics['accuracy']:.2f} ({self.metrics['correct']}/{self.metrics['rows']})"
         return "diverged" if self.metrics["loss"] is None else f"loss {self.metrics['loss']:.4f}"
+
+    @cached_property
+    def settings(self) -> Config:
+        """The config as dataclasses: keys that no identity counts have their defaults."""
+        return config_of(self.config)
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object of this record, checked as `from_json` checks it."""

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from actshift.config.identity import identity_of
-from actshift.config.schema import SWEEP_NAME
 from actshift.errors import ActshiftError
 from actshift.files import write_file
+from actshift.schema.config import SWEEP_NAME
 from actshift.store.locks import RunLock, RunLocks
 from actshift.store.pauses import Pause, read_pause, write_pause
 from actshift.store.records import IDENTITY, SPLITS, Record, read_json, read_record, read_records, write_record

@@ -9,9 +9,11 @@ import fcntl
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
+
+from actshift.schema.config import HardwareConfig
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -40,13 +42,12 @@ class Devices:
     that. There are never more workers than GPUs.
     """
 
-    def __init__(self, hardware: Mapping[str, Any], *, folder: Path | None = None) -> None:
-        self._gpus = [] if hardware["device"] == "cpu" else visible_gpus()
+    def __init__(self, hardware: HardwareConfig, *, folder: Path | None = None) -> None:
+        self._gpus = [] if hardware.device == "cpu" else visible_gpus()
         self._folder = folder or Path(tempfile.gettempdir())
-        room = len(self._gpus) or max(1, usable_cores() // hardware["threads"])
-        wanted = hardware["workers"]
-        on_cpu = not self._gpus and wanted is not None
-        self.count = wanted if on_cpu else min(room, wanted or room)
+        room = len(self._gpus) or max(1, usable_cores() // hardware.threads)
+        wanted = hardware.workers or room
+        self.count = min(room, wanted) if self._gpus else wanted
 
     def claim(self) -> Claim | None:
         """A device for one more worker: a GPU that no launcher of this machine holds; None where all are taken."""

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from actshift.config.overrides import override
-from actshift.config.schema import STAGES
 from actshift.errors import ActshiftError
 from actshift.estimates.sweep import Compose, Estimates
 from actshift.paths import user_conf_dir
 from actshift.planning.halving import budget, states
 from actshift.planning.manifests import Manifest, PlannedCell, Run
+from actshift.schema.config import STAGES
 from actshift.store.store import Store
 from actshift.sweeps import slurm
 from actshift.sweeps.profiles import profile_of, read_profiles
@@ -120,4 +120,4 @@ class Submission:
 
 
 def _scale(planned: PlannedCell, compose: Compose) -> str:
-    return str(compose([*planned.variants[0].overrides, "stage=grid"])["model"]["scale"])
+    return compose([*planned.variants[0].overrides, "stage=grid"]).model.scale

@@ -9,16 +9,16 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from actshift.config.overrides import override
 from actshift.observe.progress import Progress
 from actshift.planning.halving import Halving, with_losses
 from actshift.planning.manifests import Manifest, Run, read_manifest, verify
+from actshift.schema.config import Config
 from actshift.store.records import Cell
 from actshift.store.store import Store
 
@@ -74,7 +74,7 @@ class Worker:
         self._overrides = [*overrides, override("results", results)]
         self._tell = tell
         self._session = Session(stop=stop)
-        self._composed: dict[tuple[Cell, str], dict[str, Any]] = {}
+        self._composed: dict[tuple[Cell, str], Config] = {}
         self._failed_alike: list[tuple[str, Cell]] = []
 
     def work(self, manifest: Manifest, *, runs: Sequence[Run] | None = None) -> None:
@@ -130,7 +130,7 @@ class Worker:
         if len(sound) < 2 or self._ends:
             return [], 0
         config = self._config(sound[0], manifest)
-        return sound, replica_rows(config, len(sound)) if config["execution"] == "replicas" else 0
+        return sound, replica_rows(config, len(sound)) if config.execution == "replicas" else 0
 
     def _attempt(self, run: Run, manifest: Manifest, *, share: float = 1.0) -> bool:
         """Do one run, or a share of it, if it is there to be done; whether it was."""
@@ -182,8 +182,10 @@ class Worker:
         configs = [self._config(run, manifest) for run in runs]
         for run, config in zip(runs, configs, strict=True):
             verify(run, config, manifest)
-            if micro_batch is not None:
-                config["hardware"]["micro_batch"] = micro_batch
+        if micro_batch is not None:
+            configs = [
+                replace(config, hardware=replace(config.hardware, micro_batch=micro_batch)) for config in configs
+            ]
         try:
             notes = _Notes(runs[0], self._tell)
             records = run_together(configs, session=self._session, progress=notes, share=share)
@@ -195,7 +197,7 @@ class Worker:
         for run, record in zip(runs, records, strict=True):
             self._tell(Event("done", run, outcome=record.outcome, seconds=seconds))
 
-    def _config(self, run: Run, manifest: Manifest) -> dict[str, Any]:
+    def _config(self, run: Run, manifest: Manifest) -> Config:
         """The config of a run as the files say now; a variant is composed once, its rates and seeds put into copies."""
         from actshift.config.composition import compose
 
@@ -204,14 +206,16 @@ class Worker:
             planned = manifest.planned(run.cell).variant(run.variant)
             self._composed[key] = compose([*planned.overrides, *self._overrides])
         config = self._composed[key]
-        halved = max(1, config["hardware"]["micro_batch"] // 2 ** self._store.deaths(run.identity, run.split))
-        changed = {
-            "hardware": {**config["hardware"], "micro_batch": halved},
-            "logger": {**config["logger"], "sweep": manifest.sweep},
-        }
-        if manifest.halves:
-            changed["training"] = with_losses(config["training"])
-        return {**config, **changed, "lr": run.lr, "seed": run.seed, "stage": manifest.stage}
+        halved = max(1, config.hardware.micro_batch // 2 ** self._store.deaths(run.identity, run.split))
+        return replace(
+            config,
+            hardware=replace(config.hardware, micro_batch=halved),
+            logger=replace(config.logger, sweep=manifest.sweep),
+            training=with_losses(config.training) if manifest.halves else config.training,
+            lr=run.lr,
+            seed=run.seed,
+            stage=manifest.stage,
+        )
 
 
 class _Notes(Progress):

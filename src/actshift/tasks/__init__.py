@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from actshift.errors import unknown
 from actshift.libraries.user_code import load_user_class
+from actshift.schema.data import DatasetConfig
 from actshift.tasks.alpaca import Alpaca
 from actshift.tasks.aqua import Aqua
 from actshift.tasks.arc_challenge import ArcChallenge
@@ -38,22 +36,22 @@ CUSTOM = "custom"
 """The task of a data set whose class is the user's own, named by `dataset.target`."""
 
 
-def task_of(dataset: Mapping[str, Any], *, rule: str = "paper") -> Task:
+def task_of(dataset: DatasetConfig, *, rule: str = "paper") -> Task:
     """The task of a resolved data set's config: by its name, by its own template, or by a class of the user's own."""
-    if dataset["task"] == CUSTOM:
-        task: Task = load_user_class(dataset["target"], Task, key="dataset.target")(rule=rule)
+    if dataset.task == CUSTOM:
+        task: Task = load_user_class(str(dataset.target), Task, key="dataset.target")(rule=rule)
         return task
-    if dataset["task"] == Templated.name:
-        return Templated(dataset["template"], rule=rule)
-    return get_task(dataset["task"], rule=rule)
+    if dataset.task == Templated.name:
+        return Templated(dataset.template, rule=rule)
+    return get_task(dataset.task, rule=rule)
 
 
-def scoring_task(dataset: Mapping[str, Any], split: str, *, rule: str = "paper") -> Task:
+def scoring_task(dataset: DatasetConfig, split: str, *, rule: str = "paper") -> Task:
     """The task that scores a split of a resolved data set's config: its own, but IFEval on a test split without one."""
     task = task_of(dataset, rule=rule)
     return IFEval(wrap=task.prompt, rule=rule) if split == "test" and tested_by_ifeval(dataset) else task
 
 
-def tested_by_ifeval(dataset: Mapping[str, Any]) -> bool:
+def tested_by_ifeval(dataset: DatasetConfig) -> bool:
     """Whether what was trained on this data set is tested on IFEval's prompts: its own answers have no score."""
     return isinstance(task_of(dataset), Alpaca)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from string import Formatter
 from typing import Any
 
 from actshift.errors import ActshiftError, unknown
+from actshift.schema.data import TemplateConfig
 from actshift.tasks.arc_challenge import ArcChallenge
 from actshift.tasks.base import Row, Task
 from actshift.tasks.gsm8k import Gsm8k
@@ -98,36 +99,37 @@ class Templated(Task):
     name = "templated"
     columns = ()
 
-    def __init__(self, template: Mapping[str, Any], *, rule: str = "paper") -> None:
+    def __init__(self, template: TemplateConfig, *, rule: str = "paper") -> None:
         super().__init__(rule=rule)
         where = "dataset.template"
-        if missing := [key for key in ("prompt", "answer", "label", "rule") if template.get(key) is None]:
+        needed = {"prompt": template.prompt, "answer": template.answer, "label": template.label, "rule": template.rule}
+        if missing := [key for key, value in needed.items() if value is None]:
             raise ActshiftError(f"dataset.task=templated needs {', '.join(f'{where}.{key}' for key in missing)}")
-        if template["rule"] not in SCORING_RULES:
-            raise unknown("scoring rule", template["rule"], SCORING_RULES, where=f"{where}.rule")
-        self._prompt, self._answer, self._label = template["prompt"], template["answer"], template["label"]
-        self._labels = {str(value): str(label) for value, label in (template.get("labels") or {}).items()}
-        self._scoring = SCORING_RULES[template["rule"]]
-        self._is_number = template["rule"] == "number"
-        self._question = template.get("question") or template["prompt"]
-        if template["rule"] == "first_option" and not self._labels:
+        self._prompt, self._answer, self._label, scoring = (str(value) for value in needed.values())
+        if scoring not in SCORING_RULES:
+            raise unknown("scoring rule", scoring, SCORING_RULES, where=f"{where}.rule")
+        self._labels = {str(value): str(label) for value, label in (template.labels or {}).items()}
+        self._scoring = SCORING_RULES[scoring]
+        self._is_number = scoring == "number"
+        self._question = template.question or self._prompt
+        if scoring == "first_option" and not self._labels:
             raise ActshiftError(f"{where}.rule=first_option needs {where}.labels: by value of the column, its label")
         fields = template_fields(self._prompt, where=f"{where}.prompt")
         fields += template_fields(self._question, where=f"{where}.question")
         fields += [name for name in template_fields(self._answer, where=f"{where}.answer") if name != "label"]
-        self.columns = tuple(dict.fromkeys([*fields, self._label]))  # type: ignore[misc]
+        self.columns = tuple(dict.fromkeys([*fields, self._label]))  # type: ignore[misc, assignment]
         of_label_alone = set(template_fields(self._answer, where=f"{where}.answer")) <= {"label"}
         self.multiple_choice = bool(self._labels) and of_label_alone  # type: ignore[misc]
         self.first_match = not self._is_number  # type: ignore[misc]
 
     def prompt(self, row: Row) -> str:
-        return str(self._prompt.format_map(row))
+        return self._prompt.format_map(row)
 
     def question(self, row: Row) -> str:
-        return str(self._question.format_map(row))
+        return self._question.format_map(row)
 
     def answer(self, row: Row) -> str:
-        return str(self._answer.format_map({**row, "label": self.label(row)}))
+        return self._answer.format_map({**row, "label": self.label(row)})
 
     def label(self, row: Row) -> str:
         value = str(row[self._label])
@@ -137,7 +139,7 @@ class Templated(Task):
 
     def options(self, row: Row) -> dict[str, str]:
         labels = self._labels.values() if self.multiple_choice else ()
-        return {label: str(self._answer.format_map({"label": label})) for label in labels}
+        return {label: self._answer.format_map({"label": label}) for label in labels}
 
     def extract(self, output: str) -> str | None:
         return self._scoring.extract(self.read(output), tuple(self._labels.values()))

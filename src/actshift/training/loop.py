@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
 from actshift.observe import profiling
 from actshift.observe.profiling import phase
+from actshift.schema.config import ScheduleConfig, TrainingConfig
 from actshift.training.batches import step_rows, warmup_steps
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.objective import Objective, Supervised, model_mode
@@ -63,7 +65,7 @@ def train(
     *,
     rows: Rows,
     validation_rows: Sequence[Example],
-    training: Mapping[str, Any],
+    training: TrainingConfig,
     lrs: Sequence[float],
     seeds: Sequence[int],
     micro_batch: int,
@@ -81,16 +83,18 @@ def train(
     bit. A replica whose loss is not finite stops there, `diverged_at` names the step, and the others go on.
     """
     _check_replicas(adaptation, lrs=lrs, seeds=seeds)
-    plan = {key: training[key] for key in ("batch_size", "epochs", "max_steps")}
-    orders = [step_rows(len(rows), **plan, seed=seed) for seed in seeds]
+    order = partial(
+        step_rows, len(rows), batch_size=training.batch_size, epochs=training.epochs, max_steps=training.max_steps
+    )
+    orders = [order(seed=seed) for seed in seeds]
     steps = len(orders[0])
     objective = objective or Supervised(base, adaptation, micro_batch=micro_batch)
     optimizer = _optimizer(adaptation, training=training, lrs=lrs, seed=seeds[0])
-    scheduler = _scheduler(optimizer, schedule=training["schedule"], steps=steps)
+    scheduler = _scheduler(optimizer, schedule=training.schedule, steps=steps)
     torch.manual_seed(seeds[0])
     done, curves = _restore(checkpoints, adaptation, optimizer, scheduler) or (0, [Curves() for _ in seeds])
-    adaptation.begin(steps=steps, steps_per_epoch=math.ceil(len(rows) / training["batch_size"]))
-    watched = _watch_points(steps, points=training["validations"]) if validation_rows else set()
+    adaptation.begin(steps=steps, steps_per_epoch=math.ceil(len(rows) / training.batch_size))
+    watched = _watch_points(steps, points=training.validations) if validation_rows else set()
     rate_groups = _rate_groups(adaptation, optimizer)
     with model_mode(base.model, training=True), _recomputing(base.model, gradient_checkpointing), objective.passes():
         for step in range(done + 1, checkpoints.last(steps) + 1):
@@ -100,7 +104,7 @@ def train(
             rates = [float(scheduler.get_last_lr()[group]) for group in rate_groups]
             adaptation.before_step(step)
             objective.prepare(blocks, step=step)
-            losses = _updates(adaptation, objective, optimizer, curves, step=step, rates=rates, clip=training["clip"])
+            losses = _updates(adaptation, objective, optimizer, curves, step=step, rates=rates, clip=training.clip)
             if not (alive := _alive(curves)):
                 break
             adaptation.after_step(step, losses)
@@ -155,19 +159,19 @@ def _check_replicas(adaptation: Adaptation, *, lrs: Sequence[float], seeds: Sequ
 
 
 def _optimizer(
-    adaptation: Adaptation, *, training: Mapping[str, Any], lrs: Sequence[float], seed: int
+    adaptation: Adaptation, *, training: TrainingConfig, lrs: Sequence[float], seed: int
 ) -> torch.optim.Optimizer:
     groups = adaptation.parameter_groups(lrs=tuple(lrs))
-    return build_optimizer(training["optimizer"], groups, weight_decay=training["weight_decay"], seed=seed)
+    return build_optimizer(training.optimizer, groups, weight_decay=training.weight_decay, seed=seed)
 
 
 def _scheduler(
-    optimizer: torch.optim.Optimizer, *, schedule: Mapping[str, Any], steps: int
+    optimizer: torch.optim.Optimizer, *, schedule: ScheduleConfig, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
     scheduler: torch.optim.lr_scheduler.LRScheduler = get_scheduler(
-        SCHEDULES[schedule["kind"]],
+        SCHEDULES[schedule.kind],
         optimizer,
-        num_warmup_steps=warmup_steps(schedule["warmup"], steps=steps),
+        num_warmup_steps=warmup_steps(schedule.warmup, steps=steps),
         num_training_steps=steps,
     )
     return scheduler

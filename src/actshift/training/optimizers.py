@@ -1,7 +1,7 @@
 """Optimizers by name (`training.optimizer`): AdamW as torch has it, and with less memory as torchao has it.
 
 All of them are AdamW by the same formula. They differ in what each number that trains needs beside itself and its
-gradient, and in how a bfloat16 weight takes an update that is smaller than its last digit (`actshift.config.schema`).
+gradient, and in how a bfloat16 weight takes an update that is smaller than its last digit (`actshift.schema.config`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from actshift.config.schema import OPTIMIZERS
 from actshift.errors import unknown
 from actshift.libraries.private import torchao_adamw, torchao_state_8bit
+from actshift.schema.config import OPTIMIZERS
 
 PARTS = ("codes", "scale", "qmap")
 """What an 8-bit state is made of: a byte a number, the largest magnitude of each block of 256, what a byte means."""

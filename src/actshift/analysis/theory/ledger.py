@@ -17,6 +17,8 @@ import scipy
 from actshift.analysis.theory import dynamics, expansions, joint, propagation, sites
 from actshift.analysis.theory.evaluate import Settings, evaluate
 from actshift.analysis.theory.statements import BOUND, Draw, Entry, Sizes, Statement
+from actshift.schema.analysis import SizesConfig, TheoryConfig
+from actshift.schema.building import plain
 
 STATEMENTS: tuple[Statement, ...] = (
     *expansions.STATEMENTS,
@@ -32,28 +34,27 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def settings_of(config: Mapping[str, Any]) -> Settings:
+def settings_of(analysis: TheoryConfig) -> Settings:
     """The settings of `conf/analysis/theory.yaml` or of another configuration of that form."""
-    search = config["search"]
     return Settings(
-        draws=config["draws"],
-        sizes=_sizes(config["sizes"]),
-        searched=_sizes(search["sizes"]),
-        restarts=search["restarts"],
-        steps=search["steps"],
-        seed=config["seed"],
+        draws=analysis.draws,
+        sizes=_sizes(analysis.sizes),
+        searched=_sizes(analysis.search.sizes),
+        restarts=analysis.search.restarts,
+        steps=analysis.search.steps,
+        seed=analysis.seed,
     )
 
 
-def _sizes(config: Mapping[str, int]) -> Sizes:
-    return Sizes(config["width"], config["inner"], config["inputs"])
+def _sizes(sizes: SizesConfig) -> Sizes:
+    return Sizes(sizes.width, sizes.inner, sizes.inputs)
 
 
-def ledger(config: Mapping[str, Any], real: Mapping[str, Mapping[str, Draw]] | None = None) -> list[Entry]:
+def ledger(analysis: TheoryConfig, real: Mapping[str, Mapping[str, Draw]] | None = None) -> list[Entry]:
     """Every statement judged under a configuration of `analysis=theory`. `real`: a model's families, by statement."""
     families = real or {}
     own = [replace(statement, real=families.get(statement.name, {})) for statement in STATEMENTS]
-    return evaluate(own, settings_of(config))
+    return evaluate(own, settings_of(analysis))
 
 
 def frame(entries: Sequence[Entry]) -> pd.DataFrame:
@@ -81,7 +82,7 @@ def digits(value: float) -> float:
 
 
 def record(
-    entries: Sequence[Entry], config: Mapping[str, Any], *, model: Mapping[str, str] | None = None
+    entries: Sequence[Entry], analysis: TheoryConfig, *, model: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """The ledger as JSON: verdicts and counterexamples, with all that a repetition needs.
 
@@ -89,8 +90,8 @@ def record(
     is the SHA-256 of this folder's files and `frame` that of the frame as CSV.
     """
     return {
-        "analysis": config["name"],
-        "config": json.loads(json.dumps(config)),
+        "analysis": analysis.name,
+        "config": plain(analysis),
         "model": model,
         "code": code_fingerprint(),
         "versions": {"numpy": np.__version__, "scipy": scipy.__version__},

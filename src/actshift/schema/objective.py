@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from actshift.schema.fields import choice, number
+
 NORMALIZATIONS = ("token", "sequence", "constant")
 """Over what the loss is averaged: all completion tokens of a step; the tokens of each completion and then the
 completions; or, as a sum, divided by the completions and the longest length that they may have."""
@@ -16,7 +18,7 @@ class ObjectiveConfig:
     """What every objective has."""
 
     name: str = MISSING  # the name of its file
-    kind: str = MISSING  # sft | grpo
+    kind: str = choice("sft", "grpo")  # what a step minimizes
 
 
 @dataclass
@@ -33,15 +35,19 @@ class RewardsConfig:
 class GrpoConfig(ObjectiveConfig):
     """Group relative policy optimization (arXiv 2402.03300): completions of a prompt are compared with each other."""
 
-    completions: int = MISSING  # of a prompt, which are its group
-    updates: int = MISSING  # optimizer steps on the completions of a step
-    temperature: float = MISSING  # of the policy: of its samples and of its probabilities alike
-    top_p: float = MISSING  # share of the probability that samples are drawn from; 1: all of it
-    max_new_tokens: int = MISSING  # that a completion may have
-    normalization: str = MISSING  # token | sequence | constant: over what the loss is averaged
+    completions: int = number(least=2)  # of a prompt, which are its group
+    updates: int = number(least=1)  # optimizer steps on the completions of a step
+    temperature: float = number(above=0)  # of the policy: of its samples and of its probabilities alike
+    top_p: float = number(above=0, most=1)  # share of the probability that samples are drawn from; 1: all of it
+    max_new_tokens: int = number(least=1)  # that a completion may have
+    normalization: str = choice(*NORMALIZATIONS)  # over what the loss is averaged
     scale_by_std: bool = MISSING  # whether a group's rewards are divided by their standard deviation
-    clip_low: float = MISSING  # how far below 1 the ratio of probabilities is followed
-    clip_high: float = MISSING  # how far above 1
-    kl: float = MISSING  # weight of the divergence from the policy before training; 0 computes none
+    clip_low: float = number(least=0, below=1)  # how far below 1 the ratio of probabilities is followed
+    clip_high: float = number(least=0)  # how far above 1
+    kl: float = number(least=0)  # weight of the divergence from the policy before training; 0 computes none
     shuffle_rewards: bool = False  # a control: each completion gets the reward of another of the step
     rewards: RewardsConfig = field(default_factory=RewardsConfig)
+
+
+OBJECTIVES: dict[str, type[ObjectiveConfig]] = {"sft": ObjectiveConfig, "grpo": GrpoConfig}
+"""By `objective.kind`."""

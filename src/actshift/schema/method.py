@@ -7,6 +7,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from actshift.schema.fields import choice, number
+
 SCOPES = ("all", "prompt", "last_prompt", "first_last", "answer", "every_last")
 ACTIVATIONS = ("silu", "relu", "gelu", "tanh")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -37,9 +39,9 @@ class SftConfig(MethodConfig):
 
 @dataclass
 class LoraOptions:
-    rank: int = MISSING  # r
-    alpha: float = MISSING  # the change is scaled by alpha / r
-    dropout: float = 0.0  # share of the inputs
+    rank: int = number(least=1)  # r
+    alpha: float = number(above=0)  # the change is scaled by alpha / r
+    dropout: float = number(0.0, least=0, below=1)  # share of the inputs
     targets: list[str] = MISSING  # projections: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj
 
 
@@ -75,9 +77,9 @@ class CustomConfig(MethodConfig):
 class ScopeConfig:
     """Which positions a steering method changes; what follows `kind` is read by `first_last` alone."""
 
-    kind: str = "all"  # all | prompt | last_prompt | first_last | answer | every_last: the positions that are changed
-    first: int = 0  # positions at the beginning of the prompt
-    last: int = 0  # positions at its end
+    kind: str = choice(*SCOPES, default="all")  # the positions that are changed
+    first: int = number(0, least=0)  # positions at the beginning of the prompt
+    last: int = number(0, least=0)  # positions at its end
     separate: bool = False  # own weights for the first positions and for the last
 
 
@@ -85,21 +87,21 @@ class ScopeConfig:
 class SelectionConfig:
     """LoFiT's first stage: how long it is, how many heads it leaves, how hard the scales are kept small."""
 
-    stage: float = 0.5  # share of the steps
-    heads: float = 0.03  # share of all heads of all layers, at least one
-    penalty: float = 1e-3  # of the scales' absolute values
+    stage: float = number(0.5, above=0, below=1)  # share of the steps
+    heads: float = number(0.03, above=0, below=1)  # share of all heads of all layers, at least one
+    penalty: float = number(1e-3, least=0)  # of the scales' absolute values
 
 
 @dataclass
 class GatesConfig:
     """JoLA's lambda by step: `start` is its first value; each schedule reads what it names below."""
 
-    schedule: str = "exponential"  # exponential | linear | cyclic | performance
-    start: float = 0.1  # the first value
-    decay: float = 0.01  # exponential: rate a step
-    end: float = 0.2  # linear: the value after the last step
-    cycle: int = 20  # cyclic: steps
-    change: float = 0.01  # performance: up where the loss fell, down where it rose
+    schedule: str = choice(*GATE_SCHEDULES, default="exponential")  # how lambda changes by step
+    start: float = number(0.1, least=0, most=1)  # the first value
+    decay: float = number(0.01, least=0)  # exponential: rate a step
+    end: float = number(0.2, least=0, most=1)  # linear: the value after the last step
+    cycle: int = number(20, least=1)  # cyclic: steps
+    change: float = number(0.01, least=0, most=1)  # performance: up where the loss fell, down where it rose
 
 
 @dataclass
@@ -108,7 +110,7 @@ class SteeringOptions:
     scope: ScopeConfig = field(default_factory=ScopeConfig)
     parameterization: str = MISSING  # a key of actshift.methods.registry.PARAMETERIZATIONS
     rank: Any = None  # r, where the parameterization has one: a number, or a list with one for each site
-    activation: str | None = None  # silu | relu | gelu | tanh, where the parameterization has one
+    activation: str | None = choice(*ACTIVATIONS, None, default=None)  # phi, where the parameterization has one
     selection: SelectionConfig = field(default_factory=SelectionConfig)  # read by lofit_two_stage alone
     gates: GatesConfig = field(default_factory=GatesConfig)  # read by jola alone
     layers: Any = "all"  # "all" or a list of layer numbers
@@ -124,7 +126,7 @@ class SteeringConfig(SteeringOptions, MethodConfig):
 class OrthogonalityConfig:
     """What of the steering part is kept orthogonal to what LoRA writes, and when."""
 
-    project: str | None = None  # output (W2) | input (W1); null: nothing is kept orthogonal
+    project: str | None = choice(*PROJECTED, None, default=None)  # output: W2; input: W1; null: neither
     every: Any = "step"  # step | epoch | start | a number of steps
     against: list[str] = field(default_factory=lambda: ["down_proj"])  # whose LoRA B spans what is left out
 
@@ -136,5 +138,23 @@ class JointConfig(MethodConfig):
     rates: str = "joint"
     lora: LoraOptions = field(default_factory=LoraOptions)
     steering: SteeringOptions = field(default_factory=SteeringOptions)
-    lora_lr: float | None = None  # null: the run's rate for both parts
+    lora_lr: float | None = number(None, above=0)  # null: the run's rate for both parts
     orthogonality: OrthogonalityConfig = field(default_factory=OrthogonalityConfig)
+
+
+def steering_part(method: MethodConfig) -> SteeringOptions | None:
+    """The steering options of a method, or of the steering part of joint training; None where it steers nothing."""
+    if isinstance(method, JointConfig):
+        return method.steering
+    return method if isinstance(method, SteeringOptions) else None
+
+
+METHODS: dict[str, type[MethodConfig]] = {
+    "sft": SftConfig,
+    "lora": LoraConfig,
+    "peft": PeftMethodConfig,
+    "steering": SteeringConfig,
+    "joint": JointConfig,
+    "custom": CustomConfig,
+}
+"""By `method.kind`."""

@@ -1,26 +1,26 @@
-"""The structured configuration: every key that exists, its type, and the values that make sense.
-
-Hydra refuses a key or a type that is not declared here when it composes; `validate` refuses values that a type
-cannot rule out (rank 0, a layer the model lacks). Both happen before any model or data is loaded.
-"""
+"""The structured configuration of a run: model, protocol, training, hardware, sweep, and `Config` that has all."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from omegaconf import MISSING
 
-from actshift.config.analysis_schema import AnalysisConfig
-from actshift.config.data_schema import DataConfig, DatasetConfig
-from actshift.config.objective_schema import ObjectiveConfig
-from actshift.methods.options import MethodConfig
+from actshift.schema.analysis import AnalysisConfig
+from actshift.schema.data import DataConfig, DatasetConfig
+from actshift.schema.fields import choice, number
+from actshift.schema.method import MethodConfig
+from actshift.schema.objective import ObjectiveConfig
 
 STAGES = {"grid": "validation", "final": "test"}
 """The stage decides which split may be scored: the grid sees validation, the final stage test."""
 EVALUATE = "evaluate"
 """The stage that scores an adapter that exists on a test split. It leaves no record, so no table can show it."""
+SOURCES = ("hub", "embedded", "random", "local", "package")
 SCORINGS = ("generation", "likelihood")
+CHAT_FORMS = ("template", "released")
 EXECUTIONS = ("separate", "replicas")
 SELECTIONS = ("grid", "halving")
 SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -39,44 +39,44 @@ its last digit are not lost; `adamw` rounds to the nearest.
 class ShapeConfig:
     """The sizes of a decoder. Of a hub model they are asserted when it is loaded; of a random one they build it."""
 
-    width: int = MISSING  # of the hidden state
-    layers: int = MISSING  # decoder layers
-    heads: int = MISSING  # of the queries
-    kv_heads: int = MISSING  # of keys and values
-    head_size: int = MISSING  # width of one head
-    mlp_width: int = MISSING  # inner width of an MLP
-    vocabulary: int = MISSING  # tokens
+    width: int = number(least=1)  # of the hidden state
+    layers: int = number(least=1)  # decoder layers
+    heads: int = number(least=1)  # of the queries
+    kv_heads: int = number(least=1)  # of keys and values
+    head_size: int = number(least=1)  # width of one head
+    mlp_width: int = number(least=1)  # inner width of an MLP
+    vocabulary: int = number(least=1)  # tokens
     tied: bool = MISSING  # whether the embeddings are the head too
 
 
 @dataclass
 class ModelConfig:
     name: str = MISSING  # the name of its file, or a name of your own for local weights
-    source: str = "hub"  # hub | embedded | random | local | package
+    source: str = choice(*SOURCES, default="hub")  # where its weights come from
     architecture: str | None = None  # a key of actshift.models.architectures.ARCHITECTURES; local: as the files say
     path: str | None = None  # hub name, folder of an embedded model, local folder or GGUF file, file of a package
     package: str | None = None  # source=package: the Python distribution that carries the file
     sha256: str | None = None  # of local or packaged weights: which ones they are, wherever they lie
     revision: str | None = None  # a commit, tag or branch of the hub; null: the newest
     scale: str = MISSING  # the learning-rate grid's size class: tiny, 1b, 4b, 8b
-    attention: str = "sdpa"  # sdpa | eager: transformers' implementation
+    attention: str = choice("sdpa", "eager", default="sdpa")  # transformers' implementation
     chat: bool = False  # whether its prompts stand in its tokenizer's chat template
     shape: ShapeConfig = field(default_factory=ShapeConfig)
 
 
 @dataclass
 class ScheduleConfig:
-    kind: str = MISSING  # constant | linear | cosine
-    warmup: float = 0.0  # share of the steps
+    kind: str = choice("constant", "linear", "cosine")  # what follows the warmup
+    warmup: float = number(0.0, least=0, below=1)  # share of the steps
 
 
 @dataclass
 class EvaluationConfig:
     """How a split is scored. Both count: a score by another way is another number, and no table mixes them."""
 
-    max_new_tokens: int = MISSING  # that an answer may have
+    max_new_tokens: int = number(least=1)  # that an answer may have
     rule: str = MISSING  # paper | released: what an output's label is (actshift.tasks.rules)
-    scoring: str = "generation"  # generation | likelihood (of the answers that there are)
+    scoring: str = choice(*SCORINGS, default="generation")  # likelihood: of the answers that there are
 
 
 @dataclass
@@ -107,7 +107,7 @@ class ProtocolConfig:
     weight_decay: float = MISSING  # AdamW's
     clip: float = MISSING  # largest norm of a gradient
     precision: dict[str, str] = MISSING  # by kind of data set
-    chat: str | None = MISSING  # template | released | null: how prompts stand in a model's chat template
+    chat: str | None = choice(*CHAT_FORMS, None)  # how prompts stand in a model's chat template
     chat_max_tokens: dict[str, int] = MISSING  # by data set, for prompts in a chat template
     max_new_tokens: dict[str, int] = MISSING  # by data set
     rule: str = MISSING  # paper | released
@@ -115,19 +115,19 @@ class ProtocolConfig:
 
 @dataclass
 class TrainingConfig:
-    batch_size: int = MISSING  # rows of a step
-    epochs: int = MISSING  # passes over the training rows
-    max_steps: int | None = None  # stop after so many steps; null: after the epochs
+    batch_size: int = number(least=1)  # rows of a step
+    epochs: int = number(least=1)  # passes over the training rows
+    max_steps: int | None = number(None, least=1)  # stop after so many steps; null: after the epochs
     schedule: ScheduleConfig = MISSING
-    weight_decay: float = MISSING  # AdamW's
-    clip: float = MISSING  # largest norm of a gradient; 0 clips nothing
-    precision: str = MISSING  # float32 | tf32 | bfloat16, of the base model; adapters are float32
-    optimizer: str = "adamw"  # a key of OPTIMIZERS
-    max_tokens: int | None = None  # prompt and answer together
-    overlong: str = MISSING  # cut | drop: what happens to a row with more tokens
+    weight_decay: float = number(least=0)  # AdamW's
+    clip: float = number(least=0)  # largest norm of a gradient; 0 clips nothing
+    precision: str = choice("float32", "tf32", "bfloat16")  # of the base model; adapters are float32
+    optimizer: str = choice(*OPTIMIZERS, default="adamw")  # a kind of AdamW
+    max_tokens: int | None = number(None, least=1)  # prompt and answer together
+    overlong: str = choice("cut", "drop")  # what happens to a row with more tokens
     end_token: bool = MISSING  # whether an end token follows the answer
-    validations: int = 4  # points of the validation curve
-    validation_rows: int = 64  # rows of the validation curve
+    validations: int = number(4, least=0)  # points of the validation curve
+    validation_rows: int = number(64, least=0)  # rows of the validation curve
 
 
 @dataclass
@@ -135,11 +135,13 @@ class SpeedConfig:
     """What the cost estimate takes a device for; finished records correct it."""
 
     flops: dict[str, float] = MISSING  # operations a second by precision, at best
-    efficiency: float = MISSING  # the share of them that training reaches
-    bytes_per_second: float = MISSING  # of memory
-    layer_seconds: float = MISSING  # what a decoder layer costs in a step, however small
-    memory_passes: float = 0.0  # how often a token's width and MLP width go through memory beside a layer's products
-    memory_bytes: float = MISSING  # of the device
+    efficiency: float = number(least=1e-6)  # the share of them that training reaches
+    bytes_per_second: float = number(least=1)  # of memory
+    layer_seconds: float = number(least=0)  # what a decoder layer costs in a step, however small
+    memory_passes: float = number(
+        0.0, least=0
+    )  # how often a token's width and MLP width go through memory beside a layer's products
+    memory_bytes: float = number(least=1)  # of the device
 
 
 @dataclass
@@ -147,13 +149,15 @@ class HardwareConfig:
     """Where a run happens and how it is cut up; nothing here may change a result beyond rounding."""
 
     name: str = MISSING  # the name of its file
-    device: str = "auto"  # auto | cpu | cuda
-    threads: int = 1  # of torch, on a CPU
-    workers: int | None = None  # processes of a local sweep; null: one a GPU, or one for `threads` cores
-    micro_batch: int = MISSING  # rows that go through the model at once
+    device: str = choice("auto", "cpu", "cuda", default="auto")  # auto: cuda where there is one
+    threads: int = number(1, least=1)  # of torch, on a CPU
+    workers: int | None = number(
+        None, least=1
+    )  # processes of a local sweep; null: one a GPU, or one for `threads` cores
+    micro_batch: int = number(least=1)  # rows that go through the model at once
     gradient_checkpointing: bool = False  # keep each layer's input alone and compute the rest again: less memory
-    evaluation_tokens: int = MISSING  # prompt tokens of one evaluation batch, padding included
-    checkpoint_every: int = 0  # steps; 0 writes no mid-run checkpoint
+    evaluation_tokens: int = number(least=1)  # prompt tokens of one evaluation batch, padding included
+    checkpoint_every: int = number(0, least=0)  # steps; 0 writes no mid-run checkpoint
     speed: SpeedConfig = field(default_factory=SpeedConfig)
 
 
@@ -161,7 +165,9 @@ class HardwareConfig:
 class LoggerConfig:
     name: str = MISSING  # none | wandb
     project: str | None = None  # wandb's project; null: WANDB_PROJECT, else actshift
-    mode: str | None = None  # wandb's: online, offline, disabled; null: WANDB_MODE, else by whether there is a key
+    mode: str | None = choice(
+        "online", "offline", None, default=None
+    )  # wandb's; null: WANDB_MODE, else by whether there is a key
     sweep: str | None = None  # what runs are grouped by, above their cell: a sweep's workers set it
 
 
@@ -215,6 +221,9 @@ class SweepConfig:
     overrides: list[str] = field(default_factory=list)  # for every run
 
 
+Analysis = TypeVar("Analysis", bound=AnalysisConfig)
+
+
 @dataclass
 class Config:
     model: ModelConfig = MISSING
@@ -229,11 +238,21 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     sweep: SweepConfig | None = None  # the sweep that is planned; null for one run
     analysis: AnalysisConfig | None = None  # the analysis that is made; null for one run
-    stage: str = "grid"  # grid | final | evaluate: which split may be scored
+    stage: str = choice(*STAGES, EVALUATE, default="grid")  # which split may be scored
     profile: bool = False  # print where the time goes, and write a trace of the first steps
-    execution: str = "separate"  # of a sweep: separate | replicas (a cell's rates, or seeds, at once where it pays)
-    selection: str = "grid"  # of a sweep: grid (every rate to the end) | halving (rates that lag behind are dropped)
+    execution: str = choice(
+        *EXECUTIONS, default="separate"
+    )  # replicas: a cell's rates, or seeds, at once where it pays
+    selection: str = choice(
+        *SELECTIONS, default="grid"
+    )  # grid: every rate to the end; halving: rates that lag are dropped
     adapter: str | None = None  # of stage=evaluate: the adapter's folder
-    lr: float = MISSING  # the learning rate; the method names the one of a run that gives none
-    seed: int = 42  # of initial values, the order of rows, and dropout
+    lr: float = number(above=0)  # the learning rate; the method names the one of a run that gives none
+    seed: int = number(42, least=0, below=2**32)  # of initial values, the order of rows, and dropout
     results: str = "results"  # the folder that everything is written to
+
+    def analysis_as(self, kind: type[Analysis]) -> Analysis:
+        """The analysis, which is of this kind: a function of an analysis is called for no other."""
+        if not isinstance(self.analysis, kind):
+            raise TypeError(f"the configuration's analysis is {type(self.analysis).__name__}, not {kind.__name__}")
+        return self.analysis

@@ -7,6 +7,12 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from actshift.schema.fields import choice, number
+
+OVERLAPS = ("drop", "count", "ignore")
+"""What may happen to rows whose question a later split asks too."""
+SPLITS = ("train", "validation", "test")
+
 
 @dataclass
 class HubConfig:
@@ -47,7 +53,7 @@ class SplitConfig:
     """
 
     source: str = MISSING  # the file or split of the hub that it is a part of
-    keep: str = "whole"  # whole | rest | held_out: which part
+    keep: str = choice("whole", "rest", "held_out", default="whole")  # which part of the split
     hold_out: float = 0.0  # share of the rows that is held out
     shuffle: bool = False  # whether rows are shuffled before the cut
     seed: int = 42  # of shuffling and cutting
@@ -59,14 +65,18 @@ class SplitsConfig:
     validation: SplitConfig = field(default_factory=SplitConfig)  # the rows that choose a learning rate
     test: SplitConfig | None = field(default_factory=SplitConfig)  # null: there is none, or it is judged elsewhere
 
+    def by_name(self) -> dict[str, SplitConfig | None]:
+        """Each split's rule."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
 
 @dataclass
 class LengthsConfig:
     """Lengths in tokens for the cost estimate: means of prompt and answer, and the longest row."""
 
-    prompt: int = 100  # mean tokens of a prompt
-    answer: int = 20  # mean tokens of an answer
-    longest: int = 300  # tokens of the longest row
+    prompt: int = number(100, least=1)  # mean tokens of a prompt
+    answer: int = number(20, least=1)  # mean tokens of an answer
+    longest: int = number(300, least=1)  # tokens of the longest row
     shared: int = 0  # first tokens that all prompts have in common: computed once for the rows of a micro-batch
 
 
@@ -101,7 +111,7 @@ class ProtocolDefaults:
 @dataclass
 class DatasetConfig:
     name: str = MISSING  # the name of its file
-    version: int = 1  # raised whenever prompt or scoring changes
+    version: int = number(1, least=1)  # raised whenever prompt or scoring changes
     task: str = MISSING  # a key of actshift.tasks.TASKS, templated, or custom
     target: str | None = None  # of task: custom, module:Class, a subclass of actshift.tasks.base.Task
     code: str | None = None  # the SHA-256 of the file that the class stands in; composition fills it
@@ -110,25 +120,37 @@ class DatasetConfig:
     hub: HubConfig = field(default_factory=HubConfig)
     local: LocalConfig = field(default_factory=LocalConfig)
     procedural: ProceduralConfig = field(default_factory=ProceduralConfig)
-    kind: str = "benchmark"  # benchmark | instruction: what a protocol prescribes by, where the two differ
+    kind: str = choice("benchmark", "instruction", default="benchmark")  # what a protocol prescribes by
     splits: dict[str, SplitsConfig] = MISSING  # by protocol
     tokens: TokensConfig = field(default_factory=TokensConfig)
+
+    def origin(self, source: str) -> Any:
+        """The settings of a source of rows."""
+        return {"hub": self.hub, "local": self.local, "procedural": self.procedural}[source]
 
 
 @dataclass
 class LimitConfig:
     """At most so many rows of a split; null is all of them."""
 
-    train: int | None = None  # the first so many rows
-    validation: int | None = None  # the first so many rows
-    test: int | None = None  # the first so many rows
+    train: int | None = number(None, least=1)  # the first so many rows
+    validation: int | None = number(None, least=1)  # the first so many rows
+    test: int | None = number(None, least=1)  # the first so many rows
+
+    def of(self, split: str) -> int | None:
+        """The limit of a split."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[split]
 
 
 @dataclass
 class DataConfig:
-    source: str = MISSING  # hub | local | procedural
+    source: str = choice("hub", "local", "procedural")  # where rows come from
     origin: Any = MISSING  # the data set's settings for that source: these count, those of the others do not
     dir: str | None = None  # the folder that holds the folders of local data sets
     splits: SplitsConfig = MISSING
-    overlap: str = MISSING  # drop | count | ignore: rows whose question a later split asks too
+    overlap: str = choice(*OVERLAPS)  # rows whose question a later split asks too
     limit: LimitConfig = field(default_factory=LimitConfig)
+
+
+ORIGINS: dict[str, type] = {"hub": HubConfig, "local": LocalConfig, "procedural": ProceduralConfig}
+"""The settings of a data set that `data.origin` holds, by `data.source`."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from actshift.schema.fields import number
+
 
 @dataclass
 class AnalysisConfig:
@@ -18,21 +20,21 @@ class AnalysisConfig:
 class OracleConfig(AnalysisConfig):
     """Base and tuned model side by side: what an overwritten site gives, and the best linear maps of the shift."""
 
-    seed: int = MISSING  # of the random change
-    rows: int = MISSING  # of the training split
+    seed: int = number(least=0)  # of the random change
+    rows: int = number(least=2)  # of the training split
     adapter: str | None = None  # a run's folder; null: every weight of the layers changed at random
-    change: float = MISSING  # its relative size, where there is no adapter
+    change: float = number(least=0)  # its relative size, where there is no adapter
     ranks: list[int] = MISSING  # of the maps
-    ridge: float = MISSING  # of the linear ones, over the mean squared norm of the inputs
-    steps: int = MISSING  # of the fit of those with a hidden layer; 0 leaves these out
+    ridge: float = number(least=0)  # of the linear ones, over the mean squared norm of the inputs
+    steps: int = number(least=0)  # of the fit of those with a hidden layer; 0 leaves these out
 
 
 @dataclass
 class OverlapConfig(AnalysisConfig):
     """Figure 3: the directions in which a full adapter and down_proj learn first."""
 
-    rows: int = MISSING
-    directions: int = MISSING  # leading left singular vectors that are compared
+    rows: int = number(least=2)
+    directions: int = number(least=1)  # leading left singular vectors that are compared
 
 
 @dataclass
@@ -47,14 +49,14 @@ class SweepAnalysisConfig(AnalysisConfig):
 class SharesConfig(SweepAnalysisConfig):
     """Figure 2: the MLP's share of a block's output, and of what training changes; without methods the first alone."""
 
-    rows: int = MISSING  # of the validation split; prompts alone count
+    rows: int = number(least=2)  # of the validation split; prompts alone count
 
 
 @dataclass
 class CosinesConfig(SweepAnalysisConfig):
     """Figure 5: the adapter's shift and LoRA's, token by token."""
 
-    rows: int = MISSING  # of the validation split; prompts alone count
+    rows: int = number(least=2)  # of the validation split; prompts alone count
 
 
 @dataclass
@@ -67,12 +69,12 @@ class ContinuationsConfig(SweepAnalysisConfig):
     """How far models are from the fine-tuned one along its own greedy continuations."""
 
     reference: str = MISSING  # the method of the fine-tuned model
-    seed: int = MISSING  # of the fit of maps
-    rows: int = MISSING  # of the validation split
-    new_tokens: int = MISSING  # at most, of a continuation
+    seed: int = number(least=0)  # of the fit of maps
+    rows: int = number(least=2)  # of the validation split
+    new_tokens: int = number(least=1)  # at most, of a continuation
     ranks: list[int] = MISSING  # of the maps, which are fitted to as many training rows
-    ridge: float = MISSING  # of the linear ones, over the mean squared norm of the inputs
-    steps: int = MISSING  # of the fit of those with a hidden layer; 0 leaves these out
+    ridge: float = number(least=0)  # of the linear ones, over the mean squared norm of the inputs
+    steps: int = number(least=0)  # of the fit of those with a hidden layer; 0 leaves these out
 
 
 @dataclass
@@ -80,26 +82,26 @@ class RetentionConfig(SweepAnalysisConfig):
     """What adaptation costs elsewhere."""
 
     text: str | None = None  # a file of plain text that no task contains; null: the one of the package
-    window: int = MISSING  # tokens of the text at a time
+    window: int = number(least=2)  # tokens of the text at a time
     datasets: list[str] = MISSING  # other data sets that each adapted model answers
-    rows: int = MISSING  # of their test splits, at most
+    rows: int = number(least=2)  # of their test splits, at most
 
 
 @dataclass
 class SizesConfig:
     """Sizes of the examples of a statement."""
 
-    width: int = MISSING  # of a hidden state
-    inner: int = MISSING  # of an MLP
-    inputs: int = MISSING  # or tokens
+    width: int = number(least=2)  # of a hidden state
+    inner: int = number(least=1)  # of an MLP
+    inputs: int = number(least=2)  # or tokens
 
 
 @dataclass
 class SearchConfig:
     """The search for worst cases: climbs from so many draws of each family, each of so many steps."""
 
-    restarts: int = MISSING  # draws of each family that a climb begins from
-    steps: int = MISSING  # of each climb
+    restarts: int = number(least=1)  # draws of each family that a climb begins from
+    steps: int = number(least=1)  # of each climb
     sizes: SizesConfig = field(default_factory=SizesConfig)
 
 
@@ -107,9 +109,9 @@ class SearchConfig:
 class TheoryConfig(AnalysisConfig):
     """The theory ledger."""
 
-    seed: int = MISSING  # of the draws
-    draws: int = MISSING  # of each family of examples
+    seed: int = number(least=0)  # of the draws
+    draws: int = number(least=1)  # of each family of examples
     activations: bool = MISSING  # whether the model's own weights and hidden states are one of the families
-    rows: int = MISSING  # of the training split, for these
+    rows: int = number(least=2)  # of the training split, for these
     sizes: SizesConfig = field(default_factory=SizesConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
