@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,11 +72,12 @@ def report(folder: Path) -> tuple[float, float]:
 def fill(store: Store) -> int:
     """Plans and records of the sweeps; how many records there are."""
     composer = CachedComposer()
-    base = compose(["sweep=table2"])["sweep"]
+    base = compose(["sweep=table2"]).sweep
+    assert base is not None
     total = 0
     for number in range(SWEEPS):
-        seeds = [100 * number + seed for seed in base["seeds"]]
-        sweep = {**base, "name": f"bench{number}", "seeds": seeds, "seeds_by_method": {}}
+        seeds = [100 * number + seed for seed in base.seeds]
+        sweep = replace(base, name=f"bench{number}", seeds=seeds, seeds_by_method={})
         grid = freeze(store, expand_grid(sweep, composer))
         selection = select(grid, [_publish(store, grid, run) for run in grid.runs])
         write_selection(store, selection)

@@ -25,16 +25,17 @@ from actshift.observe.provenance import code_provenance
 from actshift.runtime.objectives import objective_of
 from actshift.runtime.session import Session
 from actshift.runtime.train import training_examples
+from actshift.schema.config import Config
 
 PROMPTS = 8
 
 
-def measure(config: dict[str, Any], *, repeats: int) -> dict[str, Any]:
+def measure(config: Config, *, repeats: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     session = Session()
     base = session.base(config)
     rows = training_examples(session.split(config, "train"), config=config, tokenizer=base.tokenizer, cache=None)
-    adaptation = attach(base, config=config["method"], seeds=[0])
+    adaptation = attach(base, config=config.method, seeds=[0])
     grpo = objective_of(config, base, adaptation, seeds=[0])
     assert isinstance(grpo, Grpo)
 

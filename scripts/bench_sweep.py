@@ -46,7 +46,8 @@ def measure(store: Store, rates: list[float]) -> dict[str, object]:
         "sweep.datasets=[boolq]",
         f"sweep.rates.tiny.steering_r8={rates}",
     ]
-    sweep = compose(["sweep=demo", *overrides])["sweep"]
+    sweep = compose(["sweep=demo", *overrides]).sweep
+    assert sweep is not None
     limits = ["data.limit.train=400", "data.limit.validation=100"]
     started = time.monotonic()
     grid = freeze(store, expand_grid(sweep, CachedComposer(), extra=limits))

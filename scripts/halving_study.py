@@ -15,6 +15,7 @@ import math
 import statistics
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from actshift.planning.manifests import Manifest, Run, read_manifest
 from actshift.planning.selection import select
 from actshift.runtime.session import Session
 from actshift.runtime.train import training_examples
+from actshift.schema.config import Config
 from actshift.store.store import Store
 from actshift.training.batches import step_rows
 from actshift.training.checkpoints import Checkpoints
@@ -65,22 +67,22 @@ class Study:
     def _train(self, run: Run, share: float, *, folder: Path) -> None:
         planned = self.manifest.planned(run.cell).variant(run.variant)
         config = self._compose([*planned.overrides, "training.validations=4", "stage=grid"])
-        config = {**config, "lr": run.lr, "seed": run.seed}
-        base, training = self._session.base(config), config["training"]
+        config = replace(config, lr=run.lr, seed=run.seed)
+        base, training = self._session.base(config), config.training
         rows, watched = (self._examples(config, name) for name in ("train", "validation"))
-        plan = {key: training[key] for key in ("batch_size", "epochs", "max_steps")}
-        steps = len(step_rows(len(rows), **plan, seed=run.seed))
-        adaptation = attach(base, config=config["method"], seeds=[run.seed])
+        sizes = {"batch_size": training.batch_size, "epochs": training.epochs}
+        steps = len(step_rows(len(rows), **sizes, max_steps=training.max_steps, seed=run.seed))
+        adaptation = attach(base, config=config.method, seeds=[run.seed])
         try:
             (curves,) = train(
                 base,
                 adaptation,
                 rows=rows,
-                validation_rows=[watched[row] for row in range(min(len(watched), training["validation_rows"]))],
+                validation_rows=[watched[row] for row in range(min(len(watched), training.validation_rows))],
                 training=training,
                 lrs=[run.lr],
                 seeds=[run.seed],
-                micro_batch=config["hardware"]["micro_batch"],
+                micro_batch=config.hardware.micro_batch,
                 checkpoints=Checkpoints(folder, every=0, pause=pause_step(steps, share)),
                 progress=lambda *_: None,
             )
@@ -89,7 +91,7 @@ class Study:
         found = {"curve": curves.validation, "steps": steps, "diverged": curves.diverged_at is not None}
         self.curves[run.identity] = found
 
-    def _examples(self, config: dict[str, Any], name: str) -> Examples:
+    def _examples(self, config: Config, name: str) -> Examples:
         split = self._session.split(config, name)
         return training_examples(split, config=config, tokenizer=self._session.base(config).tokenizer, cache=None)
 

@@ -13,6 +13,7 @@ import argparse
 import json
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,6 +29,8 @@ from actshift.methods import attach
 from actshift.models.loading import Base, load_base
 from actshift.paths import embedded_model_dir
 from actshift.runtime.baselines import Unadapted, accuracy
+from actshift.schema.config import ScheduleConfig
+from actshift.schema.data import DatasetConfig
 from actshift.tasks import task_of
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import train
@@ -36,20 +39,20 @@ TAUGHT = ("gsm8k", "listops")
 """The tasks that so small a model can learn in full."""
 
 
-def drawn(dataset: dict, *, count: int, rng: random.Random) -> list[dict]:
+def drawn(dataset: DatasetConfig, *, count: int, rng: random.Random) -> list[dict]:
     """Rows of a data set's generator whose questions no split of it asks."""
-    task, settings = task_of(dataset), dataset["procedural"]
-    taken = {task.question(row) for split in settings["rows"] for row in procedural_rows(dataset, split)}
+    task, settings = task_of(dataset), dataset.procedural
+    taken = {task.question(row) for split in settings.rows for row in procedural_rows(dataset, split)}
     rows: list[dict] = []
     while len(rows) < count:
-        row = task.generate(rng, **settings["difficulty"])
+        row = task.generate(rng, **settings.difficulty)
         if task.question(row) not in taken:
             rows.append(row)
     return rows
 
 
 def examples(name: str, base: Base, *, count: int, rng: random.Random) -> list[Example]:
-    dataset = compose([f"dataset={name}"])["dataset"]
+    dataset = compose([f"dataset={name}"]).dataset
     split = Split(drawn(dataset, count=count, rng=rng), fingerprint="")
     task = task_of(dataset)
     return list(tokenize(split, task=task, tokenizer=base.tokenizer, end_token=True, max_tokens=None, cache=None))
@@ -60,14 +63,15 @@ def scores(base: Base, *, rows: int) -> dict[str, float]:
     found = {}
     for name in TAUGHT:
         config = compose([f"dataset={name}", "stage=final"])
-        rule, task = config["data"]["splits"]["test"], task_of(config["dataset"])
-        split = Split(procedural_rows(config["dataset"], rule["source"])[:rows], fingerprint="")
+        rule, task = config.data.splits.test, task_of(config.dataset)
+        assert rule is not None
+        split = Split(procedural_rows(config.dataset, rule.source)[:rows], fingerprint="")
         (predictions,) = predict(
             base,
             Unadapted(),
             task=task,
             rows=tokenize(split, task=task, tokenizer=base.tokenizer, end_token=False, max_tokens=None, cache=None),
-            max_new_tokens=config["evaluation"]["max_new_tokens"],
+            max_new_tokens=config.evaluation.max_new_tokens,
             batch_tokens=16384,
             progress=lambda *_: None,
         )
@@ -79,14 +83,18 @@ def teach(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)
     config = compose(["model=tiny", "method=sft"])
-    base = load_base(config["model"], precision="float32", device=torch.device("cpu"))
+    base = load_base(config.model, precision="float32", device=torch.device("cpu"))
     rng, count = random.Random(f"taught {args.seed}"), args.steps * args.rows
     rows = [row for name in TAUGHT for row in examples(name, base, count=count // len(TAUGHT), rng=rng)]
-    training = config["training"] | {
-        **{"batch_size": args.rows, "epochs": 1, "max_steps": args.steps, "validations": 0},
-        "schedule": {"kind": "linear", "warmup": 0.1},
-    }
-    adaptation = attach(base, config=config["method"], seeds=[args.seed])
+    training = replace(
+        config.training,
+        batch_size=args.rows,
+        epochs=1,
+        max_steps=args.steps,
+        validations=0,
+        schedule=ScheduleConfig("linear", 0.1),
+    )
+    adaptation = attach(base, config=config.method, seeds=[args.seed])
     (curves,) = train(
         base,
         adaptation,

@@ -89,7 +89,7 @@ def record(run: Any, config: Mapping[str, Any], *, correct: int, rows: int = 100
         },
         provenance={
             "scale": "tiny" if run.cell.model == "tiny" else "1b",
-            "source": config["data"]["source"],
+            "source": config.data.source,
             "commit": "0" * 40,
         },
     )

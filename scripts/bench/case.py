@@ -19,6 +19,7 @@ from actshift.data.splits import Split, load_split
 from actshift.models.loading import Base, load_base, set_products
 from actshift.runtime.session import pick_device
 from actshift.runtime.train import training_examples
+from actshift.schema.config import Config
 from actshift.tasks import get_task
 from actshift.tasks.base import Task
 
@@ -34,7 +35,7 @@ METHODS = {"steering": "post_block", "lora": "lora_r8", "reft": "reft"}
 class Case:
     """`rows` are trained on, `scored` are answered (prompts whole), `texts` are their prompts."""
 
-    config: dict[str, Any]
+    config: Config
     base: Base
     task: Task
     rows: list[Example]
@@ -57,14 +58,14 @@ class Case:
     def facts(self) -> dict[str, Any]:
         lengths = [len(row.ids) for row in self.rows]
         return {
-            "model": self.config["model"]["name"],
+            "model": self.config.model.name,
             "parameters": self.base.parameters,
-            "method": self.config["method"]["name"],
-            "dataset": self.config["dataset"]["name"],
-            "source": self.config["data"]["source"],
-            "protocol": self.config["protocol"]["name"],
-            "precision": self.config["training"]["precision"],
-            "batch_size": self.config["training"]["batch_size"],
+            "method": self.config.method.name,
+            "dataset": self.config.dataset.name,
+            "source": self.config.data.source,
+            "protocol": self.config.protocol.name,
+            "precision": self.config.training.precision,
+            "batch_size": self.config.training.batch_size,
             "rows_trained": len(self.rows),
             "rows_scored": len(self.scored),
             "tokens_a_row": round(sum(lengths) / len(lengths), 1),
@@ -78,7 +79,7 @@ def model_overrides(model: str) -> list[str]:
     if model in SHAPES:
         sizes = [f"model.shape.{size}" for size in SHAPES[model].split()]
         return ["model=random-llama", f"model.name={model}", *sizes]
-    if compose([f"model={model}"])["model"]["source"] == "hub":
+    if compose([f"model={model}"]).model.source == "hub":
         return [f"model={model}", "model.source=random", "model.path=tiny_llama", "model.chat=false"]
     return [f"model={model}"]
 
@@ -107,16 +108,16 @@ def build(
     )
     scored = _share(config, rows) if scored is None else scored
     base = load(config, texts=model_texts(config))
-    task = get_task(config["dataset"]["task"], rule=config["evaluation"]["rule"])
+    task = get_task(config.dataset.task, rule=config.evaluation.rule)
     train, test = _first(load_split(config, "train"), rows), _first(load_split(config, "test"), scored)
     examples = training_examples(train, config=config, tokenizer=base.tokenizer, cache=None)
     answered = tokenize(test, task=task, tokenizer=base.tokenizer, end_token=False, max_tokens=None, cache=None)
     return Case(config, base, task, list(examples), list(answered), [task.prompt(row) for row in test.rows])
 
 
-def _share(config: dict[str, Any], rows: int) -> int:
+def _share(config: Config, rows: int) -> int:
     """Rows to score for some to train on: the released code scores every labelled row that it does not train."""
-    counts = config["dataset"]["hub"]["rows"]
+    counts = config.dataset.hub.rows
     return max(1, round(rows * (sum(counts.values()) - counts["train"]) / counts["train"]))
 
 
@@ -124,24 +125,24 @@ def _first(split: Split, rows: int) -> Split:
     return dataclasses.replace(split, rows=split.rows[:rows])
 
 
-def model_texts(config: dict[str, Any]) -> tuple[str, ...] | None:
+def model_texts(config: Config) -> tuple[str, ...] | None:
     """Texts for a tokenizer of its own, for a model with random weights: tiny's would make real rows twice as long."""
-    if config["model"]["source"] != "random":
+    if config.model.source != "random":
         return None
-    task = get_task(config["dataset"]["task"])
+    task = get_task(config.dataset.task)
     return tuple(f"{task.prompt(row)}{task.answer(row)}" for row in load_split(config, "train").rows)
 
 
-def load(config: dict[str, Any], *, texts: tuple[str, ...] | None) -> Base:
+def load(config: Config, *, texts: tuple[str, ...] | None) -> Base:
     """The base model, built where it computes, with a tokenizer trained on `texts` where there are some."""
-    device = pick_device(config["hardware"])
-    precision = config["training"]["precision"]
+    device = pick_device(config.hardware)
+    precision = config.training.precision
     set_products(precision, device)
     if texts is None:
-        return load_base(config["model"], precision=precision, device=device)
+        return load_base(config.model, precision=precision, device=device)
     with device:
-        base = load_base(config["model"], precision=precision, device=device)
-    vocabulary = min(32000, config["model"]["shape"]["vocabulary"])
+        base = load_base(config.model, precision=precision, device=device)
+    vocabulary = min(32000, config.model.shape.vocabulary)
     return dataclasses.replace(base, tokenizer=byte_pairs(texts, vocabulary=vocabulary))
 
 

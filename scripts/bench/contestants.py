@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -51,7 +51,7 @@ class Lap:
 
 def lap(case: Case, entry: Entry) -> Lap:
     """Time a cell from setting up to its last answer."""
-    set_products(case.config["training"]["precision"], case.device)  # the contestant before may have had another
+    set_products(case.config.training.precision, case.device)  # the contestant before may have had another
 
     def trained() -> tuple[Contestant, float]:
         contestant = entry(case)
@@ -67,7 +67,7 @@ def lap(case: Case, entry: Entry) -> Lap:
 
 def order(case: Case) -> list[int]:
     """The rows of the training in the order of the steps, the same for all contestants."""
-    size, seed = case.config["training"]["batch_size"], case.config["seed"]
+    size, seed = case.config.training.batch_size, case.config.seed
     steps = step_rows(len(case.rows), batch_size=size, epochs=1, max_steps=None, seed=seed)
     return [row for step in steps for row in step]
 
@@ -77,9 +77,9 @@ class Actshift:
 
     def __init__(self, case: Case, *, seeds: Sequence[int] = (), lrs: Sequence[float] = ()) -> None:
         self._case = case
-        self._seeds = list(seeds) or [case.config["seed"]]
-        self._lrs = list(lrs) or [case.config["lr"]] * len(self._seeds)
-        self.adaptation: Adaptation = attach(case.base, config=case.config["method"], seeds=self._seeds)
+        self._seeds = list(seeds) or [case.config.seed]
+        self._lrs = list(lrs) or [case.config.lr] * len(self._seeds)
+        self.adaptation: Adaptation = attach(case.base, config=case.config.method, seeds=self._seeds)
 
     def train(self) -> float:
         case = self._case
@@ -89,10 +89,10 @@ class Actshift:
                 self.adaptation,
                 rows=case.rows,
                 validation_rows=(),
-                training={**case.config["training"], "epochs": 1},
+                training=replace(case.config.training, epochs=1),
                 lrs=self._lrs,
                 seeds=self._seeds,
-                micro_batch=case.config["hardware"]["micro_batch"],
+                micro_batch=case.config.hardware.micro_batch,
                 checkpoints=Checkpoints(Path(folder), every=0),
                 progress=lambda *_: None,
             )
@@ -105,8 +105,8 @@ class Actshift:
             self.adaptation,
             task=case.task,
             rows=case.scored,
-            max_new_tokens=case.config["evaluation"]["max_new_tokens"],
-            batch_tokens=case.config["hardware"]["evaluation_tokens"],
+            max_new_tokens=case.config.evaluation.max_new_tokens,
+            batch_tokens=case.config.hardware.evaluation_tokens,
             progress=lambda *_: None,
             stop=stop,
         )

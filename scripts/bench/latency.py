@@ -28,6 +28,7 @@ from actshift.models.arguments import cache_argument
 from actshift.models.loading import Base
 from actshift.models.packing.forward_pass import ForwardPass
 from actshift.paths import PACKAGE
+from actshift.schema.method import MethodConfig
 from bench.case import load, model_overrides
 from bench.measure import alternate, digits, ratios, spread, timed
 from bench.parts import Options
@@ -71,7 +72,7 @@ def latency(options: Options, model: str, *, sizes: dict[int, Size] | None = Non
     contestants: dict[str, Callable[[], Any]] = {BASE: partial(_plain, base)}
     facts: dict[str, dict[str, Any]] = {BASE: {"adapter_bytes": 0}}
     for method in METHODS:
-        chosen = compose([*model_overrides(model), f"method={method}", *options.overrides])["method"]
+        chosen = compose([*model_overrides(model), f"method={method}", *options.overrides]).method
         facts[method] = _facts(base, chosen)
         contestants[method] = partial(_attached, base, chosen)
         if facts[method]["folds"]:
@@ -84,7 +85,7 @@ def latency(options: Options, model: str, *, sizes: dict[int, Size] | None = Non
     return {
         "model": model,
         "parameters": base.parameters,
-        "precision": config["training"]["precision"],
+        "precision": config.training.precision,
         "clock": "wall" if base.device.type == "cuda" else "process",
         "sizes": {str(batch): dataclasses.asdict(size) for batch, size in sizes.items()},
         "contestants": facts,
@@ -160,7 +161,7 @@ def _plain(base: Base) -> Iterator[None]:
 
 
 @contextmanager
-def _attached(base: Base, config: dict[str, Any]) -> Iterator[Adaptation]:
+def _attached(base: Base, config: MethodConfig) -> Iterator[Adaptation]:
     adaptation = _moved(attach(base, config=config, seeds=(0,)))
     try:
         yield adaptation
@@ -169,7 +170,7 @@ def _attached(base: Base, config: dict[str, Any]) -> Iterator[Adaptation]:
 
 
 @contextmanager
-def _folded(base: Base, config: dict[str, Any]) -> Iterator[None]:
+def _folded(base: Base, config: MethodConfig) -> Iterator[None]:
     """The adapter in the weights, which are put back afterwards; what had no bias has none again."""
     linear = {name: module for name, module in base.model.named_modules() if isinstance(module, torch.nn.Linear)}
     layers = {name: each for name, each in linear.items() if "layers." in name}
@@ -198,7 +199,7 @@ def _moved(adaptation: Adaptation) -> Adaptation:
     return adaptation
 
 
-def _facts(base: Base, config: dict[str, Any]) -> dict[str, Any]:
+def _facts(base: Base, config: MethodConfig) -> dict[str, Any]:
     """Bytes of the saved adapter, whether it can be folded, and why not."""
     adaptation = _moved(attach(base, config=config, seeds=(0,)))
     size = sum(tensor.nbytes for tensor in adaptation.state_dict().values())

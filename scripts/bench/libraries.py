@@ -12,6 +12,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import DataCollatorForSeq2Seq
 
+from actshift.schema.method import LoraOptions, SteeringConfig
 from bench.case import Case
 from bench.contestants import Actshift
 from bench.trainers import IGNORED, OrderedTrainer, train
@@ -24,15 +25,16 @@ class Peft:
     """LoRA by peft, trained by Trainer with its collator, which pads to a batch's longest row."""
 
     def __init__(self, case: Case) -> None:
-        self._case, method = case, case.config["method"]
+        self._case, method = case, case.config.method
+        assert isinstance(method, LoraOptions)
         config = LoraConfig(
-            r=method["rank"],
-            lora_alpha=method["alpha"],
-            lora_dropout=method["dropout"],
-            target_modules=list(method["targets"]),
+            r=method.rank,
+            lora_alpha=method.alpha,
+            lora_dropout=method.dropout,
+            target_modules=list(method.targets),
             task_type="CAUSAL_LM",
         )
-        torch.manual_seed(case.config["seed"])  # as the project starts
+        torch.manual_seed(case.config.seed)  # as the project starts
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             self._model = get_peft_model(case.base.model, config)
@@ -64,11 +66,13 @@ class Pyreft:
         ours.close()
         for part in parts:  # of the base's type, as pyreft makes it; the rotation computes in its own
             part.interventions[0].learned_source.to(case.base.model.dtype)
+        method = case.config.method
+        assert isinstance(method, SteeringConfig)
         representations = [
             {
                 "layer": layer,
                 "component": "mlp_output",
-                "low_rank_dimension": case.config["method"]["rank"],
+                "low_rank_dimension": method.rank,
                 "intervention": part.interventions[0],
             }
             for layer, part in enumerate(parts)
@@ -156,7 +160,7 @@ def in_batches(case: Case, generate: Callable[..., torch.Tensor]) -> list[str]:
         with torch.no_grad():
             ids_BT = generate(
                 **inputs,
-                max_new_tokens=case.config["evaluation"]["max_new_tokens"],
+                max_new_tokens=case.config.evaluation.max_new_tokens,
                 do_sample=False,
                 pad_token_id=case.base.pad_id,
             )

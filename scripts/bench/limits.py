@@ -12,6 +12,7 @@ from typing import Any
 
 from actshift.estimates.memory import layer_weights
 from actshift.models.loading import PRECISIONS
+from actshift.schema.config import ShapeConfig
 from bench.case import Case
 from bench.contestants import Actshift
 from bench.measure import matmul_rate, spread, timed
@@ -27,16 +28,16 @@ DATA_SHEETS = {
 
 def training_operations(case: Case) -> float:
     """Of one epoch over the case's rows, steering behind every block."""
-    shape = case.config["model"]["shape"]
+    shape = case.config.model.shape
     rows = [(len(row.ids), row.prompt_length) for row in case.rows if len(row.ids) > row.prompt_length]
     layers = sum(_layers(shape, length) for length, _ in rows)
     head = sum((length - prompt) * _head(shape) for length, prompt in rows)
-    return layers * (2 - 1 / shape["layers"]) + 2 * head
+    return layers * (2 - 1 / shape.layers) + 2 * head
 
 
 def evaluation_operations(case: Case, new_tokens: Sequence[int]) -> float:
     """Of reading the prompts and predicting so many new tokens a row."""
-    shape = case.config["model"]["shape"]
+    shape = case.config.model.shape
     total = 0.0
     for row, new in zip(case.scored, new_tokens, strict=True):
         total += _layers(shape, row.prompt_length) + new * _head(shape)
@@ -44,16 +45,16 @@ def evaluation_operations(case: Case, new_tokens: Sequence[int]) -> float:
     return total
 
 
-def _layers(shape: dict[str, Any], length: int) -> float:
+def _layers(shape: ShapeConfig, length: int) -> float:
     return length * (2 * layer_weights(shape) + _attention(shape, length))
 
 
-def _attention(shape: dict[str, Any], length: int) -> float:
-    return float(2 * shape["layers"] * shape["heads"] * shape["head_size"] * length)
+def _attention(shape: ShapeConfig, length: int) -> float:
+    return float(2 * shape.layers * shape.heads * shape.head_size * length)
 
 
-def _head(shape: dict[str, Any]) -> float:
-    return float(2 * shape["width"] * shape["vocabulary"])
+def _head(shape: ShapeConfig) -> float:
+    return float(2 * shape.width * shape.vocabulary)
 
 
 def _model_flops_utilization(case: Case, rates: Sequence[float]) -> dict[str, Any]:
@@ -61,15 +62,15 @@ def _model_flops_utilization(case: Case, rates: Sequence[float]) -> dict[str, An
     sheets = [sheet for card, sheet in DATA_SHEETS.items() if card in case.base.device_name]
     if not sheets:
         return {}
-    best = sheets[0][case.config["training"]["precision"]]
+    best = sheets[0][case.config.training.precision]
     return {"mfu": spread([rate / best for rate in rates])}
 
 
 def rate(options: Options, model: str, dataset: str) -> dict[str, Any]:
     """Shares of the matrix product's rate that training and evaluation reach, each beside a measurement of it."""
     case = options.case(model, dataset, "steering")
-    dtype = PRECISIONS[case.config["training"]["precision"]]
-    limit = case.config["evaluation"]["max_new_tokens"]
+    dtype = PRECISIONS[case.config.training.precision]
+    limit = case.config.evaluation.max_new_tokens
     products, training, evaluation = [], [], []
     for _ in range(options.repeats):
         product = matmul_rate(device=case.device, dtype=dtype)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from actshift.methods import attach
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base, load_base
 from actshift.runtime.session import pick_device
+from actshift.schema.config import Config
 from actshift.tasks import get_task
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import train
@@ -93,21 +95,21 @@ def _measured(overrides: Sequence[str]) -> dict[str, Any]:
 def measure(overrides: Sequence[str]) -> dict[str, Any]:
     """The case of some overrides, measured in this process."""
     config = compose(overrides)
-    torch.set_num_threads(config["hardware"]["threads"])
-    device = pick_device(config["hardware"])
+    torch.set_num_threads(config.hardware.threads)
+    device = pick_device(config.hardware)
     with device:
-        base = load_base(config["model"], precision=config["training"]["precision"], device=device)
+        base = load_base(config.model, precision=config.training.precision, device=device)
     expected = estimate_peak(config)
     above = round(expected.gradients + expected.states + expected.step)  # what a method adds is there before
     training = _train(base, config)
     found = {
-        "model": config["model"]["name"],
+        "model": config.model.name,
         "weights_bytes": expected.weights,
         "training_bytes": training,
         "training_estimate": above,
         "training_ratio": digits(above / training),
     }
-    if config["method"]["kind"] == "steering" and not config["hardware"]["gradient_checkpointing"]:
+    if config.method.kind == "steering" and not config.hardware.gradient_checkpointing:
         evaluation = _evaluate(base, config)
         found |= {
             "evaluation_bytes": evaluation,
@@ -117,47 +119,47 @@ def measure(overrides: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _train(base: Base, config: dict[str, Any]) -> int:
+def _train(base: Base, config: Config) -> int:
     """Bytes above the model at the peak of a few steps; on a CPU what SFT keeps aside there is no part of them."""
-    adaptation = attach(base, config=config["method"], seeds=[0])
+    adaptation = attach(base, config=config.method, seeds=[0])
     # Libraries keep buffers of their own from the first step on.
     _step(base, adaptation, config, tokens=8, answer=2, most=1)
     peak = PeakMemory(base.device)
-    _step(base, adaptation, config, **{name: config["dataset"]["tokens"][key] for name, key in SIZES.items()})
+    _step(base, adaptation, config, **{name: getattr(config.dataset.tokens, key) for name, key in SIZES.items()})
     above = peak.bytes()["above_model_bytes"]
     adaptation.detach()
     return above
 
 
 def _step(
-    base: Base, adaptation: Adaptation, config: dict[str, Any], *, tokens: int, answer: int, most: int | None = None
+    base: Base, adaptation: Adaptation, config: Config, *, tokens: int, answer: int, most: int | None = None
 ) -> None:
-    size = config["hardware"]["micro_batch"]
+    size = config.hardware.micro_batch
     with tempfile.TemporaryDirectory() as folder:
         train(
             base,
             adaptation,
             rows=[_row(base, tokens, answer=answer) for _ in range(2 * STEPS * size)],
             validation_rows=(),
-            training={**config["training"], "batch_size": 2 * size, "epochs": 1, "max_steps": most},
+            training=replace(config.training, batch_size=2 * size, epochs=1, max_steps=most),
             lrs=[1e-4],
             seeds=[0],
             micro_batch=size,
             checkpoints=Checkpoints(Path(folder), every=0),
             progress=lambda *_: None,
-            gradient_checkpointing=config["hardware"]["gradient_checkpointing"],
+            gradient_checkpointing=config.hardware.gradient_checkpointing,
         )
 
 
-def _evaluate(base: Base, config: dict[str, Any]) -> int:
+def _evaluate(base: Base, config: Config) -> int:
     """Bytes above the model at the peak of one full evaluation batch."""
-    adaptation = attach(base, config=config["method"], seeds=[0])
-    longest, batch = config["dataset"]["tokens"]["longest"], config["hardware"]["evaluation_tokens"]
+    adaptation = attach(base, config=config.method, seeds=[0])
+    longest, batch = config.dataset.tokens.longest, config.hardware.evaluation_tokens
     peak = PeakMemory(base.device)
     predict(
         base,
         adaptation,
-        task=get_task(config["dataset"]["task"]),
+        task=get_task(config.dataset.task),
         rows=[_row(base, longest, answer=0) for _ in range(batch // longest)],
         max_new_tokens=2,
         batch_tokens=batch,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -52,13 +53,13 @@ def parity(models: Sequence[str], *, overrides: Sequence[str] = ()) -> dict[str,
 def _gradients(model: str, method: str, precision: str, overrides: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """The losses of all rows and the gradients of an adapter, end to end in one vector: plain, and packed."""
     config = compose([*model_overrides(model), f"method={method}", *overrides])
-    device = pick_device({**config["hardware"], "device": "auto"})
+    device = pick_device(replace(config.hardware, device="auto"))
     with device:
-        base = load_base(config["model"], precision=precision, device=device)
+        base = load_base(config.model, precision=precision, device=device)
     set_products(precision, device)
     rows, found = _rows(base), []
     for compute in (_plain, _packed):
-        adaptation = attach(base, config=config["method"], seeds=(0,))
+        adaptation = attach(base, config=config.method, seeds=(0,))
         try:
             _move(adaptation)
             losses = compute(base, adaptation, rows)

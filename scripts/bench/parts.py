@@ -42,10 +42,10 @@ class Options:
 
     def rival_case(self, case: Case, model: str, method: str) -> Case:
         """The same case in the precision of the released code."""
-        if method != "steering" or case.config["training"]["precision"] == "float32":
+        if method != "steering" or case.config.training.precision == "float32":
             return case
         overrides = (*self.overrides, "training.precision=float32")
-        dataset, rows, scored = case.config["dataset"]["name"], len(case.rows), len(case.scored)
+        dataset, rows, scored = case.config.dataset.name, len(case.rows), len(case.scored)
         return build(model, dataset, method, rows=rows, scored=scored, data=self.data, overrides=overrides)
 
     @property
@@ -73,7 +73,7 @@ def cell(options: Options, model: str, dataset: str, method: str) -> dict[str, A
     """One cell, trained and evaluated, by the project and by its rival in turns, with the peak memory of each."""
     case, rival = options.case(model, dataset, method), RIVALS[method]
     cases = {"actshift": case, rival: options.rival_case(case, model, method)}
-    lap(options.case(model, dataset, method, rows=case.config["training"]["batch_size"], scored=2), Actshift)  # warm up
+    lap(options.case(model, dataset, method, rows=case.config.training.batch_size, scored=2), Actshift)  # warm up
     turns: dict[str, Callable[[], Lap]] = {
         name: lambda name=name: lap(cases[name], options.entry(name))  # type: ignore[misc]
         for name in cases
@@ -99,13 +99,13 @@ def cell(options: Options, model: str, dataset: str, method: str) -> dict[str, A
 
 def _ceiling(theirs: Sequence[float], case: Case, work: Callable[[], object]) -> float:
     """The ratio, were the project's own matrix products done at the machine's rate and nothing else to do."""
-    dtype = PRECISIONS[case.config["training"]["precision"]]
+    dtype = PRECISIONS[case.config.training.precision]
     return digits(statistics.median(theirs) / least_seconds(work, device=case.device, dtype=dtype))
 
 
 def _lap_figures(case: Case, laps: list[Lap]) -> dict[str, Any]:
     return {
-        "precision": case.config["training"]["precision"],
+        "precision": case.config.training.precision,
         "train_seconds": spread([each.train_seconds for each in laps]),
         "evaluation_seconds": spread([each.evaluation_seconds for each in laps]),
         "tokens_per_second": spread([case.trained_tokens / each.train_seconds for each in laps]),
@@ -176,13 +176,13 @@ def evaluation(options: Options, model: str, dataset: str) -> dict[str, Any]:
     laps = alternate({"actshift": batched, "one_prompt": one_prompt}, repeats=repeats)
     (_, stopped), (_, expected) = laps["actshift"][0], laps["one_prompt"][0]
     different = [row for row, pair in enumerate(zip(whole, expected, strict=True)) if pair[0] != pair[1]]
-    if different and case.config["training"]["precision"] == "float32":
+    if different and case.config.training.precision == "float32":
         raise AssertionError(f"{model}, {dataset}: other answers than one prompt at a time in rows {different}")
     if _correct(case, stopped) != _correct(case, whole):
         raise AssertionError(f"{model}, {dataset}: stopping early changed scores")
     return {
         **case.facts(),
-        "max_new_tokens": case.config["evaluation"]["max_new_tokens"],
+        "max_new_tokens": case.config.evaluation.max_new_tokens,
         "rows_per_second": {
             name: spread([len(case.scored) / seconds for seconds, _ in found]) for name, found in laps.items()
         },
@@ -195,10 +195,10 @@ def evaluation(options: Options, model: str, dataset: str) -> dict[str, Any]:
 def replicas(options: Options, model: str, dataset: str) -> dict[str, Any]:
     """Five learning rates at once over one base model against one of them alone."""
     case = options.case(model, dataset, "steering")
-    rates = [case.config["lr"] * 0.5**place for place in range(REPLICAS)]
+    rates = [case.config.lr * 0.5**place for place in range(REPLICAS)]
 
     def trained(lrs: list[float]) -> float:
-        contestant = Actshift(case, seeds=[case.config["seed"]] * len(lrs), lrs=lrs)
+        contestant = Actshift(case, seeds=[case.config.seed] * len(lrs), lrs=lrs)
         seconds, _ = timed(contestant.train, device=case.device)
         contestant.close()
         return seconds

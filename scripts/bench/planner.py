@@ -10,10 +10,12 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from actshift.estimates.costs import Cost, estimate
 from actshift.models.packing.layout import common_prefix
+from actshift.schema.data import TokensConfig
 from bench.case import Case
 from bench.contestants import Actshift
 from bench.measure import digits, synchronize
@@ -82,15 +84,15 @@ def _expected(case: Case) -> Cost:
         for length in (lambda row: min(row.prompt_length, len(row.ids)), lambda row: len(row.ids))
     )
     shared = common_prefix([row.ids for row in case.rows], replicas=1)
-    lengths = {"prompt": prompt, "answer": whole - prompt, "longest": 256, "shared": shared}
+    lengths = TokensConfig(round(prompt), round(whole - prompt), 256, shared)
     rows = {"train": len(case.rows), "validation": len(case.scored)}
-    sized = {
-        **config,
-        "dataset": {**config["dataset"], "tokens": lengths},
-        "data": {**config["data"], "limit": {**config["data"]["limit"], **rows}},
-        "training": {**config["training"], "epochs": 1, "max_steps": None},
-    }
+    sized = replace(
+        config,
+        dataset=replace(config.dataset, tokens=lengths),
+        data=replace(config.data, limit=replace(config.data.limit, **rows)),
+        training=replace(config.training, epochs=1, max_steps=None),
+    )
     train = estimate(sized, split="validation").train_seconds
-    if config["model"]["source"] == "random":  # its answers go on to the limit
-        lengths["answer"] = config["evaluation"]["max_new_tokens"]
+    if config.model.source == "random":  # its answers go on to the limit
+        lengths.answer = config.evaluation.max_new_tokens
     return Cost(train, estimate(sized, split="validation").evaluation_seconds)

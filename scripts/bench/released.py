@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, default_data_collator
 
+from actshift.schema.method import SteeringConfig
 from bench.case import Case
 from bench.trainers import IGNORED, train
 
@@ -88,7 +89,8 @@ class Released:
 
     def __init__(self, case: Case, *, steerer: Steerer = own_steerer) -> None:
         self._case = case
-        self.model = steerer(case.base.model, rank=case.config["method"]["rank"]).to(case.device)
+        assert isinstance(case.config.method, SteeringConfig)
+        self.model = steerer(case.base.model, rank=case.config.method.rank).to(case.device)
         self.start_as(case)
 
     def start_as(self, case: Case) -> None:
@@ -123,10 +125,10 @@ class Released:
 
 def padded(case: Case) -> list[dict[str, list[int]]]:
     """Rows padded on the right to the protocol's length; the loss counts an answer's tokens, pads never."""
-    length, pad = case.config["training"]["max_tokens"], case.base.pad_id
+    length, pad = case.config.training.max_tokens, case.base.pad_id
     rows = []
     for row in case.rows:
-        pads = length - len(row.ids)
+        pads = (length or 0) - len(row.ids)
         answer = [IGNORED if token == pad else token for token in row.ids[row.prompt_length :]]
         rows.append(
             {
@@ -140,7 +142,7 @@ def padded(case: Case) -> list[dict[str, list[int]]]:
 
 def one_by_one(case: Case, model: Any) -> list[str]:
     """One greedy generation a prompt, to the token limit or an end token; the text behind the prompt."""
-    tokenizer, limit = case.base.tokenizer, case.config["evaluation"]["max_new_tokens"]
+    tokenizer, limit = case.base.tokenizer, case.config.evaluation.max_new_tokens
     outputs = []
     for text in case.texts:
         inputs = tokenizer(text, return_tensors="pt", return_token_type_ids=False).to(case.device)

@@ -42,18 +42,18 @@ class OrderedTrainer(Trainer):
 
 def arguments(case: Case, folder: str) -> TrainingArguments:
     """Of the protocol: 8 rows and accumulation up to the step's, its schedule and warmup; nothing saved or reported."""
-    training = case.config["training"]
-    schedule = training["schedule"]
+    training = case.config.training
+    schedule = training.schedule
     return TrainingArguments(
         output_dir=folder,
         per_device_train_batch_size=MICRO_BATCH,
-        gradient_accumulation_steps=max(1, training["batch_size"] // MICRO_BATCH),
+        gradient_accumulation_steps=max(1, training.batch_size // MICRO_BATCH),
         num_train_epochs=1,
-        learning_rate=case.config["lr"],
-        lr_scheduler_type={"constant": "constant_with_warmup"}.get(schedule["kind"], schedule["kind"]),
-        warmup_steps=schedule["warmup"],  # below 1 it is a share of the steps
-        weight_decay=training["weight_decay"],
-        max_grad_norm=training["clip"],
+        learning_rate=case.config.lr,
+        lr_scheduler_type={"constant": "constant_with_warmup"}.get(schedule.kind, schedule.kind),
+        warmup_steps=schedule.warmup,  # below 1 it is a share of the steps
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.clip,
         logging_steps=10,
         save_strategy="no",
         report_to=[],

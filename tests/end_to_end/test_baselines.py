@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ def test_the_base_model_scores_what_an_untrained_method_scores(tmp_path: Path, s
     found = baseline(config, session=session)
     base, split = session.base(config), session.split(config, "test")
     for way, score in (("generation", found.generation), ("likelihood", found.likelihood)):
-        asked = {**config, "evaluation": {**config["evaluation"], "scoring": way}}
-        adaptation = attach(base, config=config["method"], seeds=(0,))
+        asked = replace(config, evaluation=replace(config.evaluation, scoring=way))
+        adaptation = attach(base, config=config.method, seeds=(0,))
         try:
             (predictions,) = answer(
                 asked, base, adaptation, split=split, name="test", session=session, cache=tmp_path, progress=Progress()

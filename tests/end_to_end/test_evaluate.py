@@ -104,9 +104,9 @@ def test_the_request_takes_model_method_and_precision_from_the_adapter(
 ) -> None:
     store, _ = trained
     config = asked(store, folder)
-    assert (config["method"]["name"], config["method"]["rank"]) == ("lora_r8", 4)
-    assert (config["model"]["name"], config["training"]["precision"]) == ("tiny", "bfloat16")
-    assert (config["dataset"]["name"], config["protocol"]["name"]) == ("boolq", "paper")
+    assert (config.method.name, config.method.rank) == ("lora_r8", 4)
+    assert (config.model.name, config.training.precision) == ("tiny", "bfloat16")
+    assert (config.dataset.name, config.protocol.name) == ("boolq", "paper")
     assert asked(store, folder, "protocol=released")["data"]["splits"]["test"] != {}
     assert compose_request(["method=sft"]) == compose(["method=sft"])
 

@@ -186,7 +186,7 @@ def test_the_record_says_what_was_run(done: tuple[Store, Record]) -> None:
     store, record = done
     config = request(store.root, "method=post_block", "seed=1")
     assert record.identity == identity_of(config, ignore=ignored_keys())
-    assert (record.lr, record.seed, record.split) == (config["lr"], 1, "validation")
+    assert (record.lr, record.seed, record.split) == (config.lr, 1, "validation")
     assert str(record.cell) == "tiny / post_block / listops (paper)"
     assert store.record(record.identity, "validation") == record
     assert store.state(record.identity, "validation") == "done"
@@ -219,7 +219,7 @@ def test_trainable_parameters_are_counted(method: str, share: Any, tmp_path: Pat
     metrics = run(config, session=session).metrics
     total = sum(parameter.numel() for parameter in session.base(config).model.parameters())
     assert metrics["total_parameters"] == total
-    assert metrics["trainable_parameters"] == (total if share is None else share(config["model"]["shape"]))
+    assert metrics["trainable_parameters"] == (total if share is None else share(config.model.shape))
 
 
 def test_the_provenance_names_the_data_and_the_machine(done: tuple[Store, Record], session: Session) -> None:
@@ -390,7 +390,7 @@ def test_predictions_carry_the_question(tmp_path: Path, session: Session) -> Non
 
 def write_rows(folder: Path) -> None:
     (folder / "boolq").mkdir()
-    difficulty = compose(["dataset=boolq"])["dataset"]["procedural"]["difficulty"]
+    difficulty = compose(["dataset=boolq"]).dataset.procedural["difficulty"]
     for seed, (split, rows) in enumerate((("train", 20), ("validation", 8))):
         rng = random.Random(seed)
         lines = [json.dumps(get_task("boolq").generate(rng, **difficulty)) for _ in range(rows)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
 
 
 def test_a_diverging_one_leaves_the_others_alone(tmp_path: Path) -> None:
-    fine, wild = configs(tmp_path)[0], {**configs(tmp_path)[0], "lr": 1e30}
+    fine, wild = configs(tmp_path)[0], replace(configs(tmp_path)[0], lr=1e30)
     records = run_together([fine, wild])
     assert [record.metrics["diverged"] for record in records] == [False, True]
     assert records[1].metrics["accuracy"] == 0
@@ -148,10 +149,7 @@ def test_micro_batches_shrink_until_all_fit_the_device() -> None:
     config = compose(["method=post_block", "hardware.speed.layer_seconds=1.0"])
     sizes = [
         costs.replica_rows(
-            {
-                **config,
-                "hardware": {**config["hardware"], "speed": {**config["hardware"]["speed"], "memory_bytes": room}},
-            },
+            replace(config, hardware=replace(config.hardware, speed=replace(config.hardware.speed, memory_bytes=room))),
             5,
         )
         for room in (1e12, 2e8, 1e6)

@@ -12,7 +12,7 @@ from actshift.planning.expand import expand_grid
 @pytest.mark.parametrize("sweep", ["demo"])
 def test_identities_are_the_published_ones(sweep: str, data_regression: DataRegressionFixture) -> None:
     """After a change that is meant: raise the `version` or `revision` of what changed, and `make golden`."""
-    manifest = expand_grid(compose([f"sweep={sweep}"])["sweep"], compose)
+    manifest = expand_grid(compose([f"sweep={sweep}"]).sweep, compose)
     data_regression.check({f"{run.cell} lr={run.lr:g} seed={run.seed}": run.identity for run in manifest.runs})
 
 

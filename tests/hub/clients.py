@@ -54,7 +54,7 @@ def tiny() -> dict[str, bytes]:
 @cache
 def rows(dataset: str, count: int) -> list[dict[str, Any]]:
     config = compose([f"dataset={dataset}", f"dataset.procedural.rows.train={count}"])
-    return procedural_rows(config["dataset"], "train")
+    return procedural_rows(config.dataset, "train")
 
 
 def parquet(rows: list[dict[str, Any]]) -> bytes:

@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 def config(path: str, revision: str | None = None) -> dict[str, Any]:
-    model: dict[str, Any] = compose(["model=tiny", "model.source=hub"])["model"]
+    model: dict[str, Any] = compose(["model=tiny", "model.source=hub"]).model
     return {**model, "path": path, "revision": revision}
 
 
@@ -39,7 +39,7 @@ def refused(folder: Path) -> str:
 
 def test_a_model_from_the_hub_is_the_embedded_one_and_knows_its_commit(hub: Hub, inside: None) -> None:
     base = load_base(config("org/tiny"), precision="float32", device=CPU)
-    embedded = load_base(compose(["model=tiny"])["model"], precision="float32", device=CPU)
+    embedded = load_base(compose(["model=tiny"]).model, precision="float32", device=CPU)
     for name, tensor in embedded.model.state_dict().items():
         assert torch.equal(base.model.state_dict()[name], tensor)
     assert base.tokenizer.get_vocab() == embedded.tokenizer.get_vocab()
@@ -102,8 +102,8 @@ from actshift.config.composition import compose
 from actshift.data.sources import hub_split
 
 def ours(*overrides):
-    dataset = compose([*overrides, "data.source=hub", "dataset.hub.revision=null"])["dataset"]
-    dataset["hub"]["rows"] = {}
+    dataset = compose([*overrides, "data.source=hub", "dataset.hub.revision=null"]).dataset
+    dataset.hub.rows = {}
     return hub_split(dataset, "train", source="hub", directory=None).to_list()
 
 print(json.dumps([

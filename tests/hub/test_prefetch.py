@@ -30,7 +30,7 @@ from actshift.config.composition import compose
 from actshift.data.sources import hub_split
 for overrides in json.loads(sys.argv[1]):
     config = compose([*overrides, "data.source=hub"])
-    print(json.dumps(hub_split(config["dataset"], "validation", source="hub", directory=None).to_list()))
+    print(json.dumps(hub_split(config.dataset, "validation", source="hub", directory=None).to_list()))
 """
 
 
@@ -141,5 +141,5 @@ def test_data_are_those_of_the_revision_and_config_asked_for_offline_too(
     hub.stop()
     with hub_offline():
         for overrides, rows in zip(asked, (first, second, again, debiased), strict=True):
-            dataset = compose([*overrides, "data.source=hub"])["dataset"]
+            dataset = compose([*overrides, "data.source=hub"]).dataset
             assert hub_split(dataset, "validation", source="hub", directory=None).to_list() == rows

@@ -6,6 +6,7 @@ docs/rl.md names the version that these were last compared with.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ Gradients = dict[str, torch.Tensor]
 def objective(**changes: Any) -> dict[str, Any]:
     config: dict[str, Any] = composed("objective=grpo")["objective"]
     rewards = {"accuracy": 2.0, "format": 0.0, "think": 0.0, "length": 0.5}
-    return {**config, "completions": GROUP, "max_new_tokens": LIMIT, "rewards": rewards, **changes}
+    return replace(config, completions=GROUP, max_new_tokens=LIMIT, rewards=rewards, **changes)
 
 
 def ours(adaptation: Adaptation, *, micro_batch: int, **changes: Any) -> tuple[float, Gradients, list[Scored]]:

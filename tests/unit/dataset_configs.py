@@ -9,8 +9,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from actshift import tasks
-from actshift.schema.data import DatasetConfig
 from actshift.paths import conf_dir
+from actshift.schema.data import DatasetConfig
 from actshift.tasks.base import Task
 
 ALL_DATASETS = tuple(sorted(path.stem for path in (conf_dir() / "dataset").glob("*.yaml")))

@@ -34,9 +34,9 @@ State = dict[str, torch.Tensor]
 
 def made(folder: Path, method: str, fill: Callable[[State], State], *overrides: str, model: str = MODEL) -> Trained:
     """An adapter of a method whose tensors are set by hand."""
-    config = {**composed(f"model={model}"), "method": method_config(method, *overrides, model=model)}
+    config = replace(composed(f"model={model}"), method=method_config(method, *overrides, model=model))
     base = base_of(model)
-    with attached(base, config["method"]) as adaptation:
+    with attached(base, config.method) as adaptation:
         adaptation.load_state_dict(fill(adaptation.state_dict()))
         save_adapter(folder, adaptation, base=base, config=config, facts={}, identity="0" * 16, diverged=False)
     return Trained(method, 1, load_adapter(folder))
@@ -51,7 +51,7 @@ def analyzed(name: str, trained: list[Trained], monkeypatch: pytest.MonkeyPatch,
     module, function = (shares, "shares") if name == "shares" else (shifts, name)
     monkeypatch.setattr(module, "trained", lambda config: trained)
     config = composed(f"analysis={name}", f"model={model}", "dataset=listops", "hardware=cpu")
-    config = {**config, "analysis": {**config["analysis"], "rows": 4}}
+    config = replace(config, analysis=replace(config.analysis, rows=4))
     return getattr(module, function)(config)
 
 

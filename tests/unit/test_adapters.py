@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,13 @@ IDENTITY = "0123456789abcdef"
 
 
 def config_of(method: str, *, model: str = "tiny", **changes: Any) -> dict[str, Any]:
-    return {**composed(f"model={model}"), "method": method_config(method, model=model) | changes}
+    return replace(composed(f"model={model}"), method=method_config(method, model=model) | changes)
 
 
 def saved(folder: Path, config: dict[str, Any], *, diverged: bool = False) -> Path:
     """The folder of an adapter that was moved off its initial values."""
-    base = base_of(config["model"]["name"])
-    with attached(base, config["method"]) as adaptation:
+    base = base_of(config.model.name)
+    with attached(base, config.method) as adaptation:
         perturb(adaptation)
         save_adapter(
             folder, adaptation, base=base, config=config, facts={"kept": 1}, identity=IDENTITY, diverged=diverged
@@ -82,7 +83,7 @@ def test_every_method_is_saved_loaded_and_attached_exactly(method: str, tmp_path
     config = config_of(method)
     base, ids_BT = base_of("tiny"), some_ids(base_of("tiny"), 3, 7)
     before_BTV = logits(base, None, ids_BT)
-    with attached(base, config["method"]) as adaptation:
+    with attached(base, config.method) as adaptation:
         perturb(adaptation)
         expected_BTV, state = logits(base, adaptation, ids_BT), adaptation.state_dict()
         save_adapter(tmp_path / "a", adaptation, base=base, config=config, facts={}, identity=IDENTITY, diverged=False)
@@ -103,7 +104,7 @@ def test_the_description_says_what_the_adapter_is(folder: Path) -> None:
     config = config_of("post_block")
     described = read_adapter_card(folder)
     assert (described.identity, described.schema, described.model_type) == (IDENTITY, SCHEMA, "llama")
-    assert (described.model, described.method) == (config["model"], config["method"])
+    assert (described.model, described.method) == (config.model, config.method)
     assert (described.dataset, described.source, described.protocol) == ("listops", "procedural", "paper")
     assert (described.precision, described.lr, described.seed) == ("float32", 0.01, 42)
     assert {path.name for path in folder.iterdir()} == {ADAPTER_CARD, TENSORS, "facts.json"}
@@ -329,7 +330,7 @@ def test_generate_answers_as_our_own_generation(model: str, method: str, tmp_pat
         expected = answers(base, adaptation, prompts)
     finally:
         adaptation.detach()
-    every_last = config["method"].get("scope", {}).get("kind") == "every_last"
+    every_last = config.method.get("scope", {}).get("kind") == "every_last"
     with steer(base.model, folder):
         assert generated(base, base.model, prompts, **({"use_cache": False} if every_last else {})) == expected
 

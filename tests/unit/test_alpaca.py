@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,8 +49,8 @@ def test_a_prompt_with_input_and_one_without() -> None:
 
 def test_prompts_and_responses_are_those_of_the_released_loader(shared: Path) -> None:
     config = run_config("alpaca_cleaned", source="local", directory=shared / "data")
-    config["data"]["splits"]["train"] = {**config["data"]["splits"]["train"], "keep": "whole", "hold_out": 0.0}
-    config["data"]["splits"]["validation"] = None
+    config.data.splits.train = replace(config.data.splits.train, keep="whole", hold_out=0.0)
+    config.data.splits.validation = None
     rows = load_split(config, "train").rows
     assert len(rows) == 5000
     texts = json.dumps([[ALPACA.prompt(row), ALPACA.answer(row)] for row in rows])
@@ -60,11 +61,11 @@ def test_prompts_and_responses_are_those_of_the_released_loader(shared: Path) ->
 def test_both_protocols_train_it_as_instruction_tuning(protocol: str) -> None:
     """Section 6.2 of the paper, and instruction_tuning/train_it.py."""
     config = compose(["dataset=alpaca_cleaned", f"protocol={protocol}"])
-    training = config["training"]
-    assert (training["batch_size"], training["epochs"], training["max_tokens"]) == (16, 3, 512)
-    assert (training["precision"], training["end_token"]) == ("bfloat16", True)
-    assert training["schedule"] == {"kind": "cosine", "warmup": 0.03}
-    assert config["evaluation"]["max_new_tokens"] == 512
+    training = config.training
+    assert (training.batch_size, training.epochs, training.max_tokens) == (16, 3, 512)
+    assert (training.precision, training.end_token) == ("bfloat16", True)
+    assert training.schedule == {"kind": "cosine", "warmup": 0.03}
+    assert config.evaluation.max_new_tokens == 512
 
 
 def test_a_validation_split_has_a_loss_and_ifeval_tests(tmp_path: Path) -> None:
@@ -156,8 +157,8 @@ def test_it_trains(tmp_path: Path) -> None:
             "training.batch_size=4",
         ]
     )
-    config["data"]["limit"] |= {"train": 32, "validation": 4}
-    set_threads(config["hardware"])
+    config.data.limit |= {"train": 32, "validation": 4}
+    set_threads(config.hardware)
     session = Session()
     base = session.base(config)
     rows = {
@@ -174,10 +175,10 @@ def test_it_trains(tmp_path: Path) -> None:
     assert all(row.ids[-1] == base.tokenizer.eos_token_id for row in rows["train"])
     (curves,) = train(
         base,
-        attach(base, config=config["method"], seeds=(0,)),
+        attach(base, config=config.method, seeds=(0,)),
         rows=rows["train"],
         validation_rows=list(rows["validation"]),
-        training=config["training"],
+        training=config.training,
         lrs=(1e-3,),
         seeds=(0,),
         micro_batch=4,

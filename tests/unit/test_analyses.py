@@ -57,7 +57,7 @@ def test_a_change_of_weights_is_taken_back(model: str) -> None:
     config, base = composed("analysis=oracle", f"model={model}", *FEW), base_of(model)
     before = {name: weight.clone() for name, weight in base.model.named_parameters()}
     batch = batch_of(config, base, rows=4, session=Session())
-    with tuned(base, batch, config["analysis"]):
+    with tuned(base, batch, config.analysis):
         changed = [name for name, weight in base.model.named_parameters() if not torch.equal(weight, before[name])]
     assert changed
     assert all(".layers." in name for name in changed)

@@ -30,7 +30,7 @@ BOOLQ = get_task("boolq")
 @pytest.fixture(scope="module")
 def split() -> Split:
     config = run_config("boolq")
-    config["data"]["limit"]["train"] = 12
+    config.data.limit.train = 12
     return load_split(config, "train")
 
 
@@ -55,7 +55,7 @@ def test_what_each_tokenizer_adds_to_plain_prompts(
     kind: str, begin: str, end: str, protocol: str, split: Split
 ) -> None:
     tokenizer = build(kind)
-    end_token = compose([f"protocol={protocol}", "dataset=boolq"])["training"]["end_token"]
+    end_token = compose([f"protocol={protocol}", "dataset=boolq"]).training.end_token
     assert end_token == (protocol == "paper"), "the end token is trained under paper alone"
     for row, example in zip(split.rows, encode(split, tokenizer, end_token=end_token), strict=True):
         prompt, trained = texts(example, tokenizer)
@@ -196,7 +196,7 @@ def test_behind_a_template_scopes_count_the_templated_prompt_and_no_batch_change
     released: bool, folder: Path, tmp_path: Path, split: Split
 ) -> None:
     config = compose(request(folder, tmp_path, "method=reft", "method.scope.kind=first_last", "method.scope.first=1"))
-    base = load_base(config["model"], precision="float32", device=CPU)
+    base = load_base(config.model, precision="float32", device=CPU)
     chat = Chat(base.tokenizer, released=released)
     rows = encode(split, base.tokenizer, end_token=False, chat=chat)
     prompt_BT = collate(rows, pad_id=base.pad_id, device=CPU).prompt_BT
@@ -205,7 +205,7 @@ def test_behind_a_template_scopes_count_the_templated_prompt_and_no_batch_change
         text = "<bos>" * (1 + released) + chat.prompt(BOOLQ.prompt(row)).removeprefix("<bos>")
         assert base.tokenizer.decode(example.ids[: example.prompt_length]) == text
     asked = {"task": BOOLQ, "rows": rows, "max_new_tokens": 8, "ends": chat.ends, "progress": lambda *_: None}
-    with attached(base, config["method"]) as adaptation:
+    with attached(base, config.method) as adaptation:
         perturb(adaptation)
         alone, *others = (predict(base, adaptation, batch_tokens=tokens, **asked) for tokens in (1, 900, 10_000))
     assert all(other == alone for other in others)
@@ -216,14 +216,14 @@ def test_a_generation_behind_a_template_stops_where_the_model_ends_its_turn(
 ) -> None:
     """A model that is steered to say nothing but the end of the turn says it once."""
     config = compose(request(folder, tmp_path, "method=post_block"))
-    base = load_base(config["model"], precision="float32", device=CPU)
+    base = load_base(config.model, precision="float32", device=CPU)
     chat = Chat(base.tokenizer, released=False)
     rows = encode(split, base.tokenizer, end_token=False, chat=chat)
     (end,) = chat.closing
     asked = {"prompts": [row.ids[: row.prompt_length] for row in rows], "max_new_tokens": 5, "batch_tokens": 10_000}
     head = base.model.get_output_embeddings()
     hook = head.register_forward_hook(lambda module, given, logits_BTV: only(end, logits_BTV))
-    with attached(base, config["method"]) as adaptation:
+    with attached(base, config.method) as adaptation:
         stopped = [ids for _, ids in generate(base, adaptation, ends=chat.ends, **asked)]
         going_on = [ids for _, ids in generate(base, adaptation, ends={base.tokenizer.eos_token_id}, **asked)]
     hook.remove()
@@ -285,7 +285,7 @@ def test_a_template_that_says_what_day_it_is_says_the_same_day_every_day(protoco
     chat = Chat(tokenizer, released=protocol == "released")
     assert "26 Jul 2024" in chat.prompt("question")
     config = compose([f"protocol={protocol}", "model.chat=true"])
-    config["protocol"]["chat"] = "template"
+    config.protocol.chat = "template"
     assert template_date(config, tokenizer) == "2024-07-26"
     assert template_date(compose([]), tokenizer) is None
 

@@ -14,11 +14,11 @@ import yaml
 from actshift import cli
 from actshift.cli import main
 from actshift.commands.requests import split_options
-from actshift.schema.analysis import TheoryConfig
 from actshift.config.groups import groups
 from actshift.config.keys import SCHEMAS, group_keys, known_keys
-from actshift.schema.objective import ObjectiveConfig
+from actshift.schema.analysis import TheoryConfig
 from actshift.schema.method import SteeringConfig
+from actshift.schema.objective import ObjectiveConfig
 
 LIGHT = """
 import sys

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Collection
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -90,9 +91,9 @@ def test_every_combination_is_valid(composed: list[dict[str, Any]]) -> None:
     # The axes meet in validation and in the interpolations of config.yaml, none of which reads the model.
     assert not [file for group, file in FILES if "${model" in config_file(group, file)]
     assert "${model" not in (conf_dir() / "config.yaml").read_text()
-    models = {config["model"]["name"]: config["model"] for config in composed}
+    models = {config.model.name: config.model for config in composed}
     for config, model in product(composed, models.values()):
-        validate({**config, "model": model})
+        validate(replace(config, model=model))
 
 
 @pytest.mark.slow
@@ -114,14 +115,14 @@ def test_the_other_options_compose(group: str, option: str) -> None:
 
 def test_a_run_takes_what_its_protocol_says_for_its_family_and_data_set(composed: list[dict[str, Any]]) -> None:
     for config in composed:
-        protocol, training, dataset = config["protocol"], config["training"], config["dataset"]
-        assert training["schedule"] == protocol["schedules"][dataset["kind"]][config["method"]["family"]]
+        protocol, training, dataset = config.protocol, config.training, config.dataset
+        assert training["schedule"] == protocol.schedules[dataset.kind][config.method.family]
         for key in ("epochs", "max_tokens"):
-            assert training[key] == protocol[key].get(dataset["name"], dataset["default"][key])
-        assert training["batch_size"] == protocol["batch_size"][dataset["kind"]]
-        assert config["data"]["splits"] == dataset["splits"][protocol["name"]]
-        assert config["data"]["origin"] == dataset[config["data"]["source"]]
-        assert config["lr"] == config["method"]["lr"]
+            assert training[key] == protocol[key].get(dataset.name, dataset.default[key])
+        assert training["batch_size"] == protocol.batch_size[dataset.kind]
+        assert config.data.splits == dataset.splits[protocol.name]
+        assert config.data.origin == dataset[config.data.source]
+        assert config.lr == config.method.lr
 
 
 def test_the_two_protocols_differ_where_the_code_differs_from_the_paper() -> None:
@@ -137,9 +138,9 @@ def test_the_two_protocols_differ_where_the_code_differs_from_the_paper() -> Non
 
 
 def test_numbers_are_numbers_however_they_are_typed() -> None:
-    assert compose(["lr=1e-3"])["lr"] == compose(["lr=0.001"])["lr"] == 0.001
-    assert compose(["lr=1"])["lr"] == 1.0
-    assert compose(["method.layers=[0,2]"])["method"]["layers"] == [0, 2]
+    assert compose(["lr=1e-3"]).lr == compose(["lr=0.001"]).lr == 0.001
+    assert compose(["lr=1"]).lr == 1.0
+    assert compose(["method.layers=[0,2]"]).method.layers == [0, 2]
 
 
 @pytest.mark.parametrize(("key", "allowed"), CHOICES.items())
@@ -173,7 +174,7 @@ SETTINGS = {
 def test_the_settings_of_the_other_sources_do_not_count(source: str, tmp_path: Path) -> None:
     def identity_with(*overrides: str) -> str:
         config = compose(["dataset=boolq", f"data.source={source}", f"data.dir={tmp_path}", *overrides])
-        assert config["data"]["origin"] == config["dataset"][source]
+        assert config.data.origin == config.dataset[source]
         return identity_of(config, ignore=ignored_keys())
 
     plain = identity_with()
@@ -192,18 +193,18 @@ def value_of(group: str, option: str, key: str) -> str:
 
 @pytest.mark.parametrize("name", GROUPS["sweep"])
 def test_every_sweep_composes_and_has_a_grid_for_each_of_its_cells(name: str) -> None:
-    sweep = compose([f"sweep={name}"])["sweep"]
-    assert sweep["name"] == name
-    check_names(sweep["overrides"])
-    for model, method in product(sweep["models"], sweep["methods"]):
+    sweep = compose([f"sweep={name}"]).sweep
+    assert sweep.name == name
+    check_names(sweep.overrides)
+    for model, method in product(sweep.models, sweep.methods):
         scale, rates = value_of("model", model, "scale"), value_of("method", method, "rates")
-        assert len(sweep["rates"][scale][rates]) >= 1
+        assert len(sweep.rates[scale][rates]) >= 1
 
 
 def test_the_demo_expands_to_runs_that_its_overrides_reproduce() -> None:
-    sweep = compose(["sweep=demo"])["sweep"]
+    sweep = compose(["sweep=demo"]).sweep
     grid = expand_grid(sweep, compose)
-    cells = product(sweep["models"], sweep["methods"], sweep["datasets"])
+    cells = product(sweep.models, sweep.methods, sweep.datasets)
     assert [(planned.cell.model, planned.cell.method, planned.cell.dataset) for planned in grid.cells] == list(cells)
     assert len({run.identity for run in grid.runs}) == len(grid.runs) == sum(len(cell.rates) for cell in grid.cells)
     run = grid.runs[-1]
@@ -309,8 +310,8 @@ def test_nothing_can_be_deleted(override: str) -> None:
 
 def test_adding_what_the_schema_leaves_free_is_allowed() -> None:
     config = compose(["+dataset.hub.rows.extra=7", "++lr=0.5"])
-    assert config["dataset"]["hub"]["rows"]["extra"] == 7
-    assert config["lr"] == 0.5
+    assert config.dataset.hub.rows["extra"] == 7
+    assert config.lr == 0.5
 
 
 @settings(deadline=None, max_examples=40)
@@ -374,4 +375,4 @@ def test_a_data_set_file_says_what_it_lacks_and_what_it_is_called(
     assert "mine has no dataset.hub.path" in refusal(nowhere, "data.source=hub")
     (conf / "dataset" / "mine.yaml").write_text(nowhere.replace("local: {folder: sst2}\n", ""))
     config = compose(["dataset=mine", "data.source=local", f"data.dir='{tmp_path}'"])
-    assert config["dataset"]["local"]["folder"] == "mine"
+    assert config.dataset.local.folder == "mine"

@@ -98,9 +98,7 @@ def test_on_a_cpu_there_is_a_worker_for_its_threads(
 
 
 def test_profiles_leave_the_count_to_the_machine() -> None:
-    assert all(
-        compose([f"hardware={name}"])["hardware"]["workers"] is None for name in ("cpu", "a100-40gb", "a100-80gb")
-    )
+    assert all(compose([f"hardware={name}"]).hardware.workers is None for name in ("cpu", "a100-40gb", "a100-80gb"))
 
 
 def tell_the_gpu(commands: Connection, results: str, overrides: list[str]) -> None:

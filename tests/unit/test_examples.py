@@ -43,7 +43,7 @@ def tokenizer() -> Any:
 @pytest.fixture(scope="module")
 def split() -> Split:
     config = run_config("boolq")
-    config["data"]["limit"]["train"] = 40
+    config.data.limit.train = 40
     return load_split(config, "train")
 
 
@@ -60,7 +60,7 @@ def encode(split: Split, tokenizer: Any, **changes: Any) -> Examples:
 def test_ids_are_prompt_then_answer(name: str, begin: bool) -> None:
     task, tokenizer = task_of(name), build_tokenizer(begin=begin)
     config = run_config(name)
-    config["data"]["limit"]["train"] = 20
+    config.data.limit.train = 20
     split = load_split(config, "train")
     for row, example in zip(split.rows, encode(split, tokenizer, task=task, end_token=True), strict=True):
         prompt, answer = example.ids[: example.prompt_length], example.ids[example.prompt_length :]

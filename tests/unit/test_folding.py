@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def test_what_cannot_be_folded_is_refused_and_nothing_changes(
 
 def test_joint_steering_at_a_matrix_folds_with_its_lora() -> None:
     config = method_config("joint", "method.steering.site=post_mlp", "method.steering.activation=null", model="tiny")
-    config = {**config, "steering": {**config["steering"], "parameterization": "linear"}}
+    config = replace(config, steering=replace(config.steering, parameterization="linear"))
     assert_folds("tiny", config)
 
 

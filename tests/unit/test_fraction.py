@@ -47,7 +47,7 @@ SWEEP: dict[str, Any] = {
 
 def changed(**fraction: Any) -> dict[str, Any]:
     sweep = copy.deepcopy(SWEEP)
-    sweep["fraction"] |= fraction
+    sweep.fraction |= fraction
     return sweep
 
 
@@ -138,12 +138,12 @@ def test_trained_numbers_are_equal_where_that_is_possible(name: str, request: py
     for planned in manifest.cells:
         if planned.levels:
             config = composer(planned.variants[0].overrides)
-            found = steering_numbers(config["method"], config["model"])
+            found = steering_numbers(config.method, config.model)
             numbers.setdefault(planned.levels["parameterization"], set()).add(found)
-    shape = compose([f"model={manifest.models[0]}"])["model"]["shape"]
-    budget = shape["layers"] * 16 * shape["width"]
+    shape = compose([f"model={manifest.models[0]}"]).model.shape
+    budget = shape.layers * 16 * shape.width
     assert numbers["linear"] == {budget}, "at any site, scope and choice of layers"
-    assert numbers["loreft"] == {budget + 8 * shape["layers"]}
+    assert numbers["loreft"] == {budget + 8 * shape.layers}
     assert numbers["linear_r1"] == {budget // 8} and numbers["vector"] == {budget // 16}
     assert numbers.get("nonlinear", {budget}) == {budget}
 

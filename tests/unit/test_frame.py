@@ -208,7 +208,7 @@ def test_reports_are_made_without_the_libraries_that_train() -> None:
 
 def test_a_model_that_is_known_by_its_checksum_is_not_the_papers() -> None:
     """Its source and path are in no identity, so a plan does not hold them."""
-    sweep = compose(["sweep=real1"])["sweep"]
+    sweep = compose(["sweep=real1"]).sweep
     manifest = expand_grid(sweep, CachedComposer())
     assert all("source" not in cell.config["model"] for cell in manifest.cells)
     cells = frame.cells(manifest, [], None)

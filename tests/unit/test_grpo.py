@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class Constant(ByLength):
 def objective(**changes: Any) -> dict[str, Any]:
     config: dict[str, Any] = composed("objective=grpo")["objective"]
     rewards = {"accuracy": 2.0, "format": 0.0, "think": 0.0, "length": 0.5}
-    return {**config, "completions": COMPLETIONS, "max_new_tokens": 6, "rewards": rewards, **changes}
+    return replace(config, completions=COMPLETIONS, max_new_tokens=6, rewards=rewards, **changes)
 
 
 def rows(base: Base, count: int = ROWS, *, seed: int = 0) -> list[Example]:
@@ -337,7 +338,7 @@ def test_an_impossible_objective_is_refused(overrides: list[str], message: str) 
 
 
 def test_the_variants_differ_from_grpo_in_what_they_are_named_for() -> None:
-    base = compose(["objective=grpo"])["objective"]
+    base = compose(["objective=grpo"]).objective
     variants = {
         "grpo_sequence": {"normalization": "sequence", "kl": 0.04},
         "dr_grpo": {"normalization": "constant", "scale_by_std": False},
@@ -345,4 +346,4 @@ def test_the_variants_differ_from_grpo_in_what_they_are_named_for() -> None:
         "grpo_shuffled": {"shuffle_rewards": True},
     }
     for name, changes in variants.items():
-        assert compose([f"objective={name}"])["objective"] == base | {"name": name} | changes
+        assert compose([f"objective={name}"]).objective == base | {"name": name} | changes

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ class Counter:
     ],
 )
 def test_a_schedule_is_the_published_one(gates: dict[str, Any], counter: Counter) -> None:
-    full = {**config()["gates"], **gates}
+    full = replace(config()["gates"], **gates)
     for step in range(1, 31):
         assert gate_weight(full, step=step, steps=30) == pytest.approx(counter.next(), abs=1e-12)
 
@@ -228,7 +229,7 @@ def test_a_model_in_training_mode_draws_and_one_in_evaluation_does_not() -> None
 
 def test_a_site_without_heads_is_one_head() -> None:
     base = base_of(MODEL)
-    with attached(base, {**config(), "site": "post_mlp"}) as adaptation:
+    with attached(base, replace(config(), site="post_mlp")) as adaptation:
         shapes = {name.split(".", 1)[1]: tuple(p.shape) for name, p in adaptation.named_parameters()}
     assert shapes["post_mlp.bias"] == shapes["post_mlp.scale"] == (1, base.sites.model_width)
     assert shapes["post_mlp.log_bias"] == (1,)

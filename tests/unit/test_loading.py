@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ PUBLISHED = {
 
 
 def config_of(model: str, **changes: Any) -> dict[str, Any]:
-    return {**copy.deepcopy(composed(f"model={model}")["model"]), **changes}
+    return replace(copy.deepcopy(composed(f"model={model}")["model"]), **changes)
 
 
 @pytest.mark.parametrize("model", LOCAL_MODELS)
@@ -69,7 +70,7 @@ def test_the_precision_is_the_one_asked_for(model: str) -> None:
 def test_a_model_of_other_sizes_than_declared_is_refused_by_key() -> None:
     config = config_of("tiny")
     for key in ("width", "layers", "vocabulary"):
-        wrong = {**config, "shape": {**config["shape"], key: config["shape"][key] + 1}}
+        wrong = replace(config, shape=replace(config["shape"], **{key: config["shape"][key] + 1}))
         with pytest.raises(ActshiftError, match=rf"model\.shape\.{key} = {wrong['shape'][key]}.*conf/model/tiny"):
             load_base(wrong, precision="float32", device=CPU)
 

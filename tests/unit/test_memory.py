@@ -16,12 +16,12 @@ import torch
 from actshift.cli import main
 from actshift.config.cached import CachedComposer
 from actshift.config.composition import compose
-from actshift.schema.config import OPTIMIZERS
 from actshift.estimates.memory import CARDS, STATES, all_weights, changed_config, estimate_peak, fit
 from actshift.estimates.parameters import meta_base, trainable_parameters
 from actshift.models.loading import meta_model
 from actshift.models.packing.forward_pass import ForwardPass
 from actshift.report import memory as report
+from actshift.schema.config import OPTIMIZERS
 from actshift.store.records import Cell, Record, read_records
 from actshift.store.store import Store
 
@@ -36,7 +36,7 @@ def config(*overrides: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("model", ["llama3.1-8b", "llama3.2-1b", "gemma3-1b", "qwen3-4b"])
 def test_weights_are_those_of_the_model_but_for_its_norms(model: str) -> None:
-    shape = compose([f"model={model}"])["model"]
+    shape = compose([f"model={model}"]).model
     real = sum(parameter.numel() for parameter in meta_model(shape).parameters())
     assert all_weights(shape["shape"]) == pytest.approx(real, rel=1e-3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from actshift.config import packages
 from actshift.config.cached import CachedComposer
 from actshift.config.composition import compose
 from actshift.config.identity import hashed_part, identity_of, ignored_keys
-from actshift.schema.config import OPTIMIZERS
 from actshift.errors import ActshiftError
+from actshift.schema.config import OPTIMIZERS
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import StepCallback, train
 from actshift.training.optimizers import build_optimizer
@@ -198,7 +199,7 @@ def test_an_optimizer_whose_package_is_missing_is_refused_before_anything_runs(m
     with pytest.raises(ActshiftError, match=r"needs torchao, which is not installed here.*actshift\[optimizers\]"):
         compose([*SFT, "training.optimizer=adamw_8bit"])
     assert CachedComposer()([*SFT, "training.optimizer=adamw_8bit"]), "a plan needs no package yet"
-    assert compose(SFT)["training"]["optimizer"] == "adamw"
+    assert compose(SFT).training.optimizer == "adamw"
 
 
 @pytest.mark.parametrize("overrides", [("method=post_block", SFT[1]), ("method=sft", "training.precision=float32")])
@@ -214,9 +215,9 @@ def test_an_unknown_optimizer_is_refused_with_the_nearest() -> None:
 
 def test_the_optimizer_counts_unless_it_is_the_one_of_the_runs_before_it() -> None:
     config, ignore = composed(*SFT), ignored_keys()
-    before = {**config, "training": {key: own for key, own in config["training"].items() if key != "optimizer"}}
+    before = replace(config, training={key: own for key, own in config.training.items() if key != "optimizer"})
     assert identity_of(config, ignore=ignore) == identity_of(before, ignore=ignore)
     assert "optimizer" not in hashed_part(config, ignore=ignore)["training"]
-    other = {**config, "training": {**config["training"], "optimizer": "adamw_8bit"}}
+    other = replace(config, training=replace(config.training, optimizer="adamw_8bit"))
     assert identity_of(other, ignore=ignore) != identity_of(config, ignore=ignore)
     assert hashed_part(other, ignore=ignore)["training"]["optimizer"] == "adamw_8bit"

@@ -105,7 +105,7 @@ def test_steering_maps_are_in_the_oracles_frame() -> None:
     frame = oracle.oracle(config)
     left = frame[frame["measure"].eq("kl_left") & frame["map"].str.endswith(" steers")].set_index("map")["value"]
     assert list(left.index) == [
-        f"{name} steers" for name in maps.kinds(config["analysis"], width=base_of(MODEL).sites.model_width)
+        f"{name} steers" for name in maps.kinds(config.analysis, width=base_of(MODEL).sites.model_width)
     ]
     assert 0 < left["full steers"] < 1
     spectrum = frame[frame["measure"].eq("spectrum")]

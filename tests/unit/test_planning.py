@@ -63,7 +63,7 @@ def compose(overrides: list[str], *, plain: Config = PLAIN) -> Config:
     config = copy.deepcopy(plain)
     groups = dict(override.split("=", 1) for override in overrides)
     config |= {"model": copy.deepcopy(MODELS[groups["model"]]), "method": copy.deepcopy(METHODS[groups["method"]])}
-    config |= {"dataset": {"name": groups["dataset"]}, "lr": config["method"]["lr"]}
+    config |= {"dataset": {"name": groups["dataset"]}, "lr": config.method.lr}
     for key, text in groups.items():
         if key not in ("model", "method", "dataset"):
             *path, last = key.split(".")
@@ -212,7 +212,7 @@ def test_one_model_of_the_users_own_has_its_name_in_the_table_and_several_take_f
     def renamed(overrides: list[str]) -> Config:
         assert "model.name=mine" in overrides
         config = compose(overrides)
-        return config | {"model": config["model"] | {"name": "mine"}}
+        return config | {"model": config.model | {"name": "mine"}}
 
     one = SWEEP | {"models": SWEEP["models"][:1], "exclude": []}
     grid = expand_grid(one, renamed, extra=["model.name=mine"])

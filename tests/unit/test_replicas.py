@@ -37,8 +37,8 @@ def representatives() -> dict[str, str]:
     found: dict[str, str] = {}
     for method in METHODS:
         config = method_config(method, model=MODEL)
-        if config["kind"] in REPLICATED:
-            name = config.get("parameterization") or config["kind"]
+        if config.kind in REPLICATED:
+            name = config.get("parameterization") or config.kind
             if name not in found or (config.get("rank") == 8 and config.get("scope", {}).get("kind") == "all"):
                 found[name] = method
     return found

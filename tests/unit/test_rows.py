@@ -122,7 +122,7 @@ def test_procedural_rows_are_good(name: str) -> None:
     if not dataset_of(name)["procedural"]["rows"]:
         pytest.skip(f"{name} has no generator")
     config = compose([f"dataset={name}"])
-    task = task_of(config["dataset"])
+    task = task_of(config.dataset)
     rows = load_split(config, "train").rows
     assert len(rows) >= 100
     assert [problem for row in rows if (problem := task.problem(row))] == []

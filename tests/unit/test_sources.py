@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,9 @@ def test_procedural_rows_are_a_function_of_the_config() -> None:
     config = dataset_config("boolq")
     first = hub_split(config, "train", source="procedural", directory=None).to_list()
     assert hub_split(config, "train", source="procedural", directory=None).to_list() == first
-    reordered = {**config["procedural"], "rows": dict(reversed(config["procedural"]["rows"].items()))}
+    reordered = replace(config["procedural"], rows=dict(reversed(config["procedural"]["rows"].items())))
     assert (
-        hub_split({**config, "procedural": reordered}, "train", source="procedural", directory=None)[:]
+        hub_split(replace(config, procedural=reordered), "train", source="procedural", directory=None)[:]
         == (hub_split(config, "train", source="procedural", directory=None)[:])
     )
     config["procedural"]["seed"] = 1
@@ -241,7 +242,7 @@ def test_a_part_of_a_split_is_told_from_the_whole(name: str) -> None:
     config = {"dataset": dataset_config(name), "data": {"source": "local"}}
     assert partial_splits(config) == PARTIAL.get(name, [])
     for source in ("hub", "procedural"):
-        assert partial_splits({**config, "data": {"source": source}}) == []
+        assert partial_splits(replace(config, data={"source": source})) == []
 
 
 def test_a_part_of_a_split_has_a_row_count_of_its_own(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def test_released_indices_are_the_released_loaders(name: str, split: str) -> Non
 
     config = dataset_config(name)
     rule = config["splits"]["released"][split]
-    rows = (config["hub"]["rows"] | config["local"]["rows"])[rule["source"]]
+    rows = (config["hub"]["rows"] | config["local"]["rows"])[rule.source]
     whole = Dataset.from_list([{"index": index} for index in range(rows)])
     indices = list(apply_rule(whole, rule, name=split)["index"])
     assert (len(indices), sha16(indices)) == RELEASED[name, split][:2]
@@ -84,7 +85,7 @@ def test_released_listops_is_the_hub_s_splits_in_the_released_words(shared: Path
     rows = read_rows(shared / "data" / "listops_nyu" / "d20s_test.jsonl.gz", columns=task.columns)
     assert (len(rows), sha16([[task.prompt(row), task.answer(row)] for row in rows])) == RELEASED_LISTOPS
     rules = dataset_config("listops")["splits"]["released"]
-    assert {split: (rule["source"], rule["keep"]) for split, rule in rules.items()} == {
+    assert {split: (rule.source, rule.keep) for split, rule in rules.items()} == {
         split: (split, "whole") for split in SPLITS
     }
     assert "<answer>...</answer>" in get_task("listops").prompt(rows[0])
@@ -110,7 +111,7 @@ def test_paper_splits_of_the_real_data(name: str, shared: Path) -> None:
 
 def test_released_winogrande_is_the_two_halves_of_the_shuffled_validation_split(shared: Path) -> None:
     config = run_config("winogrande", protocol="released", source="local", directory=shared / "data")
-    whole = hub_split(config["dataset"], "validation", source="local", directory=str(shared / "data"))
+    whole = hub_split(config.dataset, "validation", source="local", directory=str(shared / "data"))
     halves = whole.shuffle(seed=42).train_test_split(test_size=0.5, seed=42)
     assert load_split(config, "validation").rows == halves["train"].to_list()
     assert load_split(config, "test").rows == halves["test"].to_list()
@@ -119,7 +120,7 @@ def test_released_winogrande_is_the_two_halves_of_the_shuffled_validation_split(
 @pytest.mark.parametrize("protocol", ["paper", "released"])
 def test_winogrande_never_reads_the_split_without_labels(protocol: str) -> None:
     config = dataset_config("winogrande")
-    assert {rule["source"] for rule in config["splits"][protocol].values()} == {"train", "validation"}
+    assert {rule.source for rule in config["splits"][protocol].values()} == {"train", "validation"}
     assert "test" not in config["hub"]["rows"]
 
 
@@ -128,7 +129,7 @@ def test_winogrande_never_reads_the_split_without_labels(protocol: str) -> None:
 def test_no_prompt_is_in_two_procedural_splits(name: str, protocol: str) -> None:
     config = run_config(name, protocol=protocol)
     task = task_of(name)
-    splits = [load_split(config, split) for split, rule in config["data"]["splits"].items() if rule is not None]
+    splits = [load_split(config, split) for split, rule in config.data.splits.items() if rule is not None]
     assert len(splits) == 3 or name in ("alpaca", "alpaca_cleaned", "code_alpaca")
     assert all(split.rows for split in splits)
     assert all(overlap(a, b, task=task) == 0 for a, b in combinations(splits, 2))
@@ -214,13 +215,13 @@ def test_a_cut_that_leaves_nothing_is_refused() -> None:
 def test_a_limit_takes_the_first_rows() -> None:
     config = run_config("boolq")
     whole = load_split(config, "validation")
-    config["data"]["limit"]["validation"] = 7
+    config.data.limit.validation = 7
     limited = load_split(config, "validation")
     assert limited.rows == whole.rows[:7]
     assert limited.fingerprint != whole.fingerprint
-    config["data"]["limit"]["validation"] = 10**6
+    config.data.limit.validation = 10**6
     assert load_split(config, "validation") == whole
-    config["data"]["limit"]["validation"] = 0
+    config.data.limit.validation = 0
     with pytest.raises(ActshiftError, match=r"data\.limit\.validation must be 1 or more"):
         load_split(config, "validation")
 
@@ -233,8 +234,8 @@ def real_like(tmp_path: Path, **splits: list[str]) -> dict[str, Any]:
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (tmp_path / "boolq" / f"{split}.jsonl").write_text(text)
     config = run_config("boolq", protocol="released", source="local", directory=tmp_path)
-    config["dataset"]["hub"]["rows"] = {}
-    config["data"]["splits"] = {name: {**config["data"]["splits"]["train"], "source": name} for name in SPLITS}
+    config.dataset.hub.rows = {}
+    config.data.splits = {name: replace(config.data.splits.train, source=name) for name in SPLITS}
     return config
 
 
@@ -243,10 +244,10 @@ def test_questions_of_later_splits_are_dropped_counted_or_ignored(tmp_path: Path
     config = real_like(tmp_path, train=train, validation=["was it?", "is he"], test=["Is it so", "is  he!"])
     counts = {"drop": ([2, 1, 2], [3, 1, 0]), "count": ([5, 2, 2], [3, 1, 0]), "ignore": ([5, 2, 2], [0, 0, 0])}
     for setting, expected in counts.items():
-        config["data"]["overlap"] = setting
+        config.data.overlap = setting
         splits = [load_split(config, split) for split in SPLITS]
         assert ([len(split.rows) for split in splits], [split.overlap for split in splits]) == expected
-    config["data"] |= {"overlap": "drop", "limit": {"train": 2, "validation": 1, "test": 1}}
+    config.data |= {"overlap": "drop", "limit": {"train": 2, "validation": 1, "test": 1}}
     assert [row["question"] for row in load_split(config, "train").rows] == ["is it", "has it"]
 
 
@@ -254,7 +255,7 @@ def test_a_later_split_that_is_not_there_is_named(tmp_path: Path) -> None:
     config = real_like(tmp_path, train=["is it"], validation=["was it"])
     with pytest.raises(ActshiftError, match=r"no split 'test'.*rows of train ask its questions; data\.overlap=ignore"):
         load_split(config, "train")
-    config["data"]["overlap"] = "ignore"
+    config.data.overlap = "ignore"
     assert len(load_split(config, "train").rows) == 1
 
 

@@ -105,7 +105,7 @@ def test_methods_exist_on_the_meta_device_at_full_size(method: str) -> None:
     """No tensor of the 8B model, nor one of the method's own, is ever filled."""
     model = composed("model=llama3.1-8b")["model"]
     network = meta_model(model)
-    base = replace(base_of("random-llama"), model=network, sites=Sites(network, architecture=model["architecture"]))
+    base = replace(base_of("random-llama"), model=network, sites=Sites(network, architecture=model.architecture))
     with attached(base, copy.deepcopy(method_config(method, model="llama3.1-8b"))) as adaptation:
         assert {p.device.type for _, p in adaptation.named_parameters()} == {"meta"}
         counts = {"reft": 32 * (2 * 4096 * 8 + 8), "jola": 32 * (2 * 4096 + 2 * 32), "post_block": 32 * 2 * 4096 * 8}

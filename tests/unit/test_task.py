@@ -48,7 +48,7 @@ def submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Ma
     """A sweep of four runs, submitted as four tasks of one run each."""
     store = Store(tmp_path)
     axes = ["sweep.datasets=[boolq]", "sweep.seeds=[1]"]
-    grid = freeze(store, expand_grid(compose(["sweep=smoke", *axes])["sweep"], CachedComposer()))
+    grid = freeze(store, expand_grid(compose(["sweep=smoke", *axes]).sweep, CachedComposer()))
     profile = read_profiles(slurm_dir() / "profiles")["cpu"]
     cells = [slurm.Work(*vars(run.cell).values(), run.seed, run.lr, run.variant, 1.0) for run in grid.runs]
     file = slurm.write_tasks(store, grid, "grid", [(profile, [each]) for each in cells], ["data.dir=/data"])

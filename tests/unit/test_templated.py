@@ -153,8 +153,8 @@ def test_a_task_can_be_made_of_the_part_of_a_config_that_counts() -> None:
     """A sweep's manifest keeps that part alone, without keys that are null."""
     nothing = ["dataset.template.question=null", "dataset.template.rule=exact"]
     config = compose(["dataset=sst2", "data.source=hub", *nothing])
-    config["dataset"]["template"]["labels"] = None
+    config.dataset.template.labels = None
     kept = hashed_part(config, ignore=ignored_keys())["dataset"]
     assert not {"question", "labels"} & kept["template"].keys()
     row = {"label": "A", "sentence": "fine"}
-    assert tasks.task_of(kept).prompt(row) == tasks.task_of(config["dataset"]).prompt(row)
+    assert tasks.task_of(kept).prompt(row) == tasks.task_of(config.dataset).prompt(row)

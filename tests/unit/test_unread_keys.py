@@ -11,6 +11,7 @@ import json
 import random
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def schema_leaves() -> list[str]:
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with BoolQ in the hub's schema, below data/, and room for results."""
     folder = tmp_path_factory.mktemp("unread")
-    rng, difficulty = random.Random(0), compose(["dataset=boolq"])["dataset"]["procedural"]["difficulty"]
+    rng, difficulty = random.Random(0), compose(["dataset=boolq"]).dataset.procedural["difficulty"]
     (folder / "data" / "boolq").mkdir(parents=True)
     for split, rows in (("train", 24), ("validation", 20)):
         lines = (json.dumps(get_task("boolq").generate(rng, **difficulty)) for _ in range(rows))
@@ -232,9 +233,9 @@ def _parts(read: set[str], session: Session) -> None:
         for name, option in parts:
             overrides = [f"method={method}", f"{prefix}.parameterization={name}", f"{prefix}.{option}"]
             config = Recorded(compose(overrides), read)
-            attach(session.base(config), config=config["method"], seeds=(0,)).detach()
+            attach(session.base(config), config=config.method, seeds=(0,)).detach()
     config = Recorded(compose(["method=ia3"]), read)
-    attach(session.base(config), config=config["method"], seeds=(0,)).detach()
+    attach(session.base(config), config=config.method, seeds=(0,)).detach()
 
 
 def _tracker(read: set[str], workplace: Path) -> None:
@@ -278,7 +279,7 @@ def test_what_is_excused_exists_and_is_unread(key: str, read: set[str]) -> None:
 
 def test_the_version_of_a_data_set_counts() -> None:
     config = compose([])
-    newer = {**config, "dataset": {**config["dataset"], "version": config["dataset"]["version"] + 1}}
+    newer = replace(config, dataset=replace(config.dataset, version=config.dataset.version + 1))
     first, second = (identity_of(each, ignore=ignored_keys()) for each in (config, newer))
     assert first != second
 
@@ -286,9 +287,9 @@ def test_the_version_of_a_data_set_counts() -> None:
 @pytest.mark.parametrize("source", ["hub", "local", "procedural"])
 def test_every_setting_of_the_chosen_source_counts(source: str, workplace: Path) -> None:
     config = compose(["dataset=boolq", f"data.source={source}", f"data.dir={workplace / 'data'}"])
-    assert config["data"]["origin"] == config["dataset"][source]
+    assert config.data.origin == config.dataset[source]
     plain = identity_of(config, ignore=ignored_keys())
-    for key in leaves(config["data"]["origin"]):
+    for key in leaves(config.data.origin):
         other = copy.deepcopy(config)
         node = other["data"]["origin"]
         for part in key[:-1]:

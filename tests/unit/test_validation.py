@@ -44,9 +44,9 @@ def changed(configs: dict[str, Config]) -> Callable[..., Config]:
             for parent in parents:
                 node = node[parent]
             node[last] = value
-        data = config["data"]
+        data = config.data
         if "data.origin" not in changes:
-            data["origin"] = config["dataset"].get(data["source"])
+            data.origin = config.dataset.get(data.source)
         return config
 
     return change
@@ -167,7 +167,7 @@ def test_layers(changed: Callable[..., Config], layers: Any, valid: bool) -> Non
     if valid:
         validate(config)
         return
-    last = config["model"]["shape"]["layers"] - 1
+    last = config.model.shape.layers - 1
     with pytest.raises(ActshiftError, match=rf"method.layers = .*'all' or .* from 0 to {last}, which 'tiny' has"):
         validate(config)
 

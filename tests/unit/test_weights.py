@@ -36,13 +36,13 @@ def identity(config: dict[str, Any]) -> str:
 
 
 def load(config: dict[str, Any]) -> Any:
-    return load_base(config["model"], precision="float32", device=CPU)
+    return load_base(config.model, precision="float32", device=CPU)
 
 
 def test_a_folder_needs_no_sizes_and_gives_the_logits_of_its_weights(folder: Path) -> None:
     config = local(folder)
-    assert config["model"]["shape"] == compose(["model=tiny"])["model"]["shape"]
-    assert config["model"]["architecture"] == "llama"
+    assert config.model.shape == compose(["model=tiny"]).model.shape
+    assert config.model.architecture == "llama"
     ids = some_ids(base_of("tiny"), 2, 7)
     assert torch.equal(logits(load(config), None, ids), logits(base_of("tiny"), None, ids))
 
