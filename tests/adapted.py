@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -20,6 +21,8 @@ from actshift.methods.base import Adaptation
 from actshift.models.loading import Base, load_base
 from actshift.models.packing.forward_pass import ForwardPass
 from actshift.paths import conf_dir
+from actshift.schema.config import Config, TrainingConfig
+from actshift.schema.method import MethodConfig
 from actshift.tasks.base import Task
 
 torch.set_num_threads(1)  # sums in one order: a test gives the same figures on every run
@@ -40,23 +43,22 @@ METHODS = groups()["method"]
 
 
 @cache
-def composed(*overrides: str) -> dict[str, Any]:
+def composed(*overrides: str) -> Config:
     return compose(overrides)
 
 
-def method_config(method: str, *overrides: str, model: str) -> dict[str, Any]:
+def method_config(method: str, *overrides: str, model: str) -> Any:
     """A method's config as it fits a small model: what was made for a larger one is adapted, and no more.
 
     A list of layers becomes the first and the last; of the heads that LoFiT chooses there are enough for each layer.
     """
     file = yaml.safe_load((conf_dir() / "method" / f"{method}.yaml").read_text())
     if isinstance(file.get("layers"), list):
-        last = composed(f"model={model}")["model"]["shape"]["layers"] - 1
+        last = composed(f"model={model}").model.shape.layers - 1
         overrides = (f"model={model}", f"method.layers=[0,{last}]", *overrides)
     if "selection" in file:
         overrides = ("method.selection.heads=0.9", *overrides)
-    config: dict[str, Any] = composed(f"method={method}", *overrides)["method"]
-    return config
+    return composed(f"method={method}", *overrides).method
 
 
 @cache
@@ -67,11 +69,11 @@ def base_of(model: str, precision: str = "float32") -> Base:
 
 def another_base(model: str, precision: str = "float32") -> Base:
     """A base model of the test's own, for what is compared while something is attached to the shared one."""
-    return load_base(composed(f"model={model}")["model"], precision=precision, device=CPU)
+    return load_base(composed(f"model={model}").model, precision=precision, device=CPU)
 
 
 @contextmanager
-def attached(base: Base, config: Mapping[str, Any], *, seeds: Sequence[int] = (0,)) -> Iterator[Adaptation]:
+def attached(base: Base, config: MethodConfig, *, seeds: Sequence[int] = (0,)) -> Iterator[Adaptation]:
     adaptation = attach(base, config=config, seeds=seeds)
     try:
         yield adaptation
@@ -108,10 +110,10 @@ def some_rows(base: Base, count: int, *, seed: int = 0) -> list[Example]:
     ]
 
 
-def training_config(**changes: Any) -> dict[str, Any]:
+def training_config(**changes: Any) -> TrainingConfig:
     """What the training loop reads of a config, as `compose` gives it."""
-    training = composed("protocol=paper", "method=post_block")["training"]
-    return {**training, "validations": 0, **changes}
+    training = composed("protocol=paper", "method=post_block").training
+    return replace(training, **{"validations": 0, **changes})
 
 
 @torch.no_grad()

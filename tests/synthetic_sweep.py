@@ -11,6 +11,8 @@ import numpy as np
 from actshift.planning.expand import expand_final, expand_grid
 from actshift.planning.manifests import Manifest
 from actshift.planning.selection import Selection, select
+from actshift.schema.building import built, config_of
+from actshift.schema.config import Config, SweepConfig
 from actshift.store.records import Record
 
 SHARES = {"sft": 1_000_000, "lora_r8": 4_500, "post_block": 440, "post_block_vector": 30}
@@ -38,11 +40,11 @@ COUNTS = {
 """Right answers of the runs of each cell: finished, and of one cell in part."""
 
 
-def compose(overrides: Iterable[str]) -> dict[str, Any]:
+def compose(overrides: Iterable[str]) -> Config:
     """What Hydra would make of the overrides, with no more keys than planning and tables read."""
     given = dict(override.split("=", 1) for override in overrides)
     tiny = given["model"] == "tiny"
-    return {
+    values = {
         "model": {
             "name": given["model"],
             "scale": "tiny" if tiny else "1b",
@@ -60,6 +62,7 @@ def compose(overrides: Iterable[str]) -> dict[str, Any]:
         "lr": 1.0,
         "seed": 0,
     }
+    return config_of(values)
 
 
 def answers(correct: int, *, rows: int, seed: int) -> str:
@@ -89,7 +92,7 @@ def record(run: Any, config: Mapping[str, Any], *, correct: int, rows: int = 100
         },
         provenance={
             "scale": "tiny" if run.cell.model == "tiny" else "1b",
-            "source": config.data.source,
+            "source": config["data"]["source"],
             "commit": "0" * 40,
         },
     )
@@ -100,7 +103,7 @@ def planned(**changes: Any) -> tuple[Manifest, Selection]:
 
     On validation the middle rate is best, but for LoRA (the highest) and post_block on listops (the lower two tie).
     """
-    grid = expand_grid(SWEEP | changes, compose)
+    grid = expand_grid(built(SweepConfig, SWEEP | changes), compose)
     records = []
     for run in grid.runs:
         scores = {0.001: 500, 0.002: 600, 0.004: 400}

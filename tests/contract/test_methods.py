@@ -6,7 +6,7 @@ A new YAML in either folder is covered without a change here. Shapes: A replicas
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class Case:
 
     @property
     def kind(self) -> str:
-        return str(self.method["kind"])
+        return str(self.method.kind)
 
     @property
     def parameterization(self) -> str | None:
@@ -72,7 +72,7 @@ class Case:
 
 def _case(request: pytest.FixtureRequest, precision: str) -> Case:
     model, method = request.param
-    return Case(base_of(model, precision), method_config(method, model=model), composed(f"model={model}")["model"])
+    return Case(base_of(model, precision), method_config(method, model=model), composed(f"model={model}").model)
 
 
 PAIRS = [pytest.param((model, method), id=f"{method}-{model}") for method in METHODS for model in LOCAL_MODELS]
@@ -149,7 +149,7 @@ def test_only_its_own_parameters_train_and_each_gets_a_gradient(case: Case) -> N
             adaptation.before_step(step)
             loss_of(case, adaptation).backward()
         # What the last layer does at a prompt's first positions reaches no answer.
-        deaf = f"{case.model['shape']['layers'] - 1}.{case.sites[0]}.first."
+        deaf = f"{case.model.shape.layers - 1}.{case.sites[0]}.first."
         heard = {name: parameter for name, parameter in own.items() if not name.startswith(deaf)}
         without = [name for name, parameter in heard.items() if parameter.grad is None or not parameter.grad.any()]
         assert own and not without
@@ -227,10 +227,11 @@ def test_a_state_that_does_not_fit_is_refused_by_name(case: Case) -> None:
         assert all(torch.equal(tensor, state[name]) for name, tensor in adaptation.state_dict().items())
 
 
-def with_another_rank(config: dict[str, Any]) -> dict[str, Any]:
+def with_another_rank(config: Any) -> Any:
     """A config with every rank in it, however deep, one lower (2 for 1)."""
-    changed = {key: with_another_rank(value) if isinstance(value, dict) else value for key, value in config.items()}
-    return changed | ({"rank": config["rank"] - 1 or 2} if config.get("rank") else {})
+    inner = {entry.name: getattr(config, entry.name) for entry in fields(config)}
+    changed = {name: with_another_rank(value) for name, value in inner.items() if is_dataclass(value)}
+    return replace(config, **changed, **({"rank": inner["rank"] - 1 or 2} if inner.get("rank") else {}))
 
 
 def test_a_state_of_another_rank_is_refused(case: Case) -> None:
@@ -308,12 +309,12 @@ def published_shift(case: Case, tensors: dict[str, torch.Tensor], h_BTD: torch.T
     code_BTR = h_BTD @ part["down"].T
     if case.parameterization == "nonlinear":
         phi = {"silu": functional.silu, "relu": functional.relu, "gelu": functional.gelu, "tanh": torch.tanh}
-        code_BTR = phi[case.method["activation"]](code_BTR)
+        code_BTR = phi[case.method.activation](code_BTR)
     return code_BTR @ part["up"].T + part.get("bias", 0)
 
 
 def scope_of(case: Case) -> str:
-    scope: str = case.method["scope"]["kind"]
+    scope: str = case.method.scope.kind
     return scope
 
 
@@ -322,7 +323,7 @@ def test_the_sum_with_the_shift_rounds_once(rounded_case: Case) -> None:
     if case.parameterization not in ("vector", "linear", "nonlinear", "lofit", "jola"):
         pytest.skip("not written out here for this parameterization")
     seen: list[torch.Tensor] = []
-    layer = 0 if case.method["layers"] == "all" else case.method["layers"][0]
+    layer = 0 if case.method.layers == "all" else case.method.layers[0]
 
     def record(h_BTD: torch.Tensor) -> torch.Tensor:
         seen.append(h_BTD.detach().clone())

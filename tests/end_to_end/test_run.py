@@ -209,8 +209,8 @@ def test_the_metrics_are_those_of_the_predictions(done: tuple[Store, Record]) ->
     ("method", "share"),
     [
         # Two matrices of width x rank a layer.
-        ("post_block", lambda shape: 2 * shape["layers"] * shape["width"] * 8),
-        ("post_block_vector", lambda shape: shape["layers"] * shape["width"]),
+        ("post_block", lambda shape: 2 * shape.layers * shape.width * 8),
+        ("post_block_vector", lambda shape: shape.layers * shape.width),
         ("sft", None),
     ],
 )
@@ -476,7 +476,7 @@ def test_a_tf32_run_is_another_run_and_its_record_says_what_was_computed(
     plain = run(compose(overrides), session=session)
     rounded = run(compose([*overrides, "training.precision=tf32"]), session=session)
     assert plain.identity != rounded.identity
-    assert rounded.config["training"]["precision"] == "tf32"
+    assert rounded.config.training.precision == "tf32"
     assert rounded.provenance["precision"] == "float32"
     assert rounded.metrics["loss_curve"] == plain.metrics["loss_curve"]
     assert capsys.readouterr().err.count("training.precision=tf32 is float32 on this cpu device") == 1

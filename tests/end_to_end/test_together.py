@@ -55,7 +55,7 @@ def test_a_sweep_at_once_is_the_sweep_one_by_one(tmp_path: Path) -> None:
 
 def configs(folder: Path, **changes: object) -> list[dict[str, object]]:
     base = compose([*ONE, f"results={folder}"])
-    return [{**base, "lr": lr, "seed": 1, **changes} for lr in (1e-3, 3e-3, 1e-2)]
+    return [replace(base, lr=lr, seed=1, **changes) for lr in (1e-3, 3e-3, 1e-2)]
 
 
 def outputs_of(folder: Path, record: Record) -> list[str]:

@@ -44,9 +44,9 @@ def digest(text: str) -> dict[str, Any]:
 def test_procedural_prompts_and_answers(name: str, data_regression: DataRegressionFixture) -> None:
     config: Any = OmegaConf.to_container(composed([f"dataset={name}"]).dataset)
     # Another number of rows is another run, not another text: it must not show here.
-    rows = dict.fromkeys(config["procedural"]["rows"], FIRST)
-    config["procedural"] = {"seed": 0, "difficulty": {}} | config["procedural"] | {"rows": rows}
-    task = get_task(config["task"])
+    rows = dict.fromkeys(config.procedural.rows, FIRST)
+    config.procedural = {"seed": 0, "difficulty": {}} | config.procedural | {"rows": rows}
+    task = get_task(config.task)
     found = {
         split: [
             {"prompt": task.prompt(row), "answer": task.answer(row), "label": task.label(row)}
@@ -54,7 +54,7 @@ def test_procedural_prompts_and_answers(name: str, data_regression: DataRegressi
         ]
         for split in rows
     }
-    data_regression.check({"version": config["version"], **found}, basename=f"procedural_{name}")
+    data_regression.check({"version": config.version, **found}, basename=f"procedural_{name}")
 
 
 @pytest.mark.parametrize("file", REAL_FILES)

@@ -21,6 +21,7 @@ from actshift.data.examples import Example
 from actshift.methods.base import Adaptation
 from actshift.objectives.grpo import Grpo, Scored, Settings
 from actshift.paths import embedded_model_dir
+from actshift.schema.objective import RewardsConfig
 
 pytestmark = [pytest.mark.trl, pytest.mark.filterwarnings("default")]
 trl = pytest.importorskip("trl", reason="trl is not installed: pip install trl")
@@ -35,9 +36,9 @@ Gradients = dict[str, torch.Tensor]
 
 
 def objective(**changes: Any) -> dict[str, Any]:
-    config: dict[str, Any] = composed("objective=grpo")["objective"]
+    config = composed("objective=grpo").objective
     rewards = {"accuracy": 2.0, "format": 0.0, "think": 0.0, "length": 0.5}
-    return replace(config, completions=GROUP, max_new_tokens=LIMIT, rewards=rewards, **changes)
+    return replace(config, completions=GROUP, max_new_tokens=LIMIT, rewards=RewardsConfig(**rewards), **changes)
 
 
 def ours(adaptation: Adaptation, *, micro_batch: int, **changes: Any) -> tuple[float, Gradients, list[Scored]]:
@@ -74,7 +75,7 @@ def theirs(
     base = base_of("tiny")
     model = AutoModelForCausalLM.from_pretrained(embedded_model_dir("tiny_llama"), dtype=torch.float32)
     lora = peft.LoraConfig(
-        r=config["rank"], lora_alpha=config["alpha"], target_modules=list(config["targets"]), task_type="CAUSAL_LM"
+        r=config.rank, lora_alpha=config.alpha, target_modules=list(config.targets), task_type="CAUSAL_LM"
     )
     model = peft.get_peft_model(model, lora)
     parameters = dict(model.named_parameters())

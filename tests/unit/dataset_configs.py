@@ -10,7 +10,9 @@ from omegaconf import OmegaConf
 
 from actshift import tasks
 from actshift.paths import conf_dir
-from actshift.schema.data import DatasetConfig
+from actshift.schema.building import built
+from actshift.schema.config import Config
+from actshift.schema.data import DataConfig, DatasetConfig
 from actshift.tasks.base import Task
 
 ALL_DATASETS = tuple(sorted(path.stem for path in (conf_dir() / "dataset").glob("*.yaml")))
@@ -25,32 +27,29 @@ def _loaded(name: str) -> Any:
     return OmegaConf.merge(inherited if parent == "dataset_schema" else _loaded(parent), raw)
 
 
-def dataset_config(name: str) -> dict[str, Any]:
+def dataset_config(name: str) -> DatasetConfig:
     """A fresh, resolved `DatasetConfig`."""
-    return OmegaConf.to_container(_loaded(name), resolve=True)  # type: ignore[return-value]
+    return built(DatasetConfig, OmegaConf.to_container(_loaded(name), resolve=True))
 
 
 def task_of(name: str, *, rule: str = "paper") -> Task:
     return tasks.task_of(dataset_config(name), rule=rule)
 
 
-DATASETS = tuple(name for name in ALL_DATASETS if dataset_config(name)["procedural"]["rows"])
+DATASETS = tuple(name for name in ALL_DATASETS if dataset_config(name).procedural.rows)
 """The data sets that have procedural rows."""
 SCORED = tuple(name for name in DATASETS if task_of(name).scored)
 
 
 def run_config(
     name: str, *, protocol: str = "paper", source: str = "procedural", directory: Path | None = None
-) -> dict[str, Any]:
+) -> Config:
     dataset = dataset_config(name)
-    return {
-        "dataset": dataset,
-        "data": {
-            "source": source,
-            "origin": dataset[source],
-            "dir": None if directory is None else str(directory),
-            "splits": dataset["splits"][protocol],
-            "overlap": {"paper": "drop", "released": "count"}[protocol],
-            "limit": {"train": None, "validation": None, "test": None},
-        },
-    }
+    data = DataConfig(
+        source=source,
+        origin=dataset.origin(source),
+        dir=None if directory is None else str(directory),
+        splits=dataset.splits[protocol],
+        overlap={"paper": "drop", "released": "count"}[protocol],
+    )
+    return Config(dataset=dataset, data=data)

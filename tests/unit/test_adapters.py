@@ -31,6 +31,7 @@ from transformers import PreTrainedModel
 
 from actshift.errors import ActshiftError
 from actshift.models.loading import Base
+from actshift.schema.method import ScopeConfig
 from actshift.store.adapter_card import ADAPTER_CARD, PEFT_CONFIG, SCHEMA, TENSORS, adapters_in, read_adapter_card
 from actshift.store.adapters import load_adapter, save_adapter, steer
 
@@ -38,7 +39,7 @@ IDENTITY = "0123456789abcdef"
 
 
 def config_of(method: str, *, model: str = "tiny", **changes: Any) -> dict[str, Any]:
-    return replace(composed(f"model={model}"), method=method_config(method, model=model) | changes)
+    return replace(composed(f"model={model}"), method=replace(method_config(method, model=model), **changes))
 
 
 def saved(folder: Path, config: dict[str, Any], *, diverged: bool = False) -> Path:
@@ -114,7 +115,7 @@ def test_the_description_says_what_the_adapter_is(folder: Path) -> None:
 def test_saving_replaces_what_was_there(copy: Path) -> None:
     (copy / "stray").write_text("")
     saved(copy, config_of("post_block_vector"))
-    assert read_adapter_card(copy).method["name"] == "post_block_vector"
+    assert read_adapter_card(copy).method.name == "post_block_vector"
     assert not (copy / "stray").exists()
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
 
@@ -145,7 +146,7 @@ def test_peft_loads_lora_and_gives_the_same_logits(model: str, tmp_path: Path) -
 def test_pefts_files_do_not_depend_on_the_order_of_a_set(tmp_path: Path) -> None:
     folder = saved(tmp_path / "adapter", config_of("lora_r8"))
     options = json.loads((folder / PEFT_CONFIG).read_text())
-    assert options["target_modules"] == sorted(config_of("lora_r8")["method"]["targets"])
+    assert options["target_modules"] == sorted(config_of("lora_r8").method.targets)
     assert (options["peft_type"], options["r"], options["base_model_name_or_path"]) == ("LORA", 8, "tiny_llama")
 
 
@@ -175,7 +176,7 @@ def test_another_base_model_or_method_is_refused_by_the_keys_that_differ(
     folder: Path, changes: dict[str, dict[str, Any]], message: str
 ) -> None:
     config = config_of("post_block")
-    config |= {group: config[group] | changed for group, changed in changes.items()}
+    config = replace(config, **{group: replace(getattr(config, group), **new) for group, new in changes.items()})
     with pytest.raises(ActshiftError, match=message):
         load_adapter(folder, config=config)
 
@@ -330,7 +331,7 @@ def test_generate_answers_as_our_own_generation(model: str, method: str, tmp_pat
         expected = answers(base, adaptation, prompts)
     finally:
         adaptation.detach()
-    every_last = config.method.get("scope", {}).get("kind") == "every_last"
+    every_last = getattr(config.method, "scope", None) == ScopeConfig("every_last")
     with steer(base.model, folder):
         assert generated(base, base.model, prompts, **({"use_cache": False} if every_last else {})) == expected
 
@@ -379,7 +380,7 @@ def test_embeddings_stand_for_token_ids(scoped: Path) -> None:
 def test_a_pass_that_hides_the_end_of_its_prompt_is_refused(scoped: Path) -> None:
     base, prompts = base_of("tiny"), some_prompts(base_of("tiny"), [4, 4])
     with steer(base.model, scoped):
-        if read_adapter_card(scoped).method["scope"]["kind"] == "all":
+        if read_adapter_card(scoped).method.scope.kind == "all":
             assert generated(base, base.model, prompts, use_cache=False) == generated(base, base.model, prompts)
             return
         with pytest.raises(ActshiftError, match="both prompt and generated tokens"):

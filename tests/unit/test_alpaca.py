@@ -20,6 +20,7 @@ from actshift.judging.ifeval import packaged_prompts
 from actshift.runtime.run import run
 from actshift.runtime.session import Session
 from actshift.runtime.train import training_examples
+from actshift.schema.data import LimitConfig
 from actshift.tasks import get_task, scoring_task
 from actshift.tasks.verifiable.verdicts import accuracies, verdict
 
@@ -157,7 +158,7 @@ def test_it_trains(tmp_path: Path) -> None:
             "training.batch_size=4",
         ]
     )
-    config.data.limit |= {"train": 32, "validation": 4}
+    config.data.limit = LimitConfig(32, 4)
     set_threads(config.hardware)
     session = Session()
     base = session.base(config)

@@ -110,7 +110,7 @@ def test_operations_grow_with_tokens_and_leave_lost_rows_out(small: Case) -> Non
     assert twice == pytest.approx(2 * once)
     assert training_operations(dataclasses.replace(small, rows=[*small.rows, lost])) == once
     shape, prompt = small.config["model"]["shape"], small.scored[0].prompt_length
-    weights = shape["layers"] * (2 * 64 * (4 + 2) * 16 + 3 * 64 * 128)
+    weights = shape.layers * (2 * 64 * (4 + 2) * 16 + 3 * 64 * 128)
     one = dataclasses.replace(small, scored=small.scored[:1])
     expected = prompt * (2 * weights + 2 * 3 * 4 * 16 * prompt) + 2 * 64 * 1101
     assert evaluation_operations(one, [1]) == expected

@@ -33,7 +33,7 @@ def test_the_weights_of_the_layers_are_those_of_the_model(model: str) -> None:
         for name, parameter in meta_model(shape).named_parameters()
         if parameter.dim() == 2 and "embed" not in name and "lm_head" not in name
     )
-    assert layer_weights(shape["shape"]) == matrices
+    assert layer_weights(shape.shape) == matrices
 
 
 @pytest.mark.parametrize("protocol", ["paper", "released"])
@@ -127,15 +127,15 @@ def test_tf32_is_priced_by_the_data_sheet_and_kept_as_float32() -> None:
 
 def test_a_device_without_tf32_computes_such_a_run_as_float32() -> None:
     whole = config("training.precision=tf32")
-    speed = whole["hardware"]["speed"]
+    speed = whole.hardware.speed
     without = {name: rate for name, rate in speed.flops.items() if name != "tf32"}
-    plain = {**whole, "hardware": {**whole["hardware"], "speed": {**speed, "flops": without}}}
+    plain = replace(whole, hardware=replace(whole.hardware, speed=replace(speed, flops=without)))
     assert estimate(plain, split="test") == estimate(config(), split="test")
 
 
 def test_a_plan_prices_every_precision(tmp_path: Path) -> None:
     axes = {"models": ["llama3.2-1b"], "methods": ["sft", "lora_r8"], "variants": {}}
-    sweep = compose(["sweep=table1"]).sweep | axes
+    sweep = replace(compose(["sweep=table1"]).sweep, **axes)
     grid = expand_grid(sweep, compose)
     estimates = Estimates(Store(tmp_path), grid, compose=compose, hardware={})
     sft, lora = estimates.rows()
@@ -155,7 +155,7 @@ def test_what_rows_have_in_common_is_computed_once_a_micro_batch() -> None:
     def seconds(shared: int, *overrides: str) -> float:
         whole = config("hardware.speed.layer_seconds=0", *overrides)
         lengths = {"prompt": 100, "answer": 0, "longest": 100, "shared": shared}
-        return estimate({**whole, "dataset": replace(whole["dataset"], tokens=lengths)}, split="test").train_seconds
+        return estimate(replace(whole, dataset=replace(whole.dataset, tokens=lengths)), split="test").train_seconds
 
     assert seconds(50) / seconds(0) == pytest.approx((8 * 50 + 50) / 800)  # 8 rows of 50 tokens, and 50 once
     assert seconds(50, "hardware.micro_batch=1") == pytest.approx(seconds(0))
@@ -187,5 +187,5 @@ def test_a_cpu_needs_what_was_measured_within_a_quarter(
     limits = (f"data.limit.train={rows}", f"data.limit.validation={scored}")
     whole = compose(["hardware=cpu", "protocol=paper", "data.source=hub", *limits, *overrides])
     tokens = {"prompt": prompt, "answer": answer, "longest": 256, "shared": shared}
-    expected = estimate({**whole, "dataset": replace(whole["dataset"], tokens=tokens)}, split="validation")
+    expected = estimate(replace(whole, dataset=replace(whole.dataset, tokens=tokens)), split="validation")
     assert expected.seconds == pytest.approx(sum(measured), rel=0.25)

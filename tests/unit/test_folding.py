@@ -143,7 +143,7 @@ def test_every_parameterization_says_rightly_whether_it_is_affine() -> None:
             ),
             model="random-llama",
         )
-        options = {key: config[key] for key in entry.options}
+        options = {key: getattr(config, key) for key in entry.options}
         kind = load(entry.path)
         part = kind(
             16, generators=[torch.Generator().manual_seed(0)], **options, **({"heads": 4} if kind.per_head else {})

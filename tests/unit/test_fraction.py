@@ -17,6 +17,8 @@ from actshift.paths import conf_dir
 from actshift.planning.expand import expand_grid
 from actshift.planning.fraction import Contrast, combinations, contrasts
 from actshift.planning.manifests import Manifest, freeze, read_manifest
+from actshift.schema.building import built, plain
+from actshift.schema.config import FractionConfig
 from actshift.store.store import Store
 
 SWEEP: dict[str, Any] = {
@@ -47,7 +49,7 @@ SWEEP: dict[str, Any] = {
 
 def changed(**fraction: Any) -> dict[str, Any]:
     sweep = copy.deepcopy(SWEEP)
-    sweep.fraction |= fraction
+    sweep.fraction = built(FractionConfig, plain(sweep.fraction) | fraction)
     return sweep
 
 

@@ -31,6 +31,7 @@ from actshift.models.packing.forward_pass import ForwardPass
 from actshift.objectives.grpo import Grpo, Scored, Settings
 from actshift.objectives.loss import advantages
 from actshift.objectives.rollouts import Rollout, roll_out
+from actshift.schema.objective import RewardsConfig
 from actshift.tasks.base import Task
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import Curves, StepCallback, train
@@ -47,9 +48,9 @@ class Constant(ByLength):
 
 
 def objective(**changes: Any) -> dict[str, Any]:
-    config: dict[str, Any] = composed("objective=grpo")["objective"]
+    config = composed("objective=grpo").objective
     rewards = {"accuracy": 2.0, "format": 0.0, "think": 0.0, "length": 0.5}
-    return replace(config, completions=COMPLETIONS, max_new_tokens=6, rewards=rewards, **changes)
+    return replace(config, completions=COMPLETIONS, max_new_tokens=6, rewards=RewardsConfig(**rewards), **changes)
 
 
 def rows(base: Base, count: int = ROWS, *, seed: int = 0) -> list[Example]:
@@ -346,4 +347,4 @@ def test_the_variants_differ_from_grpo_in_what_they_are_named_for() -> None:
         "grpo_shuffled": {"shuffle_rewards": True},
     }
     for name, changes in variants.items():
-        assert compose([f"objective={name}"]).objective == base | {"name": name} | changes
+        assert compose([f"objective={name}"]).objective == replace(base, name=name, **changes)

@@ -213,7 +213,7 @@ def test_an_edge_is_one_of_all_rates_that_were_compared() -> None:
 
 def test_a_plan_says_that_it_halves_and_is_priced_so(tmp_path: Path) -> None:
     store, axes = Store(tmp_path), {"models": ["llama3.2-1b"], "methods": ["sft", "lora_r8"], "variants": {}}
-    full = expand_grid(compose(["sweep=table1"]).sweep | axes, compose)
+    full = expand_grid(replace(compose(["sweep=table1"]).sweep, **axes), compose)
     plan = replace(full, selection="halving")
     freeze(store, plan)
     path = store.manifest_path(plan.sweep, "grid")
@@ -304,17 +304,18 @@ def test_a_run_that_paused_is_the_run_that_did_not(method: str, tmp_path: Path) 
 
 def grid(results: Path) -> tuple[Manifest, Store]:
     """One cell of random weights at five rates, planned to halve."""
-    sweep: dict[str, Any] = compose(["sweep=demo"]).sweep | {
-        "models": ["random-llama"],
-        "methods": ["post_block"],
-        "datasets": ["boolq"],
-        "reference": "post_block",
-        "rates": {"tiny": {"steering_r8": list(RATES)}},
-        "variants": {},
-        "seeds_by_method": {},
-        "exclude": [],
-        "overrides": list(SMALL[2:]),
-    }
+    sweep = replace(
+        compose(["sweep=demo"]).sweep,
+        models=["random-llama"],
+        methods=["post_block"],
+        datasets=["boolq"],
+        reference="post_block",
+        rates={"tiny": {"steering_r8": list(RATES)}},
+        variants={},
+        seeds_by_method={},
+        exclude=[],
+        overrides=list(SMALL[2:]),
+    )
     store = Store(results)
     plan = replace(expand_grid(sweep, compose), selection="halving")
     return freeze(store, plan), store

@@ -102,7 +102,7 @@ def test_ties_go_to_the_first_option_and_progress_counts_answers() -> None:
 @pytest.mark.parametrize("name", ["aqua", "arc_challenge", "boolq", "winogrande"])
 def test_the_chosen_answers_of_real_tasks_are_answers_of_theirs(name: str) -> None:
     base, config, task = base_of("tiny"), dataset_config(name), get_task(name)
-    split = Split(procedural_rows(config, next(iter(config["procedural"]["rows"])))[:12], "")
+    split = Split(procedural_rows(config, next(iter(config.procedural.rows)))[:12], "")
     rows = tokenize(split, task=task, tokenizer=base.tokenizer, end_token=False, max_tokens=None, cache=None)
     options = [task.options(row) for row in split.rows]
     with attached(base, method_config("post_block", model="tiny")) as adaptation:

@@ -24,7 +24,7 @@ PUBLISHED = {
 
 
 def config_of(model: str, **changes: Any) -> dict[str, Any]:
-    return replace(copy.deepcopy(composed(f"model={model}")["model"]), **changes)
+    return replace(copy.deepcopy(composed(f"model={model}").model), **changes)
 
 
 @pytest.mark.parametrize("model", LOCAL_MODELS)
@@ -33,10 +33,10 @@ def test_a_base_is_frozen_in_evaluation_mode_and_of_the_declared_sizes(model: st
     assert not any(parameter.requires_grad for parameter in base.model.parameters())
     assert not any(module.training for module in base.model.modules())
     assert {parameter.dtype for parameter in base.model.parameters()} == {torch.float32}
-    assert (base.sites.layers, base.sites.model_width) == (shape["layers"], shape["width"])
-    assert (base.sites.heads, base.sites.head_size) == (shape["heads"], shape["head_size"])
+    assert (base.sites.layers, base.sites.model_width) == (shape.layers, shape.width)
+    assert (base.sites.heads, base.sites.head_size) == (shape.heads, shape.head_size)
     assert base.device == CPU and base.device_name
-    assert logits(base, None, some_ids(base, 2, 5)).shape == (2, 5, shape["vocabulary"])
+    assert logits(base, None, some_ids(base, 2, 5)).shape == (2, 5, shape.vocabulary)
 
 
 @pytest.mark.parametrize("model", LOCAL_MODELS)
@@ -70,7 +70,7 @@ def test_the_precision_is_the_one_asked_for(model: str) -> None:
 def test_a_model_of_other_sizes_than_declared_is_refused_by_key() -> None:
     config = config_of("tiny")
     for key in ("width", "layers", "vocabulary"):
-        wrong = replace(config, shape=replace(config["shape"], **{key: config["shape"][key] + 1}))
+        wrong = replace(config, shape=replace(config.shape, **{key: config.shape[key] + 1}))
         with pytest.raises(ActshiftError, match=rf"model\.shape\.{key} = {wrong['shape'][key]}.*conf/model/tiny"):
             load_base(wrong, precision="float32", device=CPU)
 

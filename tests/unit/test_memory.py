@@ -7,6 +7,7 @@ import dataclasses
 import io
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,13 @@ def config(*overrides: str) -> dict[str, Any]:
 def test_weights_are_those_of_the_model_but_for_its_norms(model: str) -> None:
     shape = compose([f"model={model}"]).model
     real = sum(parameter.numel() for parameter in meta_model(shape).parameters())
-    assert all_weights(shape["shape"]) == pytest.approx(real, rel=1e-3)
+    assert all_weights(shape.shape) == pytest.approx(real, rel=1e-3)
 
 
 @pytest.mark.parametrize("method", ["lora_r8", "post_block", "joint", "reft"])
 def test_what_an_adapter_adds_is_about_what_it_trains(method: str) -> None:
     own = config(f"method={method}")
-    real = 4 * trainable_parameters(meta_base(own["model"]), own["method"])
+    real = 4 * trainable_parameters(meta_base(own.model), own.method)
     assert estimate_peak(own).trained == pytest.approx(real, rel=0.05)
 
 
@@ -144,7 +145,7 @@ def test_the_kept_bytes_of_a_layer_are_those_that_autograd_keeps(read: int, prec
                 hidden = packed_hidden(base, some_ids(base, rows, tokens), packing, use_cache=False)
             base.model.eval()
         own = compose([f"model={model}", f"method={method}", f"training.precision={precision}"])
-        layers = own["model"]["shape"]["layers"]
+        layers = own.model.shape.layers
         deep = layers - 1 if method == "post_block" else layers
         expected = rows * tokens * (deep * _inside(own, tokens) + layers * _site_values(own))
         expected -= rows * (tokens - read) * _tokenwise(own)
@@ -202,9 +203,9 @@ def test_records_of_cuda_devices_stand_beside_the_estimate(tmp_path: Path, monke
     changes += [{"peak_memory_bytes": 1, "device": "cpu"}, {"peak_memory_bytes": 2, "replicas": {"train": 5}}]
     changes += [{"peak_memory_bytes": 3, "gradient_checkpointing": True}]
     for seed, change in enumerate(changes):
-        part = hashed_part({**own, "seed": seed}, ignore=ignored_keys())
+        part = hashed_part(replace(own, seed=seed), ignore=ignored_keys())
         record = Record(
-            identity_of(part, ignore=()), "test", cell, own["lr"], seed, part, metrics, {**provenance, **change}
+            identity_of(part, ignore=()), "test", cell, own.lr, seed, part, metrics, {**provenance, **change}
         )
         Store(tmp_path / "results").publish(record)
     row = report._row(own, read_records(tmp_path / "results" / "records"))
@@ -249,9 +250,9 @@ def test_the_bench_asks_for_cases_that_compose_and_says_what_it_found() -> None:
 
     for cuda, models in ((False, ["llama-100m"]), (True, ["llama3.1-8b"])):
         configs = [COMPOSE(case) for case in cases(models, cuda=cuda)]
-        trained = {(own["method"]["kind"], own["hardware"]["gradient_checkpointing"]) for own in configs}
-        assert len(trained) == 6 and {own["training"]["optimizer"] for own in configs} == set(OPTIMIZERS)
-        assert {own["hardware"]["device"] for own in configs} == {"cuda" if cuda else "cpu"}
+        trained = {(own.method.kind, own.hardware.gradient_checkpointing) for own in configs}
+        assert len(trained) == 6 and {own.training.optimizer for own in configs} == set(OPTIMIZERS)
+        assert {own.hardware.device for own in configs} == {"cuda" if cuda else "cpu"}
     ratio = {"median": 1.0, "q1": 0.9, "q3": 1.1, "n": 2}
     figures = {"cases": [{}, {}, {}], "measured": 2, "ratio": ratio, "lowest": 0.9, "highest": 1.1}
     assert "from 0.9 to 1.1" in table.line("memory", figures) and "2 of 3" in table.line("memory", figures)

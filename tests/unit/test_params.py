@@ -54,7 +54,7 @@ def test_counts_are_those_of_a_real_model(model: str, method: str) -> None:
     config = method_config(method, model=model)
     with attached(base_of(model), config) as adaptation:
         real = adaptation.trainable_parameters()
-    base = meta_base(composed(f"model={model}")["model"])
+    base = meta_base(composed(f"model={model}").model)
     assert base.parameters == base_of(model).parameters
     assert trainable_parameters(base, config) == real
     assert trainable_parameters(base, config) == real, "nothing stays on the base model"
@@ -69,7 +69,7 @@ def test_the_qwen3_suite_has_its_published_sizes() -> None:
     # Parameters with tied embeddings counted once, as the models' cards round them: 0.6B, 1.7B, 4.0B, 8.2B.
     sizes = {"qwen3-0.6b": 596_049_920, "qwen3-1.7b": 1_720_574_976, "qwen3-8b": 8_190_735_360}
     for model, size in sizes.items():
-        assert meta_base(composed(f"model={model}")["model"]).parameters == size
+        assert meta_base(composed(f"model={model}").model).parameters == size
 
 
 def test_a_share_is_printed_once() -> None:

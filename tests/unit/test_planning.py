@@ -8,6 +8,7 @@ import multiprocessing
 import random
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,15 @@ from actshift.errors import ActshiftError
 from actshift.planning.expand import expand_final, expand_grid
 from actshift.planning.manifests import Manifest, freeze, read_manifest, verify
 from actshift.planning.selection import Choice, Selection
+from actshift.schema.building import built, config_of
+from actshift.schema.config import Config, SweepConfig
+from actshift.schema.data import DatasetConfig
 from actshift.store.records import Cell
 from actshift.store.store import Store
 
-Config = dict[str, Any]
+Values = dict[str, Any]
 
-SWEEP: Config = {
+SWEEP: Values = {
     "name": "small",
     "title": "A small table",
     "table": "table1",
@@ -46,10 +50,10 @@ SWEEP: Config = {
 MODELS = {"tiny": {"name": "tiny", "scale": "tiny"}, "big": {"name": "big", "scale": "1b"}}
 METHODS = {
     "sft": {"name": "sft", "rates": "sft", "lr": 1e-3},
-    "post_block": {"name": "post_block", "rates": "steering", "lr": 1e-2, "rank": 8},
+    "post_block": {"name": "post_block", "kind": "steering", "rates": "steering", "lr": 1e-2, "rank": 8},
 }
-PLAIN: Config = {
-    "protocol": {"name": "paper", "batch_size": 8},
+PLAIN: Values = {
+    "protocol": {"name": "paper"},
     "training": {"epochs": 1, "validations": 4},
     "data": {"dir": None, "limit": {"train": None}},
     "hardware": {"name": "cpu", "workers": 2},
@@ -58,12 +62,12 @@ PLAIN: Config = {
 }
 
 
-def compose(overrides: list[str], *, plain: Config = PLAIN) -> Config:
+def compose(overrides: list[str], *, plain: Values = PLAIN) -> Config:
     """What Hydra does, in small: groups by name, then dotted keys, typed as JSON where that is possible."""
     config = copy.deepcopy(plain)
     groups = dict(override.split("=", 1) for override in overrides)
     config |= {"model": copy.deepcopy(MODELS[groups["model"]]), "method": copy.deepcopy(METHODS[groups["method"]])}
-    config |= {"dataset": {"name": groups["dataset"]}, "lr": config.method.lr}
+    config |= {"dataset": {"name": groups["dataset"]}, "lr": config["method"]["lr"]}
     for key, text in groups.items():
         if key not in ("model", "method", "dataset"):
             *path, last = key.split(".")
@@ -72,7 +76,7 @@ def compose(overrides: list[str], *, plain: Config = PLAIN) -> Config:
                 inner = inner[part]
             assert last in inner, key
             inner[last] = json.loads(text) if re.fullmatch(r"[-\d].*|null|true|false", text) else text
-    return config
+    return config_of(config)
 
 
 def changed(**plain: Any) -> Callable[[list[str]], Config]:
@@ -86,7 +90,7 @@ def choose(grid: Manifest, pick: Callable[[tuple[float, ...]], float | None] = m
     return Selection(grid.sweep, choices, False, ())
 
 
-GRID = expand_grid(SWEEP, compose)
+GRID = expand_grid(built(SweepConfig, SWEEP), compose)
 LISTOPS = Cell("tiny", "post_block", "listops", "paper")
 
 
@@ -97,7 +101,7 @@ def test_every_cell_is_composed_once_in_table_order() -> None:
         calls.append(overrides)
         return compose(overrides)
 
-    grid = expand_grid(SWEEP, counting, extra=["hardware.workers=1"])
+    grid = expand_grid(built(SweepConfig, SWEEP), counting, extra=["hardware.workers=1"])
     names = [(call[0], call[1], call[2]) for call in calls]
     assert names[0] == ("model=tiny", "method=sft", "dataset=listops") and len(set(names)) == len(names) == 10
     assert calls[0][3:] == ["data.limit.train=100", "hardware.workers=1", "stage=grid"]
@@ -173,7 +177,7 @@ def test_exclusions_keep_their_reasons() -> None:
 
 
 def test_an_override_of_the_command_line_wins_and_stands_once() -> None:
-    grid = expand_grid(SWEEP, compose, extra=["data.limit.train=5"])
+    grid = expand_grid(built(SweepConfig, SWEEP), compose, extra=["data.limit.train=5"])
     assert [text for text in grid.runs[0].overrides if "limit" in text] == ["data.limit.train=5"]
     assert grid.cells[0].config["data"]["limit"]["train"] == 5
 
@@ -195,31 +199,31 @@ BAD: list[tuple[Config, str]] = [
 
 
 @pytest.mark.parametrize(("changes", "message"), BAD)
-def test_an_impossible_sweep_says_where_to_change_it(changes: Config, message: str) -> None:
+def test_an_impossible_sweep_says_where_to_change_it(changes: Values, message: str) -> None:
     with pytest.raises(ActshiftError, match=message):
-        expand_grid(SWEEP | changes, compose)
+        expand_grid(built(SweepConfig, SWEEP | changes), compose)
 
 
 def test_a_config_that_bears_another_name_than_its_file_is_refused() -> None:
     def blind(overrides: list[str]) -> Config:
-        return compose(overrides) | {"dataset": {"name": "listops"}}
+        return replace(compose(overrides), dataset=DatasetConfig("listops"))
 
     with pytest.raises(ActshiftError, match="dataset=boolq composes to the name 'listops'"):
-        expand_grid(SWEEP, blind)
+        expand_grid(built(SweepConfig, SWEEP), blind)
 
 
 def test_one_model_of_the_users_own_has_its_name_in_the_table_and_several_take_files() -> None:
     def renamed(overrides: list[str]) -> Config:
         assert "model.name=mine" in overrides
         config = compose(overrides)
-        return config | {"model": config.model | {"name": "mine"}}
+        return replace(config, model=replace(config.model, name="mine"))
 
     one = SWEEP | {"models": SWEEP["models"][:1], "exclude": []}
     grid = expand_grid(one, renamed, extra=["model.name=mine"])
     assert grid.models == ("mine",)
     assert {planned.cell.model for planned in grid.cells} == {"mine"}
     with pytest.raises(ActshiftError, match=r"names every model of sweep\.models"):
-        expand_grid(SWEEP | {"exclude": []}, renamed, extra=["model.name=mine"])
+        expand_grid(built(SweepConfig, SWEEP | {"exclude": []}), renamed, extra=["model.name=mine"])
 
 
 def test_a_manifest_is_the_same_bytes_however_its_configs_are_ordered(tmp_path: Path) -> None:
@@ -241,7 +245,7 @@ def test_freezing_again_changes_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
     assert freeze(store, GRID) == GRID
     before = store.manifest_path("small", "grid").stat()
-    assert freeze(store, expand_grid(SWEEP, compose)) == GRID
+    assert freeze(store, expand_grid(built(SweepConfig, SWEEP), compose)) == GRID
     assert freeze(store, GRID, replan=True) == GRID
     after = store.manifest_path("small", "grid").stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
@@ -250,7 +254,7 @@ def test_freezing_again_changes_nothing(tmp_path: Path) -> None:
 def test_other_hardware_is_no_drift(tmp_path: Path) -> None:
     store = Store(tmp_path)
     freeze(store, GRID)
-    other = expand_grid(SWEEP, compose, extra=["hardware.workers=8"])
+    other = expand_grid(built(SweepConfig, SWEEP), compose, extra=["hardware.workers=8"])
     assert freeze(store, other).runs[0].overrides == other.runs[0].overrides
     assert read_manifest(store.manifest_path("small", "grid")) == GRID
 
@@ -258,7 +262,7 @@ def test_other_hardware_is_no_drift(tmp_path: Path) -> None:
 def test_drift_of_the_code_is_refused_with_the_keys_that_changed(tmp_path: Path) -> None:
     store = Store(tmp_path)
     freeze(store, GRID)
-    drifted = expand_grid(SWEEP, changed(training={"epochs": 3, "validations": 9, "clip": 1.0}))
+    drifted = expand_grid(built(SweepConfig, SWEEP), changed(training={"epochs": 3, "validations": 9, "clip": 1.0}))
     with pytest.raises(ActshiftError) as caught:
         freeze(store, drifted)
     message = str(caught.value)
@@ -281,11 +285,11 @@ def test_drift_of_the_code_is_refused_with_the_keys_that_changed(tmp_path: Path)
         ({"rates": SWEEP["rates"] | {"1b": {"sft": [1e-5, 1], "steering": [2e-3, 5e-3]}}}, ["2 runs added, 2 removed"]),
     ],
 )
-def test_a_changed_sweep_file_is_refused_with_what_changed(tmp_path: Path, changes: Config, lines: list[str]) -> None:
+def test_a_changed_sweep_file_is_refused_with_what_changed(tmp_path: Path, changes: Values, lines: list[str]) -> None:
     store = Store(tmp_path)
     freeze(store, GRID)
     with pytest.raises(ActshiftError) as caught:
-        freeze(store, expand_grid(SWEEP | changes, compose))
+        freeze(store, expand_grid(built(SweepConfig, SWEEP | changes), compose))
     assert all(line in str(caught.value) for line in lines), str(caught.value)
 
 
@@ -293,13 +297,15 @@ def test_a_long_list_of_changes_is_cut(tmp_path: Path) -> None:
     store = Store(tmp_path)
     freeze(store, GRID)
     with pytest.raises(ActshiftError, match=r"\.\.\. and \d+ more"):
-        freeze(store, expand_grid(SWEEP, changed(training={f"key{number}": 1 for number in range(40)})))
+        freeze(
+            store, expand_grid(built(SweepConfig, SWEEP), changed(training={f"key{number}": 1 for number in range(40)}))
+        )
 
 
 def test_replanning_keeps_the_old_manifest(tmp_path: Path) -> None:
     store = Store(tmp_path)
     freeze(store, GRID)
-    new = expand_grid(SWEEP | {"seeds": [1]}, compose)
+    new = expand_grid(built(SweepConfig, SWEEP | {"seeds": [1]}), compose)
     assert freeze(store, new, replan=True) == new
     path = store.manifest_path("small", "grid")
     assert read_manifest(path) == new
@@ -357,7 +363,7 @@ def test_launchers_that_freeze_at_the_same_time_agree(tmp_path: Path) -> None:
 
 def test_variants_are_candidates_beside_the_rates(tmp_path: Path) -> None:
     scopes = {"post_block": {"low": ["method.rank=4"], "high": ["method.rank=16"]}}
-    grid = expand_grid(SWEEP | {"variants": scopes}, compose)
+    grid = expand_grid(built(SweepConfig, SWEEP | {"variants": scopes}), compose)
     runs = grid.runs_of(LISTOPS)
     assert [(run.lr, run.variant) for run in runs][:3] == [(1e-3, "low"), (1e-3, "high"), (3e-3, "low")]
     assert len(runs) == 6 and len({run.identity for run in runs}) == 6
@@ -371,4 +377,4 @@ def test_variants_are_candidates_beside_the_rates(tmp_path: Path) -> None:
     with pytest.raises(ActshiftError, match="not the one frozen"):
         freeze(store, GRID)
     with pytest.raises(ActshiftError, match="unknown method with variants 'reft'"):
-        expand_grid(SWEEP | {"variants": {"reft": {"a": []}}}, compose)
+        expand_grid(built(SweepConfig, SWEEP | {"variants": {"reft": {"a": []}}}), compose)

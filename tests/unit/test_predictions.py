@@ -28,8 +28,8 @@ from actshift.training.loop import train
 def examples(name: str, count: int) -> Examples:
     """Rows of a procedural set, without end tokens."""
     config = dataset_config(name)
-    rows = procedural_rows(config, next(iter(config["procedural"]["rows"])))[:count]
-    task = get_task(config["task"])
+    rows = procedural_rows(config, next(iter(config.procedural.rows)))[:count]
+    task = get_task(config.task)
     settings = {"end_token": False, "max_tokens": None, "cache": None}
     return tokenize(Split(rows, ""), task=task, tokenizer=base_of("tiny").tokenizer, **settings)
 
@@ -62,7 +62,7 @@ def predictions(
     return predict(
         base_of("tiny"),
         adaptation,
-        task=get_task(dataset_config(name)["task"], rule=rule),
+        task=get_task(dataset_config(name).task, rule=rule),
         rows=examples(name, rows),
         batch_tokens=tokens,
         progress=lambda *_: None,
@@ -80,7 +80,7 @@ def test_stopping_early_changes_no_score(name: str, rule: str, answering: Adapta
         assert (short.extracted, short.correct, short.label) == (long.extracted, long.correct, long.label)
     assert sum(answer.extracted is not None for answer in full) > 30, "the model answers in the task's form"
     saved = [len(long.output) - len(short.output) for short, long in zip(stopped, full, strict=True)]
-    assert (sum(saved) > 0) is get_task(dataset_config(name)["task"]).first_match
+    assert (sum(saved) > 0) is get_task(dataset_config(name).task).first_match
 
 
 @pytest.mark.parametrize("name", SCORED)

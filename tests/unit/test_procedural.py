@@ -73,7 +73,7 @@ def test_trees_have_the_value_and_length_of_their_text(seed: int, max_depth: int
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_listops_rows_have_the_value_of_their_expression(split: str) -> None:
     config = dataset_config("listops")
-    limits = config["procedural"]["difficulty"]
+    limits = config.procedural.difficulty
     for row in procedural_rows(config, split):
         assert evaluate(row["Source"]) == row["Target"]
         assert limits["min_length"] <= len(row["Source"].replace("]", " ]").split()) <= limits["max_length"]
@@ -162,7 +162,7 @@ def test_gsm8k_steps_are_right_and_reach_the_answer() -> None:
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_generate_draws_from_its_generator_alone(name: str) -> None:
-    task, difficulty = task_of(name), dataset_config(name)["procedural"]["difficulty"]
+    task, difficulty = task_of(name), dataset_config(name).procedural.difficulty
     random.seed(0)
     first = [task.generate(rng, **difficulty) for rng in [random.Random(5)] for _ in range(20)]
     random.seed(1)

@@ -38,8 +38,8 @@ def representatives() -> dict[str, str]:
     for method in METHODS:
         config = method_config(method, model=MODEL)
         if config.kind in REPLICATED:
-            name = config.get("parameterization") or config.kind
-            if name not in found or (config.get("rank") == 8 and config.get("scope", {}).get("kind") == "all"):
+            name = getattr(config, "parameterization", config.kind)
+            if name not in found or (config.rank == 8 and config.scope.kind == "all"):
                 found[name] = method
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from actshift.config.groups import groups
 from actshift.data.sources import hub_split
 from actshift.data.splits import load_split
 from actshift.errors import ActshiftError
+from actshift.schema.data import DatasetConfig
 from actshift.tasks import get_task, task_of
 from actshift.tasks.templated import Templated
 
@@ -68,11 +70,10 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-def dataset_of(name: str) -> dict[str, Any]:
+def dataset_of(name: str) -> DatasetConfig:
     """The configuration of a data set, of whatever source."""
     config = composed([f"dataset={name}", "data.source=local", "data.dir=/"])
-    dataset: dict[str, Any] = copy.deepcopy(resolved(config, planned=True)["dataset"])
-    return dataset
+    return copy.deepcopy(resolved(config, planned=True).dataset)
 
 
 def columns_of(name: str) -> dict[str, Any]:
@@ -85,11 +86,11 @@ def columns_of(name: str) -> dict[str, Any]:
 
 def write(folder: Path, name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     dataset = dataset_of(name)
-    (folder / dataset["local"]["folder"]).mkdir(parents=True)
+    (folder / dataset.local.folder).mkdir(parents=True)
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / dataset["local"]["folder"] / "train.jsonl").write_text(text)
-    dataset["hub"]["rows"] = {"train": len(rows)}
-    dataset["local"] |= {"files": {}, "rows": {}}
+    (folder / dataset.local.folder / "train.jsonl").write_text(text)
+    dataset.hub.rows = {"train": len(rows)}
+    dataset.local = replace(dataset.local, files={}, rows={})
     return dataset
 
 
@@ -113,7 +114,7 @@ def test_a_bad_row_is_refused_with_file_and_line(
     dataset = write(tmp_path, name, [good, good | values, good])
     with pytest.raises(ActshiftError) as refused:
         hub_split(dataset, "train", source="local", directory=str(tmp_path))
-    assert f"{tmp_path / dataset['local']['folder'] / 'train.jsonl'}, line 2" in str(refused.value)
+    assert f"{tmp_path / dataset.local.folder / 'train.jsonl'}, line 2" in str(refused.value)
     assert message in str(refused.value)
 
 

@@ -123,8 +123,8 @@ def test_garbage_scores_nothing(text: str) -> None:
 @pytest.mark.parametrize("name", SCORED)
 def test_gold_answers_of_procedural_rows_score_100_percent(name: str) -> None:
     config = dataset_config(name)
-    task = get_task(config["task"])
-    for split in config["procedural"]["rows"]:
+    task = get_task(config.task)
+    for split in config.procedural.rows:
         for row in procedural_rows(config, split):
             assert task.score(task.answer(row), task.label(row))
             assert not any(task.score(text, task.label(row)) for text in GARBAGE)
@@ -133,7 +133,7 @@ def test_gold_answers_of_procedural_rows_score_100_percent(name: str) -> None:
 @pytest.mark.parametrize("name", SCORED)
 def test_an_answer_still_scores_with_a_following_line(name: str) -> None:
     config = dataset_config(name)
-    task = get_task(config["task"])
+    task = get_task(config.task)
     for row in procedural_rows(config, "train")[:200]:
         assert task.score(f" \n{task.answer(row)}\n\nand so on.", task.label(row))
 
@@ -164,7 +164,7 @@ def test_a_decided_output_cannot_change(name: str, rule: str, output: str, more:
 @pytest.mark.parametrize("name", [name for name in RULED if TASKS[name].first_match])
 def test_a_gold_answer_is_decided_before_it_ends(name: str, rule: str) -> None:
     config = dataset_config(name)
-    task = get_task(config["task"], rule=rule)
+    task = get_task(config.task, rule=rule)
     for row in procedural_rows(config, "train")[:50]:
         answer = task.answer(row)
         first = next(end for end in range(len(answer) + 1) if task.decided(answer[:end]))
@@ -304,7 +304,7 @@ def test_an_unknown_rule_is_refused() -> None:
 def test_the_options_of_a_row_are_answers_that_score_as_themselves(name: str) -> None:
     config = dataset_config(name)
     for rule in RULES:
-        task = get_task(config["task"], rule=rule)
+        task = get_task(config.task, rule=rule)
         for row in procedural_rows(config, "train")[:50]:
             options = task.options(row)
             assert bool(options) is task.multiple_choice

@@ -41,7 +41,7 @@ def boolq(tmp_path: Path, *, rows: list[Any] | None = None, name: str = "train.j
     text = "".join(json.dumps(row) + "\n" for row in (ROWS if rows is None else rows))
     (folder / name).write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
     config = dataset_config("boolq")
-    config["hub"]["rows"] = {"train": len(ROWS)}
+    config.hub.rows = {"train": len(ROWS)}
     return config
 
 
@@ -53,7 +53,7 @@ def local(config: dict[str, Any], tmp_path: Path, split: str = "train") -> list[
 
 
 def test_every_dataset_config_names_a_task() -> None:
-    assert {dataset_config(name)["task"] for name in ALL_DATASETS} == {*TASKS, "templated"}
+    assert {dataset_config(name).task for name in ALL_DATASETS} == {*TASKS, "templated"}
     assert all(get_task(name).name == name for name in TASKS)
 
 
@@ -68,8 +68,8 @@ def test_an_unknown_task_names_the_nearest() -> None:
 @pytest.mark.parametrize("name", DATASETS)
 def test_procedural_splits_have_their_rows_and_share_none(name: str, no_network: None) -> None:
     config = dataset_config(name)
-    task = get_task(config["task"])
-    counts = config["procedural"]["rows"]
+    task = get_task(config.task)
+    counts = config.procedural.rows
     prompts = []
     for split, count in counts.items():
         rows = hub_split(config, split, source="procedural", directory=None).to_list()
@@ -83,12 +83,12 @@ def test_procedural_rows_are_a_function_of_the_config() -> None:
     config = dataset_config("boolq")
     first = hub_split(config, "train", source="procedural", directory=None).to_list()
     assert hub_split(config, "train", source="procedural", directory=None).to_list() == first
-    reordered = replace(config["procedural"], rows=dict(reversed(config["procedural"]["rows"].items())))
+    reordered = replace(config.procedural, rows=dict(reversed(config.procedural.rows.items())))
     assert (
         hub_split(replace(config, procedural=reordered), "train", source="procedural", directory=None)[:]
         == (hub_split(config, "train", source="procedural", directory=None)[:])
     )
-    config["procedural"]["seed"] = 1
+    config.procedural.seed = 1
     assert hub_split(config, "train", source="procedural", directory=None).to_list() != first
 
 
@@ -107,8 +107,8 @@ def test_procedural_labels_are_balanced(name: str) -> None:
 
 def test_a_difficulty_with_too_few_rows_is_refused() -> None:
     config = dataset_config("listops")
-    config["procedural"]["difficulty"] = {"max_depth": 2, "max_args": 2, "min_length": 4, "max_length": 4}
-    asked = config["procedural"]["rows"]["train"] = 500
+    config.procedural.difficulty = {"max_depth": 2, "max_args": 2, "min_length": 4, "max_length": 4}
+    asked = config.procedural.rows["train"] = 500
     with pytest.raises(
         ActshiftError, match=rf"about 400 distinct rows, but {asked} are asked for.*dataset\.procedural"
     ):
@@ -130,7 +130,7 @@ def test_a_difficulty_with_too_few_rows_is_refused() -> None:
 )
 def test_an_impossible_difficulty_is_refused(name: str, difficulty: dict[str, int], message: str) -> None:
     config = dataset_config(name)
-    config["procedural"]["difficulty"] = difficulty
+    config.procedural.difficulty = difficulty
     with pytest.raises(ActshiftError, match=message.replace("?", r"\?")):
         hub_split(config, "train", source="procedural", directory=None)
 
@@ -141,7 +141,7 @@ def test_unknown_sources_and_splits_are_refused() -> None:
         hub_split(config, "test", source="procedural", directory=None)
     with pytest.raises(ActshiftError, match=r"unknown data source 'procedual'. Did you mean 'procedural'\?"):
         hub_split(config, "train", source="procedual", directory=None)
-    config["procedural"]["rows"]["validation"] = 0
+    config.procedural.rows["validation"] = 0
     with pytest.raises(ActshiftError, match=r"dataset\.procedural\.rows must be 1 or more.*validation"):
         hub_split(config, "train", source="procedural", directory=None)
 
@@ -163,7 +163,7 @@ def test_a_missing_file_says_what_is_there(tmp_path: Path) -> None:
         local(config, tmp_path, "test")
     with pytest.raises(ActshiftError, match=r"there is no folder .*nowhere.*data\.dir"):
         local(config, tmp_path / "nowhere")
-    config["local"]["folder"] = "bolq"
+    config.local.folder = "bolq"
     with pytest.raises(ActshiftError, match=r"there is no folder .*bolq.*dataset\.local\.folder"):
         local(config, tmp_path)
     with pytest.raises(ActshiftError, match=r"set data\.dir"):
@@ -173,7 +173,7 @@ def test_a_missing_file_says_what_is_there(tmp_path: Path) -> None:
 def test_the_local_folder_can_be_another(tmp_path: Path) -> None:
     config = boolq(tmp_path)
     (tmp_path / "boolq").rename(tmp_path / "passages")
-    config["local"]["folder"] = "passages"
+    config.local.folder = "passages"
     assert local(config, tmp_path) == ROWS
 
 
@@ -233,7 +233,7 @@ def test_real_files_have_their_rows(name: str, shared: Path, no_network: None) -
         rows = hub_split(config, split, source="local", directory=str(shared / "data"), labelled=labelled)
         assert len(rows) == count
     whole = {split: count for split, count in COUNTS[name].items() if split not in PARTIAL.get(name, ())}
-    asserted = {split: count for split, count in config["hub"]["rows"].items() if split in whole}
+    asserted = {split: count for split, count in config.hub.rows.items() if split in whole}
     assert asserted == {split: count for split, count in whole.items() if (name, split) != ("winogrande", "test")}
 
 
@@ -247,20 +247,20 @@ def test_a_part_of_a_split_is_told_from_the_whole(name: str) -> None:
 
 def test_a_part_of_a_split_has_a_row_count_of_its_own(tmp_path: Path) -> None:
     config = boolq(tmp_path, name="train_part.jsonl")
-    config["hub"]["rows"] = {"train": 9427}
-    config["local"] |= {"files": {"train": "train_part"}, "rows": {"train": len(ROWS)}}
+    config.hub.rows = {"train": 9427}
+    config.local = replace(config.local, files={"train": "train_part"}, rows={"train": len(ROWS)})
     assert local(config, tmp_path) == ROWS
-    config["local"]["rows"] = {"train": 5}
+    config.local.rows = {"train": 5}
     with pytest.raises(ActshiftError, match=r"has 6 rows, but 5 are expected"):
         local(config, tmp_path)
 
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_the_hub_s_revision_is_a_commit_or_openly_none(name: str) -> None:
-    revision = dataset_config(name)["hub"]["revision"]
+    revision = dataset_config(name).hub.revision
     assert (revision is None) is (name in ("listops", "code_alpaca"))
     assert revision is None or re.fullmatch(r"[0-9a-f]{40}", revision)
-    assert dataset_config(name)["hub"]["rows"], "what is not pinned is at least counted"
+    assert dataset_config(name).hub.rows, "what is not pinned is at least counted"
 
 
 def test_a_sweep_over_local_data_is_planned_without_their_folder_and_not_started(
@@ -287,14 +287,14 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_hub_rows_are_the_local_rows(tmp_path: Path, hub_cache: None, capfd: pytest.CaptureFixture[str]) -> None:
     config = boolq(tmp_path)
-    config["hub"]["path"] = str(tmp_path / "boolq")
+    config.hub.path = str(tmp_path / "boolq")
     assert hub_split(config, "train", source="hub", directory=None).to_list() == local(config, tmp_path)
     assert "".join(capfd.readouterr()) == ""
 
 
 def test_hub_rows_are_counted(tmp_path: Path, hub_cache: None) -> None:
     config = boolq(tmp_path)
-    config["hub"] |= {"path": str(tmp_path / "boolq"), "rows": {"train": 7}}
+    config.hub = replace(config.hub, path=str(tmp_path / "boolq"), rows={"train": 7})
     with pytest.raises(ActshiftError, match=r"6 rows, but 7 are expected.*pin dataset\.hub\.revision"):
         hub_split(config, "train", source="hub", directory=None)
     with pytest.raises(ActshiftError, match=r"unknown split of .*'trian'. Did you mean 'train'"):

@@ -16,6 +16,7 @@ from actshift.data.overlaps import question_keys
 from actshift.data.sources import hub_split, read_rows
 from actshift.data.splits import Split, apply_rule, check_rules, fingerprint, load_split, overlap
 from actshift.errors import ActshiftError
+from actshift.schema.data import LimitConfig, SplitsConfig
 from actshift.tasks import get_task
 
 SPLITS = ("train", "validation", "test")
@@ -54,8 +55,8 @@ def sha16(value: Any) -> str:
 
 def rules(**changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The paper's BoolQ rules with some keys changed."""
-    base = dataset_config("boolq")["splits"]["paper"]
-    return {name: {**base[name], **changes.get(name, {})} for name in SPLITS}
+    base = dataset_config("boolq").splits.paper
+    return SplitsConfig(**{name: replace(rule, **changes.get(name, {})) for name, rule in base.by_name().items()})
 
 
 # --- what the protocols prescribe ---------------------------------------------------------------------------------
@@ -66,8 +67,8 @@ def test_released_indices_are_the_released_loaders(name: str, split: str) -> Non
     from datasets import Dataset
 
     config = dataset_config(name)
-    rule = config["splits"]["released"][split]
-    rows = (config["hub"]["rows"] | config["local"]["rows"])[rule.source]
+    rule = config.splits["released"].by_name()[split]
+    rows = (config.hub.rows | config.local.rows)[rule.source]
     whole = Dataset.from_list([{"index": index} for index in range(rows)])
     indices = list(apply_rule(whole, rule, name=split)["index"])
     assert (len(indices), sha16(indices)) == RELEASED[name, split][:2]
@@ -84,8 +85,8 @@ def test_released_listops_is_the_hub_s_splits_in_the_released_words(shared: Path
     task = task_of("listops", rule="released")
     rows = read_rows(shared / "data" / "listops_nyu" / "d20s_test.jsonl.gz", columns=task.columns)
     assert (len(rows), sha16([[task.prompt(row), task.answer(row)] for row in rows])) == RELEASED_LISTOPS
-    rules = dataset_config("listops")["splits"]["released"]
-    assert {split: (rule.source, rule.keep) for split, rule in rules.items()} == {
+    rules = dataset_config("listops").splits.released
+    assert {split: (rule.source, rule.keep) for split, rule in rules.by_name().items()} == {
         split: (split, "whole") for split in SPLITS
     }
     assert "<answer>...</answer>" in get_task("listops").prompt(rows[0])
@@ -120,8 +121,8 @@ def test_released_winogrande_is_the_two_halves_of_the_shuffled_validation_split(
 @pytest.mark.parametrize("protocol", ["paper", "released"])
 def test_winogrande_never_reads_the_split_without_labels(protocol: str) -> None:
     config = dataset_config("winogrande")
-    assert {rule.source for rule in config["splits"][protocol].values()} == {"train", "validation"}
-    assert "test" not in config["hub"]["rows"]
+    assert {rule.source for rule in config.splits[protocol].values()} == {"train", "validation"}
+    assert "test" not in config.hub.rows
 
 
 @pytest.mark.parametrize("protocol", ["paper", "released"])
@@ -168,7 +169,7 @@ def test_repeated_questions_of_the_real_data_are_dropped_or_counted(name: str, s
 @pytest.mark.parametrize("protocol", ["paper", "released"])
 @pytest.mark.parametrize("name", DATASETS)
 def test_the_rules_of_every_dataset_are_disjoint(name: str, protocol: str) -> None:
-    check_rules(dataset_config(name)["splits"][protocol])
+    check_rules(dataset_config(name).splits[protocol])
 
 
 @pytest.mark.parametrize(
@@ -206,7 +207,7 @@ def test_a_cut_that_leaves_nothing_is_refused() -> None:
     from datasets import Dataset
 
     with pytest.raises(ActshiftError, match=r"data\.splits\.train: 1 rows cannot be split"):
-        apply_rule(Dataset.from_list([{"index": 0}]), rules()["train"], name="train")
+        apply_rule(Dataset.from_list([{"index": 0}]), rules().train, name="train")
 
 
 # --- limits and fingerprints --------------------------------------------------------------------------------------
@@ -247,7 +248,7 @@ def test_questions_of_later_splits_are_dropped_counted_or_ignored(tmp_path: Path
         config.data.overlap = setting
         splits = [load_split(config, split) for split in SPLITS]
         assert ([len(split.rows) for split in splits], [split.overlap for split in splits]) == expected
-    config.data |= {"overlap": "drop", "limit": {"train": 2, "validation": 1, "test": 1}}
+    config.data = replace(config.data, overlap="drop", limit=LimitConfig(2, 1, 1))
     assert [row["question"] for row in load_split(config, "train").rows] == ["is it", "has it"]
 
 

@@ -83,7 +83,7 @@ def test_what_is_saved_is_small_and_brings_the_same_rotation_back_under_another_
         perturb(adaptation)
         expected_BTV = logits(base, adaptation, torch.cat([ids_BT, ids_BT])).chunk(2)[1]
         state = adaptation.state_dict(1)
-    d, r = base.sites.model_width, config["rank"]
+    d, r = base.sites.model_width, config.rank
     assert sum(tensor.numel() for tensor in state.values()) == base.sites.layers * (2 * d * r + r + 1)
     with attached(base, config, seeds=(9,)) as adaptation:
         adaptation.load_state_dict(state)
@@ -103,7 +103,7 @@ def test_a_rotation_is_differentiable_through_replicas_alone() -> None:
 @pytest.mark.parametrize("method", ["reft", "lofit_two_stage", "jola", "post_block", "joint_orth"])
 def test_methods_exist_on_the_meta_device_at_full_size(method: str) -> None:
     """No tensor of the 8B model, nor one of the method's own, is ever filled."""
-    model = composed("model=llama3.1-8b")["model"]
+    model = composed("model=llama3.1-8b").model
     network = meta_model(model)
     base = replace(base_of("random-llama"), model=network, sites=Sites(network, architecture=model.architecture))
     with attached(base, copy.deepcopy(method_config(method, model="llama3.1-8b"))) as adaptation:

@@ -17,7 +17,7 @@ from actshift.data.sources import local_file, read_rows
 from actshift.errors import ActshiftError
 from actshift.tasks.templated import SCORING_RULES, Templated
 
-TEMPLATED = [name for name in ALL_DATASETS if dataset_config(name)["task"] == "templated"]
+TEMPLATED = [name for name in ALL_DATASETS if dataset_config(name).task == "templated"]
 PLAIN = {
     "prompt": "Q: {q}\n",
     "answer": "Answer: {label}.",
@@ -105,12 +105,12 @@ def test_a_template_that_cannot_be_is_refused(changes: dict[str, Any], message: 
 def test_gold_answers_of_the_real_rows_score(name: str, shared: Path) -> None:
     config, scorer = dataset_config(name), task_of(name)
     rows = 0
-    for split in config["hub"]["rows"]:
+    for split in config.hub.rows:
         file = local_file(config, split, directory=str(shared / "data"))
         for row in read_rows(file, columns=scorer.columns):
             rows += 1
             assert scorer.score(scorer.answer(row), scorer.label(row))
-    assert rows == sum(config["hub"]["rows"].values())
+    assert rows == sum(config.hub.rows.values())
 
 
 def test_there_are_data_sets_of_yaml_alone() -> None:

@@ -29,6 +29,8 @@ from actshift.analysis.theory.statements import (
 )
 from actshift.cli import main
 from actshift.config.composition import compose
+from actshift.schema.analysis import TheoryConfig
+from actshift.schema.building import built
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = ROOT / "results" / "analyses"
@@ -110,7 +112,8 @@ def test_the_committed_ledger_has_these_verdicts_and_its_own_frame() -> None:
 @pytest.mark.slow
 def test_the_committed_ledger_is_what_its_configuration_gives() -> None:
     committed = json.loads((COMMITTED / "theory.json").read_text())
-    again = record(ledger(committed["config"]), committed["config"])
+    analysis = built(TheoryConfig, committed["config"])
+    again = record(ledger(analysis), analysis)
     assert {each["name"]: each["verdict"] for each in again["statements"]} == EXPECTED
     assert again["code"] == committed["code"], "made by other code: do `actshift analyze theory` again"
 

@@ -17,8 +17,9 @@ from actshift.config.validation import validate
 from actshift.errors import ActshiftError
 from actshift.methods import KINDS
 from actshift.paths import conf_dir
+from actshift.schema.config import Config
+from actshift.schema.method import METHODS
 
-Config = dict[str, Any]
 # A model that nobody has: whatever would load it fails otherwise than validation does.
 NOWHERE = ("model.source=hub", "model.path=/there/is/no/such/model")
 
@@ -40,13 +41,16 @@ def changed(configs: dict[str, Config]) -> Callable[..., Config]:
         config = copy.deepcopy(configs[name])
         for key, value in changes.items():
             *parents, last = key.split(".")
-            node = config
+            node: Any = config
             for parent in parents:
-                node = node[parent]
-            node[last] = value
+                node = node[parent] if isinstance(node, dict) else getattr(node, parent)
+            if isinstance(node, dict):
+                node[last] = value
+            else:
+                setattr(node, last, value)
         data = config.data
         if "data.origin" not in changes:
-            data.origin = config.dataset.get(data.source)
+            data.origin = getattr(config.dataset, data.source, None)
         return config
 
     return change
@@ -278,7 +282,7 @@ def test_sweeps(changed: Callable[..., Config], changes: dict[str, Any], message
 def test_every_kind_has_an_implementation_a_config_of_its_name_and_a_method(kind: str) -> None:
     module, name = KINDS[kind].path.split(":")
     assert callable(getattr(import_module(module), name))
-    assert KINDS[kind].config.kind == kind
+    assert METHODS[kind].kind == kind
     files = [file.read_text() for file in (conf_dir() / "method").glob("*.yaml")]
     # The files of `custom` are the user's: tests/end_to_end/test_own_code.py has some.
     assert kind == "custom" or any(f"defaults: [{kind}_schema, " in text for text in files)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from actshift.errors import ActshiftError, impossible
-from actshift.schema.building import plain
 from actshift.schema.config import Config
 from actshift.schema.objective import GrpoConfig
 from actshift.tasks import TASKS, task_of
@@ -18,7 +17,7 @@ def validate_objective(config: Config) -> None:
         return
     if config.selection == "halving":
         raise impossible("selection", "halving", f"grid: with objective={objective.name} no validation loss is there")
-    weights = plain(objective.rewards)
+    weights = objective.rewards.by_name()
     if not any(weights.values()) or not all(map(math.isfinite, weights.values())):
         raise impossible("objective.rewards", weights, "finite weights, at least one of them other than 0")
     if not task_of(config.dataset).scored:

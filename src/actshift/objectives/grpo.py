@@ -24,7 +24,6 @@ from actshift.objectives.loss import TokenLosses, advantages, silent, token_loss
 from actshift.objectives.rewards import Completion, chosen, rewards_of, total
 from actshift.objectives.rollouts import Rollout, roll_out
 from actshift.observe.profiling import phase
-from actshift.schema.building import plain
 from actshift.schema.objective import GrpoConfig
 from actshift.tasks.base import Task
 from actshift.training.batches import Batch, answer_logits, collate, pack_batch
@@ -71,7 +70,7 @@ class Grpo(Objective):
         self._base, self._adaptation, self._settings = base, adaptation, settings
         self._config = settings.objective
         self.updates = self._config.updates
-        self._weights = chosen(plain(self._config.rewards))
+        self._weights = chosen(self._config.rewards.by_name())
         self._blocks: list[list[Scored]] = []
         self._old: dict[int, torch.Tensor] = {}
         self._reference: dict[int, torch.Tensor] = {}

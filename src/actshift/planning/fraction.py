@@ -8,8 +8,7 @@ from itertools import product
 from typing import Any
 
 from actshift.errors import ActshiftError, impossible, unknown
-from actshift.schema.building import plain
-from actshift.schema.config import SweepConfig
+from actshift.schema.config import ContrastConfig, SweepConfig
 
 Levels = Mapping[str, str]
 """By factor, the level of one combination."""
@@ -69,6 +68,21 @@ class Contrast:
     def to_json(self) -> dict[str, Any]:
         lists = {key: {name: list(levels) for name, levels in getattr(self, key).items()} for key in _LISTS}
         return {"name": self.name, "about": self.about, **lists, "together": self.together, "claim": self.claim}
+
+    @classmethod
+    def of(cls, name: str, given: ContrastConfig) -> Contrast:
+        """The contrast of a sweep's file."""
+        compares, within = (
+            {factor: tuple(levels) for factor, levels in part.items()} for part in (given.compares, given.within)
+        )
+        return cls(
+            name=name,
+            about=given.about,
+            compares=compares,
+            within=within,
+            together=given.together,
+            claim=given.claim,
+        )
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Contrast:
@@ -153,7 +167,7 @@ def contrasts(sweep: SweepConfig) -> tuple[Contrast, ...]:
                         raise unknown(f"level of {factor}", level, factors[factor], where=where)
         if not given.compares or any(len(pair) != 2 for pair in given.compares.values()):
             raise impossible(f"{where}.compares", given.compares, "two levels of each of its factors")
-        contrast = Contrast.from_json({"name": name, **plain(given)})
+        contrast = Contrast.of(name, given)
         if not contrast.pairs(there):
             raise ActshiftError(f"{where}: no combinations of the blocks differ so. Add them, or leave it out.")
         found.append(contrast)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 from actshift.errors import ActshiftError, unknown
-from actshift.store.records import Record
-from actshift.schema.building import plain
 from actshift.schema.objective import GrpoConfig
+from actshift.store.records import Record
 
 
 def _is_dirty(record: Record) -> bool:
@@ -75,7 +73,7 @@ def _objectives(records: Sequence[Record]) -> list[str]:
 
 
 def _rewarded(objective: GrpoConfig) -> str:
-    weights = [f"{weight:g} x {name}" for name, weight in sorted(plain(objective.rewards).items()) if weight]
+    weights = [f"{weight:g} x {name}" for name, weight in sorted(objective.rewards.by_name().items()) if weight]
     shuffled = ", shuffled among the completions of a step" if objective.shuffle_rewards else ""
     return f"{objective.name} ({objective.completions} completions a prompt, reward {' + '.join(weights)}{shuffled})"
 

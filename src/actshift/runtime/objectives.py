@@ -14,7 +14,6 @@ from actshift.models.loading import Base
 from actshift.objectives.grpo import Grpo, Settings
 from actshift.objectives.outcome import outcome
 from actshift.objectives.rewards import Completion, best, chosen, rewards_of, total
-from actshift.schema.building import plain
 from actshift.schema.config import Config
 from actshift.schema.objective import GrpoConfig
 from actshift.tasks import task_of
@@ -61,7 +60,7 @@ def reinforcement(config: Config, curves: Curves, *, replicas: int) -> dict[str,
     sums = {name: sum(measures[name]) for name in SUMS}
     seconds = {name: round(sums[name] / replicas, 3) for name in SUMS if name != "tokens"}
     return {
-        "outcome": outcome(curves, best=best(plain(objective.rewards))),
+        "outcome": outcome(curves, best=best(objective.rewards.by_name())),
         "curves": {name: thinned(values) for name, values in measures.items() if name not in SUMS},
         "mismatch": _mean(measures["mismatch"]),
         "mismatch_max": max(filter(math.isfinite, measures["mismatch_max"]), default=None),
@@ -74,7 +73,7 @@ def reward_metrics(config: Config, predictions: Sequence[Prediction]) -> dict[st
     """The mean weighted reward of a split's greedy completions, as `reward`; nothing under SFT."""
     if (objective := grpo_of(config)) is None or not predictions:
         return {}
-    weights = chosen(plain(objective.rewards))
+    weights = chosen(objective.rewards.by_name())
     task, limit = task_of(config.dataset, rule=config.evaluation.rule), config.evaluation.max_new_tokens
     completions = [
         Completion(each.output, each.label, min(each.tokens + 1, limit), limit, ended=each.tokens < limit)

@@ -41,9 +41,10 @@ def built(kind: type[Node], values: Mapping[str, Any], classes: Mapping[str, typ
 
 
 def plain(node: Any) -> Any:
-    """Dataclasses as mappings, with all that is below them."""
+    """Dataclasses as mappings, with all that is below them; what was read in part has no key where it has no value."""
     if is_dataclass(node):
-        return {name: plain(getattr(node, name)) for name, _ in _hints(cast(Any, type(node)))}
+        values = ((name, getattr(node, name)) for name, _ in _hints(cast(Any, type(node))))
+        return {name: plain(value) for name, value in values if value != MISSING}
     if isinstance(node, Mapping):
         return {key: plain(value) for key, value in node.items()}
     if isinstance(node, list | tuple):

@@ -38,9 +38,12 @@ class Bounds:
     def __str__(self) -> str:
         if self.below is None and self.most is None:
             return f"at least {self.least}" if self.above is None else "a positive number"
+        if self.below is not None and self.below > 1:
+            return f"at least {self.least} and less than {self.below:,}"
         low = f"[{self.least}" if self.above is None else f"({self.above}"
         high = f"{self.most}]" if self.below is None else f"{self.below})"
-        return f"a number in {low}, {high}"
+        what = "a share" if self.least in (0, None) and 1 in (self.most, self.below) else "a number"
+        return f"{what} in {low}, {high}"
 
 
 def choice(*names: str | None, default: Any = MISSING) -> Any:

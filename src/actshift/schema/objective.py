@@ -30,6 +30,10 @@ class RewardsConfig:
     think: float = 0.0  # of exactly one "\n</think>\n" in it, as the released code rewards
     length: float = 0.0  # of a short completion: 1 less its share of the longest length
 
+    def by_name(self) -> dict[str, float]:
+        """Each reward's weight."""
+        return {"accuracy": self.accuracy, "format": self.format, "think": self.think, "length": self.length}
+
 
 @dataclass
 class GrpoConfig(ObjectiveConfig):
