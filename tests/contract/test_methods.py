@@ -36,6 +36,8 @@ from actshift.methods import KINDS, REPLICATED, attach
 from actshift.methods.base import Adaptation
 from actshift.methods.registry import PARAMETERIZATIONS, sites_of
 from actshift.models.loading import Base
+from actshift.schema.config import ModelConfig
+from actshift.schema.method import SteeringConfig
 from actshift.training.batches import answer_losses, collate
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import train
@@ -49,8 +51,8 @@ class Case:
     """One method on one model."""
 
     base: Base
-    method: dict[str, Any]
-    model: dict[str, Any]
+    method: Any  # the dataclass of its kind
+    model: ModelConfig
 
     @property
     def kind(self) -> str:
@@ -58,12 +60,12 @@ class Case:
 
     @property
     def parameterization(self) -> str | None:
-        return self.method.get("parameterization")
+        return self.method.parameterization if isinstance(self.method, SteeringConfig) else None
 
     @property
     def sites(self) -> list[str]:
         """The sites of a steering method, an empty name for other methods."""
-        return sites_of(self.method) if "site" in self.method else [""]
+        return sites_of(self.method) if isinstance(self.method, SteeringConfig) else [""]
 
     @property
     def replicated(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,10 +16,11 @@ from actshift.observe.progress import Progress
 from actshift.runtime.baselines import accuracy, baseline, majority
 from actshift.runtime.evaluate import answer
 from actshift.runtime.session import Session
+from actshift.schema.config import Config
 from actshift.store.baselines import baseline_identity, read_baseline
 
 
-def request(tmp_path: Path, *overrides: str) -> dict[str, Any]:
+def request(tmp_path: Path, *overrides: str) -> Config:
     return compose(["dataset=boolq", "data.limit.test=30", f"results='{tmp_path}'", *overrides])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,6 +14,7 @@ from actshift.errors import ActshiftError
 from actshift.runtime.evaluate import evaluate
 from actshift.runtime.run import run
 from actshift.runtime.session import Interrupted, Session
+from actshift.schema.config import Config
 
 WORDS = {0: ("dull", "poor", "flat", "weak"), 1: ("warm", "bright", "fine", "sharp")}
 
@@ -52,7 +52,7 @@ def words(tmp_path: Path, folder: Path) -> list[str]:
     ]
 
 
-def request(tmp_path: Path, folder: Path, *overrides: str) -> dict[str, Any]:
+def request(tmp_path: Path, folder: Path, *overrides: str) -> Config:
     return compose([*words(tmp_path, folder), *overrides])
 
 

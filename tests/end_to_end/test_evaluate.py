@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,6 +15,7 @@ from actshift.models.loading import Base
 from actshift.runtime.evaluate import evaluate
 from actshift.runtime.run import run
 from actshift.runtime.session import Session
+from actshift.schema.config import Config
 from actshift.store.adapter_card import ADAPTER_CARD, TENSORS, compose_request, read_adapter_card
 from actshift.store.records import Record, read_records
 from actshift.store.store import Store
@@ -28,7 +27,7 @@ FEW = ("data.limit.test=16", "hardware.threads=1")
 class NoModel(Session):
     """A session in which whoever asks for a model fails."""
 
-    def base(self, config: Mapping[str, Any]) -> Base:
+    def base(self, config: Config) -> Base:
         raise AssertionError("a model was loaded")
 
 
@@ -54,7 +53,7 @@ def folder(trained: tuple[Store, Record]) -> Path:
     return store.run_folder(record.identity) / "adapter"
 
 
-def asked(store: Store, folder: Path, *overrides: str) -> dict[str, Any]:
+def asked(store: Store, folder: Path, *overrides: str) -> Config:
     return compose_request([*FEW, "stage=evaluate", f"adapter='{folder}'", f"results='{store.root}'", *overrides])
 
 
@@ -107,7 +106,8 @@ def test_the_request_takes_model_method_and_precision_from_the_adapter(
     assert (config.method.name, config.method.rank) == ("lora_r8", 4)
     assert (config.model.name, config.training.precision) == ("tiny", "bfloat16")
     assert (config.dataset.name, config.protocol.name) == ("boolq", "paper")
-    assert asked(store, folder, "protocol=released")["data"]["splits"]["test"] != {}
+    released = compose(["dataset=boolq", "protocol=released"]).data.splits.test
+    assert asked(store, folder, "protocol=released").data.splits.test == released != config.data.splits.test
     assert compose_request(["method=sft"]) == compose(["method=sft"])
 
 
@@ -178,7 +178,7 @@ def test_an_adapter_moved_elsewhere_is_the_same(
 # --- what a run makes of the adapter that it finds -------------------------------------------------------------------
 
 
-def small(results: Path, *overrides: str) -> dict[str, Any]:
+def small(results: Path, *overrides: str) -> Config:
     return compose([*SMALL, "method=post_block", "training.max_steps=1", *overrides, f"results='{results}'"])
 
 

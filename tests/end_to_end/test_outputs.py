@@ -19,7 +19,7 @@ from actshift.errors import ActshiftError
 from actshift.judging.judges import paired
 from actshift.observe.progress import Progress
 from actshift.runtime import outputs as module
-from actshift.runtime.outputs import Decoding, config_of, merged, parts, write_outputs
+from actshift.runtime.outputs import Decoding, merged, parts, trained_config, write_outputs
 from actshift.runtime.run import run
 from actshift.runtime.session import Session
 
@@ -47,7 +47,7 @@ def instructions() -> list[dict[str, str]]:
 
 def written(adapter: Path, decoding: Decoding, *, session: Session | None = None) -> list[dict[str, str]]:
     shared: dict[str, Any] = {"session": session or Session(), "progress": Progress()}
-    path = write_outputs(adapter, instructions(), decoding, hardware=config_of(adapter)["hardware"], **shared)
+    path = write_outputs(adapter, instructions(), decoding, hardware=trained_config(adapter).hardware, **shared)
     found: list[dict[str, str]] = json.loads(path.read_text())
     return found
 
@@ -156,7 +156,7 @@ def test_the_released_script_loses_208_rows(tmp_path: Path, shared: Path) -> Non
     split = [json.loads(line) for line in (folder / "eval_split.jsonl").read_text().split("\n") if line]
     files = {}
     for protocol in ("paper", "released"):
-        config = {"protocol": {"name": protocol}}
+        config = compose([f"protocol={protocol}"])
         rows = [module._output(row, "an answer", "ours", config) for row in split]
         files[protocol] = tmp_path / f"{protocol}.json"
         files[protocol].write_text(json.dumps(rows))

@@ -26,7 +26,7 @@ from actshift.methods.base import Adaptation
 class Scaled(Adaptation):
     \"\"\"h <- s * h at the output of every layer, s a number a layer.\"\"\"
     def __init__(self, base, *, config, seeds):
-        start = config["options"]["start"]
+        start = config.options["start"]
         self.scales = [nn.Parameter(torch.tensor(float(start))) for _ in range(base.sites.layers)]
         self.hooks = [
             base.sites.hook("post_block", layer, lambda h, s=s: (h.float() * s).to(h.dtype))
@@ -140,7 +140,7 @@ def test_changed_code_is_another_run(folder: Path) -> None:
     before = compose(request)
     (folder / "my_code.py").write_text(METHOD.replace("s a number a layer", "s one number for each layer"))
     after = compose(request)
-    assert before["method"]["code"] != after["method"]["code"]
+    assert before.method.code != after.method.code
     one, two = (identity_of(config, ignore=ignored_keys()) for config in (before, after))
     assert one != two
 

@@ -9,7 +9,6 @@ import random
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from actshift.models.loading import Base
 from actshift.observe.progress import Progress
 from actshift.runtime.run import Busy, run
 from actshift.runtime.session import Interrupted, Session
+from actshift.schema.config import Config
 from actshift.store.records import Record, read_records
 from actshift.store.store import Store
 from actshift.tasks import get_task
@@ -54,10 +54,10 @@ socket.getaddrinfo = lambda *arguments, **_: refuse(arguments[:2])
 class NothingLoads(Session):
     """A session in which a run fails that asks for a model or data."""
 
-    def base(self, config: Mapping[str, Any]) -> Base:
+    def base(self, config: Config) -> Base:
         raise AssertionError("a model was loaded")
 
-    def split(self, config: Mapping[str, Any], name: str) -> Split:
+    def split(self, config: Config, name: str) -> Split:
         raise AssertionError("data were loaded")
 
 
@@ -69,7 +69,7 @@ class Phases(Progress):
         self.seen.append(what)
 
 
-def request(results: Path, *overrides: str) -> dict[str, Any]:
+def request(results: Path, *overrides: str) -> Config:
     return compose([*SMALL, *overrides, f"results='{results}'"])
 
 
@@ -390,7 +390,7 @@ def test_predictions_carry_the_question(tmp_path: Path, session: Session) -> Non
 
 def write_rows(folder: Path) -> None:
     (folder / "boolq").mkdir()
-    difficulty = compose(["dataset=boolq"]).dataset.procedural["difficulty"]
+    difficulty = compose(["dataset=boolq"]).dataset.procedural.difficulty
     for seed, (split, rows) in enumerate((("train", 20), ("validation", 8))):
         rng = random.Random(seed)
         lines = [json.dumps(get_task("boolq").generate(rng, **difficulty)) for _ in range(rows)]
@@ -476,7 +476,7 @@ def test_a_tf32_run_is_another_run_and_its_record_says_what_was_computed(
     plain = run(compose(overrides), session=session)
     rounded = run(compose([*overrides, "training.precision=tf32"]), session=session)
     assert plain.identity != rounded.identity
-    assert rounded.config.training.precision == "tf32"
+    assert rounded.config["training"]["precision"] == "tf32"
     assert rounded.provenance["precision"] == "float32"
     assert rounded.metrics["loss_curve"] == plain.metrics["loss_curve"]
     assert capsys.readouterr().err.count("training.precision=tf32 is float32 on this cpu device") == 1

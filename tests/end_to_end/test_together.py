@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from actshift.estimates import costs
 from actshift.evaluation.predictions import read_predictions
 from actshift.planning.manifests import Manifest, read_manifest
 from actshift.runtime.run import run, run_together
+from actshift.schema.config import Config
 from actshift.store.records import Record
 from actshift.store.store import Store
 from actshift.sweeps.worker import Event, Worker
@@ -53,7 +55,7 @@ def test_a_sweep_at_once_is_the_sweep_one_by_one(tmp_path: Path) -> None:
     assert several >= 2
 
 
-def configs(folder: Path, **changes: object) -> list[dict[str, object]]:
+def configs(folder: Path, **changes: Any) -> list[Config]:
     base = compose([*ONE, f"results={folder}"])
     return [replace(base, lr=lr, seed=1, **changes) for lr in (1e-3, 3e-3, 1e-2)]
 
@@ -109,7 +111,7 @@ def test_only_rates_and_seeds_may_differ(tmp_path: Path) -> None:
     one, *_ = configs(tmp_path)
     other = compose([*ONE, f"results={tmp_path}", "method=post_block_r1"])
     with pytest.raises(ValueError, match="lr and seed alone"):
-        run_together([one, {**other, "lr": 1e-3}])
+        run_together([one, replace(other, lr=1e-3)])
 
 
 def test_where_it_goes_wrong_at_once_the_runs_are_done_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,8 @@ from pytest_regressions.data_regression import DataRegressionFixture
 from actshift.config.composition import composed
 from actshift.data.sources import procedural_rows, read_rows
 from actshift.paths import conf_dir
+from actshift.schema.building import built
+from actshift.schema.data import DatasetConfig
 from actshift.tasks import get_task
 
 FIRST = 3
@@ -42,10 +44,10 @@ def digest(text: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_procedural_prompts_and_answers(name: str, data_regression: DataRegressionFixture) -> None:
-    config: Any = OmegaConf.to_container(composed([f"dataset={name}"]).dataset)
+    config = built(DatasetConfig, OmegaConf.to_container(composed([f"dataset={name}"]).dataset))
     # Another number of rows is another run, not another text: it must not show here.
     rows = dict.fromkeys(config.procedural.rows, FIRST)
-    config.procedural = {"seed": 0, "difficulty": {}} | config.procedural | {"rows": rows}
+    config.procedural.rows = rows
     task = get_task(config.task)
     found = {
         split: [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,13 +16,13 @@ from actshift.config.composition import compose
 from actshift.errors import ActshiftError
 from actshift.models.loading import load_base
 from actshift.paths import embedded_model_dir
+from actshift.schema.config import ModelConfig
 
 CPU = torch.device("cpu")
 
 
-def config(path: str, revision: str | None = None) -> dict[str, Any]:
-    model: dict[str, Any] = compose(["model=tiny", "model.source=hub"]).model
-    return {**model, "path": path, "revision": revision}
+def config(path: str, revision: str | None = None) -> ModelConfig:
+    return replace(compose(["model=tiny", "model.source=hub"]).model, path=path, revision=revision)
 
 
 @pytest.fixture

@@ -17,11 +17,12 @@ from actshift.data.examples import Example
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
 from actshift.models.packing.forward_pass import ForwardPass
+from actshift.schema.config import ScheduleConfig
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import train
 
 FOLDER = Path(__file__).parent
-CONSTANT = {"kind": "constant", "warmup": 0.0}
+CONSTANT = ScheduleConfig(kind="constant", warmup=0.0)
 
 
 def filled(model: str) -> Base:

@@ -21,7 +21,8 @@ from actshift.data.examples import Example
 from actshift.methods.base import Adaptation
 from actshift.objectives.grpo import Grpo, Scored, Settings
 from actshift.paths import embedded_model_dir
-from actshift.schema.objective import RewardsConfig
+from actshift.schema.method import LoraConfig
+from actshift.schema.objective import GrpoConfig, RewardsConfig
 
 pytestmark = [pytest.mark.trl, pytest.mark.filterwarnings("default")]
 trl = pytest.importorskip("trl", reason="trl is not installed: pip install trl")
@@ -35,8 +36,9 @@ NAMES = {"token": "dapo", "sequence": "grpo", "constant": "dr_grpo"}
 Gradients = dict[str, torch.Tensor]
 
 
-def objective(**changes: Any) -> dict[str, Any]:
+def objective(**changes: Any) -> GrpoConfig:
     config = composed("objective=grpo").objective
+    assert isinstance(config, GrpoConfig)
     rewards = {"accuracy": 2.0, "format": 0.0, "think": 0.0, "length": 0.5}
     return replace(config, completions=GROUP, max_new_tokens=LIMIT, rewards=RewardsConfig(**rewards), **changes)
 
@@ -68,7 +70,7 @@ class Gathered(TrainerCallback):
 
 
 def theirs(
-    folder: Path, state: Gradients, config: dict[str, Any], rollouts: list[Scored], *, accumulation: int,
+    folder: Path, state: Gradients, config: LoraConfig, rollouts: list[Scored], *, accumulation: int,
     **settings: Any,
 ) -> tuple[float, Gradients]:  # fmt: skip
     """What TRL's trainer makes of the same adapter, rollouts and rewards in one optimizer step."""

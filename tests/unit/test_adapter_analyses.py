@@ -51,7 +51,8 @@ def analyzed(name: str, trained: list[Trained], monkeypatch: pytest.MonkeyPatch,
     module, function = (shares, "shares") if name == "shares" else (shifts, name)
     monkeypatch.setattr(module, "trained", lambda config: trained)
     config = composed(f"analysis={name}", f"model={model}", "dataset=listops", "hardware=cpu")
-    config = replace(config, analysis=replace(config.analysis, rows=4))
+    if hasattr(config.analysis, "rows"):
+        config = replace(config, analysis=replace(config.analysis, rows=4))
     return getattr(module, function)(config)
 
 

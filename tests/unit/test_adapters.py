@@ -31,6 +31,7 @@ from transformers import PreTrainedModel
 
 from actshift.errors import ActshiftError
 from actshift.models.loading import Base
+from actshift.schema.building import plain
 from actshift.schema.method import ScopeConfig
 from actshift.store.adapter_card import ADAPTER_CARD, PEFT_CONFIG, SCHEMA, TENSORS, adapters_in, read_adapter_card
 from actshift.store.adapters import load_adapter, save_adapter, steer
@@ -271,7 +272,7 @@ def from_hub(copy: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple
     """An adapter and a model that say that they come from the hub."""
 
     def make(*, name: str, commit: str | None) -> tuple[Path, PreTrainedModel]:
-        model = read_adapter_card(copy).model | {"source": "hub", "path": "org/model"}
+        model = plain(read_adapter_card(copy).model) | {"source": "hub", "path": "org/model"}
         change(model=model, commit="aaaa")(copy)
         network = base_of("tiny").model
         monkeypatch.setattr(network, "name_or_path", name)
@@ -348,9 +349,8 @@ def test_a_scope_that_changes_copies_refuses_a_cache_and_padding_on_the_right(tm
 @pytest.fixture(params=["post_block", "last_prompt", "first_last", "answer"])
 def scoped(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """Adapters over the whole sequence and inside the prompt."""
-    scope = {"kind": "all", "first": 0, "last": 0, "separate": False}
-    if request.param != "post_block":
-        scope |= {"kind": request.param} | ({"first": 2, "last": 2} if request.param == "first_last" else {})
+    ends = (2, 2) if request.param == "first_last" else (0, 0)
+    scope = ScopeConfig("all" if request.param == "post_block" else request.param, *ends)
     return saved(tmp_path / "adapter", config_of("post_block", scope=scope))
 
 

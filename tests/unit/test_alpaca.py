@@ -20,6 +20,7 @@ from actshift.judging.ifeval import packaged_prompts
 from actshift.runtime.run import run
 from actshift.runtime.session import Session
 from actshift.runtime.train import training_examples
+from actshift.schema.config import ScheduleConfig
 from actshift.schema.data import LimitConfig
 from actshift.tasks import get_task, scoring_task
 from actshift.tasks.verifiable.verdicts import accuracies, verdict
@@ -65,7 +66,7 @@ def test_both_protocols_train_it_as_instruction_tuning(protocol: str) -> None:
     training = config.training
     assert (training.batch_size, training.epochs, training.max_tokens) == (16, 3, 512)
     assert (training.precision, training.end_token) == ("bfloat16", True)
-    assert training.schedule == {"kind": "cosine", "warmup": 0.03}
+    assert training.schedule == ScheduleConfig("cosine", 0.03)
     assert config.evaluation.max_new_tokens == 512
 
 

@@ -109,7 +109,7 @@ def test_operations_grow_with_tokens_and_leave_lost_rows_out(small: Case) -> Non
     lost = dataclasses.replace(small.rows[0], ids=small.rows[0].ids[: small.rows[0].prompt_length])
     assert twice == pytest.approx(2 * once)
     assert training_operations(dataclasses.replace(small, rows=[*small.rows, lost])) == once
-    shape, prompt = small.config["model"]["shape"], small.scored[0].prompt_length
+    shape, prompt = small.config.model.shape, small.scored[0].prompt_length
     weights = shape.layers * (2 * 64 * (4 + 2) * 16 + 3 * 64 * 128)
     one = dataclasses.replace(small, scored=small.scored[:1])
     expected = prompt * (2 * weights + 2 * 3 * 4 * 16 * prompt) + 2 * 64 * 1101
@@ -122,7 +122,7 @@ def test_the_hubs_models_come_with_random_weights_in_any_size() -> None:
     small = (*(f"model.shape.{size}" for size in shape.split()), "training.precision=bfloat16")
     for model, method in (("llama3.2-1b", "reft"), ("gemma3-1b", "steering"), ("qwen3-4b", "lora")):
         case = build(model, "winogrande", method, rows=16, scored=2, overrides=small)
-        assert case.base.model.dtype == torch.bfloat16 and case.config["model"]["source"] == "random"
+        assert case.base.model.dtype == torch.bfloat16 and case.config.model.source == "random"
         found = [lap(case, entry) for entry in (Actshift, {"lora": Peft, "reft": Pyreft}.get(method, Released))]
         assert found[1].loss == pytest.approx(found[0].loss, rel=0.05)
 

@@ -21,6 +21,7 @@ from actshift.evaluation.answers import predict
 from actshift.evaluation.generation import generate
 from actshift.models.loading import load_base
 from actshift.runtime.run import run
+from actshift.schema.building import config_of
 from actshift.tasks import get_task
 from actshift.training.batches import collate
 
@@ -112,12 +113,12 @@ def test_the_template_is_part_of_what_a_cache_is_found_by(split: Split, tmp_path
     ("model", "protocol", "applied"), [(True, "template", True), (False, "template", False), (True, None, False)]
 )
 def test_model_and_protocol_both_say_whether(model: bool, protocol: str | None, applied: bool) -> None:
-    config = {"model": {"name": "m", "chat": model}, "protocol": {"chat": protocol}}
+    config = config_of({"model": {"name": "m", "chat": model}, "protocol": {"chat": protocol}})
     assert (chat_of(config, build("gemma")) is not None) == applied
 
 
 def test_a_model_that_chats_needs_a_template() -> None:
-    config = {"model": {"name": "mine", "chat": True}, "protocol": {"chat": "template"}}
+    config = config_of({"model": {"name": "mine", "chat": True}, "protocol": {"chat": "template"}})
     with pytest.raises(ActshiftError, match=r"'mine' has chat: true.*model\.chat=false"):
         chat_of(config, build("llama"))
 
@@ -254,7 +255,7 @@ def test_show_shows_the_template_and_what_closes_it(
 def test_behind_a_template_the_released_code_cuts_earlier(folder: Path, tmp_path: Path) -> None:
     overrides = ["protocol=released", "method=sft", "dataset=winogrande", "training.max_tokens=300"]
     released = compose(request(folder, tmp_path, *overrides))
-    assert released["protocol"]["chat_max_tokens"]["winogrande"] == 100
+    assert released.protocol.chat_max_tokens["winogrande"] == 100
     # This tokenizer writes a letter a token: at 100 no row has an answer left, which is refused and not trained.
     with pytest.raises(ActshiftError, match="a limit of 100 tokens cuts the answers of all 24 rows"):
         run(released)

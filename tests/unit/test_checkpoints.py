@@ -14,6 +14,7 @@ from adapted import attached, base_of, method_config, perturb, some_rows, traini
 
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
+from actshift.schema.config import ScheduleConfig
 from actshift.training.checkpoints import Checkpoints, read_facts, read_tensors, write_folder
 from actshift.training.loop import Curves, StepCallback, train
 
@@ -44,7 +45,7 @@ def trained(base: Base, adaptation: Adaptation, *, folder: Path, progress: StepC
         rows=some_rows(base, 16),
         validation_rows=some_rows(base, 4, seed=50),
         training=training_config(
-            batch_size=4, epochs=2, schedule={"kind": "cosine", "warmup": 0.25}, validations=4, weight_decay=0.01
+            batch_size=4, epochs=2, schedule=ScheduleConfig("cosine", 0.25), validations=4, weight_decay=0.01
         ),
         lrs=(5e-3,),
         seeds=(3,),

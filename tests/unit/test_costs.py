@@ -17,6 +17,7 @@ from actshift.estimates.memory import estimate_peak, layer_weights
 from actshift.estimates.sweep import Estimates
 from actshift.models.loading import meta_model
 from actshift.planning.expand import expand_grid
+from actshift.schema.data import TokensConfig
 from actshift.store.records import Cell, Record
 from actshift.store.store import Store
 
@@ -154,12 +155,12 @@ def test_a_plan_prices_every_precision(tmp_path: Path) -> None:
 def test_what_rows_have_in_common_is_computed_once_a_micro_batch() -> None:
     def seconds(shared: int, *overrides: str) -> float:
         whole = config("hardware.speed.layer_seconds=0", *overrides)
-        lengths = {"prompt": 100, "answer": 0, "longest": 100, "shared": shared}
+        lengths = TokensConfig(100, 0, 100, shared)
         return estimate(replace(whole, dataset=replace(whole.dataset, tokens=lengths)), split="test").train_seconds
 
     assert seconds(50) / seconds(0) == pytest.approx((8 * 50 + 50) / 800)  # 8 rows of 50 tokens, and 50 once
     assert seconds(50, "hardware.micro_batch=1") == pytest.approx(seconds(0))
-    shape = config()["model"]["shape"]
+    shape = config().model.shape
     frozen_last = 1 - 1 / shape.layers
     assert seconds(0) / seconds(0, "method=sft") == pytest.approx(2 / 3 * frozen_last, rel=0.05)
 
@@ -186,6 +187,6 @@ def test_a_cpu_needs_what_was_measured_within_a_quarter(
     prompt, answer, shared, rows, scored = lengths
     limits = (f"data.limit.train={rows}", f"data.limit.validation={scored}")
     whole = compose(["hardware=cpu", "protocol=paper", "data.source=hub", *limits, *overrides])
-    tokens = {"prompt": prompt, "answer": answer, "longest": 256, "shared": shared}
+    tokens = TokensConfig(prompt, answer, 256, shared)
     expected = estimate(replace(whole, dataset=replace(whole.dataset, tokens=tokens)), split="validation")
     assert expected.seconds == pytest.approx(sum(measured), rel=0.25)

@@ -6,21 +6,22 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from actshift.config.composition import compose
 from actshift.planning.manifests import freeze
+from actshift.schema.config import HardwareConfig
 from actshift.store.store import Store
 from actshift.sweeps import devices, local
 from actshift.sweeps.devices import VISIBLE, Devices, visible_gpus
 from actshift.sweeps.worker import Event
 from tests.unit.test_selection import manifest
 
-HARDWARE: dict[str, Any] = {"device": "cuda", "workers": None, "threads": 1}
+HARDWARE = HardwareConfig(device="cuda")
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_visible_gpus_have_one_name_in_every_launcher(
 
 
 def test_two_launchers_share_the_gpus(four_gpus: None, tmp_path: Path) -> None:
-    first = Devices({**HARDWARE, "workers": 3}, folder=tmp_path)
+    first = Devices(replace(HARDWARE, workers=3), folder=tmp_path)
     second = Devices(HARDWARE, folder=tmp_path)
     assert (first.count, second.count) == (3, 4)
     held = [first.claim() for _ in range(3)]
@@ -68,6 +69,8 @@ def test_a_killed_launcher_holds_no_gpu(four_gpus: None, tmp_path: Path) -> None
 import sys, time
 from pathlib import Path
 from actshift.sweeps import devices
+from actshift.schema.config import HardwareConfig
+from dataclasses import replace
 devices._nvidia_smi = lambda: [("0", "GPU-0")]
 claim = devices.Devices({HARDWARE}, folder=Path(sys.argv[1])).claim()
 print(claim.gpu, flush=True)
@@ -115,7 +118,7 @@ def test_each_worker_sees_one_gpu(four_gpus: None, tmp_path: Path, monkeypatch: 
     freeze(store, plan)
     turns = iter([["missing"] * 4, ["missing"] * 4, ["done"] * 4])  # for the progress, then a round, then the end
     monkeypatch.setattr(local, "states_of", lambda manifest, store: next(turns))
-    engine = local.LocalEngine(store, devices=Devices({**HARDWARE, "workers": 2}, folder=tmp_path), overrides=[])
+    engine = local.LocalEngine(store, devices=Devices(replace(HARDWARE, workers=2), folder=tmp_path), overrides=[])
     monkeypatch.setattr(local.LocalEngine, "_on_event", lambda self, hand, event: setattr(hand, "idle", True))
     with engine:
         assert engine.do(plan)["done"] == 4

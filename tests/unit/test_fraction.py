@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from actshift.paths import conf_dir
 from actshift.planning.expand import expand_grid
 from actshift.planning.fraction import Contrast, combinations, contrasts
 from actshift.planning.manifests import Manifest, freeze, read_manifest
-from actshift.schema.building import built, plain
-from actshift.schema.config import FractionConfig
+from actshift.schema.building import built
+from actshift.schema.config import SweepConfig
 from actshift.store.store import Store
 
 SWEEP: dict[str, Any] = {
@@ -47,14 +46,12 @@ SWEEP: dict[str, Any] = {
 }
 
 
-def changed(**fraction: Any) -> dict[str, Any]:
-    sweep = copy.deepcopy(SWEEP)
-    sweep.fraction = built(FractionConfig, plain(sweep.fraction) | fraction)
-    return sweep
+def changed(**fraction: Any) -> SweepConfig:
+    return built(SweepConfig, SWEEP | {"fraction": SWEEP["fraction"] | fraction})
 
 
 def test_blocks_are_products_and_what_two_of_them_have_stands_once() -> None:
-    found = combinations(SWEEP)
+    found = combinations(changed())
     assert list(found) == [
         *("block-all-linear", "block-last-linear", "mlp-all-linear", "mlp-last-linear"),
         *("block-all-loreft", "mlp-all-loreft"),
@@ -64,8 +61,8 @@ def test_blocks_are_products_and_what_two_of_them_have_stands_once() -> None:
 
 
 def test_the_pairs_of_a_contrast() -> None:
-    there = {name: each.levels for name, each in combinations(SWEEP).items()}
-    site, both = contrasts(SWEEP)
+    there = {name: each.levels for name, each in combinations(changed()).items()}
+    site, both = contrasts(changed())
     assert site.pairs(there) == [
         {"block-all-linear": 1, "mlp-all-linear": -1},
         {"block-last-linear": 1, "mlp-last-linear": -1},
@@ -103,7 +100,7 @@ def test_what_is_refused(fraction: dict[str, Any], message: str) -> None:
 
 
 def plan(name: str) -> Manifest:
-    sweep = compose([f"sweep={name}", *(["data.source=procedural"] if name == "study" else [])])["sweep"]
+    sweep = compose([f"sweep={name}", *(["data.source=procedural"] if name == "study" else [])]).sweep
     return expand_grid(sweep, CachedComposer())
 
 

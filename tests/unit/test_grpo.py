@@ -49,8 +49,8 @@ class Constant(ByLength):
 
 def objective(**changes: Any) -> dict[str, Any]:
     config = composed("objective=grpo").objective
-    rewards = {"accuracy": 2.0, "format": 0.0, "think": 0.0, "length": 0.5}
-    return replace(config, completions=COMPLETIONS, max_new_tokens=6, rewards=RewardsConfig(**rewards), **changes)
+    rewards = RewardsConfig(accuracy=2.0, length=0.5)
+    return replace(config, **{"completions": COMPLETIONS, "max_new_tokens": 6, "rewards": rewards, **changes})
 
 
 def rows(base: Base, count: int = ROWS, *, seed: int = 0) -> list[Example]:
@@ -142,7 +142,7 @@ def test_micro_batches_change_neither_loss_nor_gradient(normalization: str) -> N
 def test_equal_rewards_give_a_gradient_of_exactly_0() -> None:
     base = base_of(MODEL)
     with attached(base, method_config("sft", model=MODEL)) as adaptation:
-        rewards = {"accuracy": 0.1, "format": 0.0, "think": 0.0, "length": 0.0}
+        rewards = RewardsConfig(0.1, 0.0, 0.0, 0.0)
         one = grpo(base, adaptation, task=Constant(), rewards=rewards)
         one.prepare([rows(base)], step=1)
         assert one.backward(0, alive=[0]) == [0.0]
@@ -324,9 +324,9 @@ def test_how_many_methods_there_are() -> None:
         (["objective.completions=1"], r"objective\.completions = 1 .* at least 2"),
         (["selection=halving"], r"selection = halving .* no validation loss"),
         (["objective.temperature=0"], r"objective\.temperature = 0.* a positive number"),
-        (["objective.top_p=0"], r"objective\.top_p = 0.* a share above 0"),
-        (["objective.normalization=mean"], r"unknown normalization 'mean'.* constant, sequence, token"),
-        (["objective.clip_low=1"], r"objective\.clip_low = 1.* below 1"),
+        (["objective.top_p=0"], r"objective\.top_p = 0.* a share in \(0, 1\]"),
+        (["objective.normalization=mean"], r"unknown objective\.normalization 'mean'.* constant, sequence, token"),
+        (["objective.clip_low=1"], r"objective\.clip_low = 1.* a share in \[0, 1\)"),
         (["objective.rewards.accuracy=0", "objective.rewards.format=0"], r"objective\.rewards .* at least one"),
         (["objective.rewards.style=1"], r"unknown config key 'objective\.rewards\.style'"),
         (["dataset=alpaca_cleaned", "data.source=local", "data.dir=/tmp"], r"no answer to alpaca_cleaned is right or"),

@@ -36,6 +36,7 @@ from actshift.planning.status import headline, status_of
 from actshift.runtime.run import run_together
 from actshift.runtime.session import Interrupted, Paused, Session
 from actshift.runtime.train import trained
+from actshift.schema.config import TrainingConfig
 from actshift.store.pauses import Pause, read_pause
 from actshift.store.records import Record
 from actshift.store.store import Store
@@ -103,7 +104,13 @@ def test_steps_of_a_share_and_losses_at_it() -> None:
     assert steps == [2, 4, 38, 75, None, 1, None, None]
     curve = [(2, 3.0), (4, None), (6, 1.0)]
     assert [loss_after(curve, steps=8, share=share) for share in (*SHARES, 0.75, 1.0)] == [3.0, math.inf, 1.0, None]
-    assert [with_losses({"validations": points})["validations"] for points in (0, 1, 4, 6, 8)] == [4, 4, 4, 4, 8]
+    assert [with_losses(TrainingConfig(validations=points)).validations for points in (0, 1, 4, 6, 8)] == [
+        4,
+        4,
+        4,
+        4,
+        8,
+    ]
     for rows, most in ((17, None), (16, None), (17, 5), (3, 100)):
         plan: dict[str, Any] = {"batch_size": 8, "epochs": 3, "max_steps": most}
         assert count_steps(rows, **plan) == len(step_rows(rows, **plan, seed=0))

@@ -25,6 +25,7 @@ from adapted import (
 
 from actshift.methods.base import Adaptation
 from actshift.methods.joint import Joint, column_basis
+from actshift.schema.config import ScheduleConfig
 from actshift.training.checkpoints import Checkpoints, read_tensors
 from actshift.training.loop import Curves, train
 
@@ -51,7 +52,7 @@ def trained(
                 rows=some_rows(base, 16),
                 validation_rows=some_rows(base, 4, seed=50),
                 training=training_config(
-                    batch_size=4, epochs=2, validations=4, schedule={"kind": "cosine", "warmup": 0.06}
+                    batch_size=4, epochs=2, validations=4, schedule=ScheduleConfig("cosine", 0.06)
                 ),
                 lrs=(lr,),
                 seeds=(0,),
@@ -122,7 +123,7 @@ def test_it_is_projected_when_the_config_says(every: str, projected: Sequence[in
             adaptation,
             rows=some_rows(base, 16),
             validation_rows=(),
-            training=training_config(batch_size=4, epochs=2, schedule={"kind": "constant", "warmup": 0.0}),
+            training=training_config(batch_size=4, epochs=2, schedule=ScheduleConfig("constant", 0.0)),
             lrs=(1e-2,),
             seeds=(0,),
             micro_batch=4,

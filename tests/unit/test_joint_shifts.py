@@ -18,6 +18,7 @@ from actshift.data.splits import load_split
 from actshift.methods.joint import Joint
 from actshift.models.loading import Base
 from actshift.models.packing.forward_pass import ForwardPass
+from actshift.schema.config import ScheduleConfig
 from actshift.tasks import get_task
 from actshift.training.batches import Batch, collate
 from actshift.training.checkpoints import Checkpoints
@@ -79,7 +80,7 @@ def measured(method: str, folder: Path, *, seed: int) -> Cosines:
             joint,
             rows=rows,
             validation_rows=(),
-            training=training_config(max_steps=STEPS, schedule={"kind": "cosine", "warmup": 0.06}),
+            training=training_config(max_steps=STEPS, schedule=ScheduleConfig("cosine", 0.06)),
             lrs=(3e-3,),
             seeds=(seed,),
             micro_batch=8,

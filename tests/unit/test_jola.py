@@ -30,7 +30,7 @@ def config(*overrides: str) -> dict[str, Any]:
 
 def part_of(*, heads: int = 2, size: int = 3, seeds: tuple[int, ...] = (0,)) -> Jola:
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    part = Jola(heads * size, heads=heads, gates=config()["gates"], generators=generators)
+    part = Jola(heads * size, heads=heads, gates=config().gates, generators=generators)
     with torch.no_grad():
         for replica in range(len(seeds)):
             for _, parameter in part.replica_parameters(replica):
@@ -143,7 +143,7 @@ class Counter:
     ],
 )
 def test_a_schedule_is_the_published_one(gates: dict[str, Any], counter: Counter) -> None:
-    full = replace(config()["gates"], **gates)
+    full = replace(config().gates, **gates)
     for step in range(1, 31):
         assert gate_weight(full, step=step, steps=30) == pytest.approx(counter.next(), abs=1e-12)
 

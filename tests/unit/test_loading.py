@@ -29,7 +29,7 @@ def config_of(model: str, **changes: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("model", LOCAL_MODELS)
 def test_a_base_is_frozen_in_evaluation_mode_and_of_the_declared_sizes(model: str) -> None:
-    base, shape = base_of(model), config_of(model)["shape"]
+    base, shape = base_of(model), config_of(model).shape
     assert not any(parameter.requires_grad for parameter in base.model.parameters())
     assert not any(module.training for module in base.model.modules())
     assert {parameter.dtype for parameter in base.model.parameters()} == {torch.float32}
@@ -70,8 +70,8 @@ def test_the_precision_is_the_one_asked_for(model: str) -> None:
 def test_a_model_of_other_sizes_than_declared_is_refused_by_key() -> None:
     config = config_of("tiny")
     for key in ("width", "layers", "vocabulary"):
-        wrong = replace(config, shape=replace(config.shape, **{key: config.shape[key] + 1}))
-        with pytest.raises(ActshiftError, match=rf"model\.shape\.{key} = {wrong['shape'][key]}.*conf/model/tiny"):
+        wrong = replace(config, shape=replace(config.shape, **{key: getattr(config.shape, key) + 1}))
+        with pytest.raises(ActshiftError, match=rf"model\.shape\.{key} = {getattr(wrong.shape, key)}.*conf/model/tiny"):
             load_base(wrong, precision="float32", device=CPU)
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from adapted import attached, base_of, method_config, some_rows, training_config
 
+from actshift.schema.config import ScheduleConfig
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import train
 
@@ -43,7 +44,7 @@ def run(config: dict[str, Any], folder: Path, *, stop: int = 0) -> tuple[list[fl
             adaptation,
             rows=some_rows(base, 12),
             validation_rows=some_rows(base, 4, seed=50),
-            training=training_config(batch_size=4, epochs=2, validations=3, schedule={"kind": "cosine", "warmup": 0.2}),
+            training=training_config(batch_size=4, epochs=2, validations=3, schedule=ScheduleConfig("cosine", 0.2)),
             lrs=(1e-2,),
             seeds=(3,),
             micro_batch=2,

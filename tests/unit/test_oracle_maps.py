@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from actshift.analysis.regression import explained
 from actshift.cli import main
 from actshift.data.examples import Example
 from actshift.runtime.session import Session
+from actshift.schema.analysis import OracleConfig
 from actshift.training.batches import collate
 
 MODEL = "random-llama"
-ANALYSIS = {"ranks": [1, 2], "ridge": 0.0, "steps": 40, "seed": 0}
+ANALYSIS = OracleConfig("oracle", seed=0, ranks=[1, 2], ridge=0.0, steps=40)
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
@@ -41,7 +43,7 @@ def test_kinds_of_maps() -> None:
         "SiLU, rank 1",
         "SiLU, rank 2",
     ]
-    assert list(maps.kinds({**ANALYSIS, "steps": 0}, width=2)) == ["constant", "rank 1", "full"]
+    assert list(maps.kinds(replace(ANALYSIS, steps=0), width=2)) == ["constant", "rank 1", "full"]
 
 
 def test_maps_find_what_they_can_express() -> None:
@@ -72,7 +74,7 @@ def test_spectrum_and_participation_ratio() -> None:
     assert oracle.participation(np.array([4.0, 4.0, 0.0])) == pytest.approx(2.0)
     assert oracle.participation(np.array([9.0, 1.0])) == pytest.approx(100 / 82)
     shift = np.diag([3.0, 1.0, 0.0])
-    rows = {(row[0], row[3]): row[4] for row in oracle._spectrum(shift, 0, {"ranks": [1, 2, 64]})}
+    rows = {(row[0], row[3]): row[4] for row in oracle._spectrum(shift, 0, replace(ANALYSIS, ranks=[1, 2, 64]))}
     assert rows == {
         ("spectrum", "first 1"): pytest.approx(0.9),
         ("spectrum", "first 2"): pytest.approx(1.0),
@@ -168,6 +170,6 @@ def test_the_fine_tuned_model_is_at_no_distance_from_itself(tmp_path: Path) -> N
             assert greedy[place] == example.ids[place + 1], "they are its greedy continuations"
     again = continuations._log_probabilities(base, batch, attached(base, reference, batch.prompt_BT))
     assert float(continuations._divergences(wanted, again).abs().max()) < 1e-9
-    with tuned(base, batch, {"adapter": None, "change": 0.1, "seed": 0}):
+    with tuned(base, batch, replace(ANALYSIS, change=0.1)):
         changed = continuations._log_probabilities(base, batch, None)
     assert float(continuations._divergences(wanted, changed).max()) > 1e-3

@@ -33,10 +33,10 @@ AWKWARD = [
 
 @pytest.mark.parametrize("text", AWKWARD)
 def test_awkward_folders(text: str) -> None:
-    assert compose([override("results", f"/tmp/{text}")])["results"] == f"/tmp/{text}"
+    assert compose([override("results", f"/tmp/{text}")]).results == f"/tmp/{text}"
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(st.sampled_from("ab '\"\\${}[](),=%~#:.é/"), max_size=12))
 def test_any_text(text: str) -> None:
-    assert compose([override("results", f"r{text}")])["results"] == f"r{text}"
+    assert compose([override("results", f"r{text}")]).results == f"r{text}"

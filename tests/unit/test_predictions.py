@@ -20,6 +20,7 @@ from actshift.errors import ActshiftError
 from actshift.evaluation.answers import predict
 from actshift.evaluation.predictions import Prediction, per_token_metrics, read_predictions, write_predictions
 from actshift.methods.base import Adaptation
+from actshift.schema.config import ScheduleConfig
 from actshift.tasks import get_task
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import train
@@ -46,7 +47,7 @@ def answering(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adaptation]:
             adaptation,
             rows=rows,
             validation_rows=[],
-            training=training_config(max_steps=50, batch_size=12, schedule={"kind": "linear", "warmup": 0.1}),
+            training=training_config(max_steps=50, batch_size=12, schedule=ScheduleConfig("linear", 0.1)),
             lrs=(3e-3,),
             seeds=(0,),
             micro_batch=12,

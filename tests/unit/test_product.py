@@ -41,7 +41,7 @@ def test_every_option_can_be_an_axis() -> None:
             overrides = [f"{axis}={option}" for axis, option in (first | {group: name}).items()]
             overrides += [f"model.path={paths.embedded_model_dir('tiny_llama')}"] if name == "local" else []
             config = composer([*overrides, "data.source=hub"])
-            assert config[group]["name"] == name
+            assert getattr(config, group).name == name
 
 
 def test_an_option_that_changes_more_than_its_group_is_composed_whole(
@@ -58,7 +58,7 @@ def test_an_option_that_changes_more_than_its_group_is_composed_whole(
     for dataset in ("gsm8k", "boolq"):
         overrides = ["model=tiny", "method=sft", f"dataset={dataset}"]
         assert composer(overrides) == compose(overrides)
-    assert composer(["model=tiny", "method=sft", "dataset=boolq"])["training"]["max_steps"] == 3
+    assert composer(["model=tiny", "method=sft", "dataset=boolq"]).training.max_steps == 3
 
 
 def test_an_impossible_cell_is_refused() -> None:

@@ -14,13 +14,14 @@ from adapted import METHODS, attached, base_of, method_config, perturb, some_row
 
 from actshift.methods import REPLICATED
 from actshift.methods.registry import PARAMETERIZATIONS
+from actshift.schema.config import ScheduleConfig
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import Curves, train
 from actshift.training.objective import mean_loss
 
 MODEL = "random-llama"
 RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
-CONSTANT = {"kind": "constant", "warmup": 0.0}
+CONSTANT = ScheduleConfig("constant", 0.0)
 
 State = dict[str, torch.Tensor]
 
@@ -109,7 +110,7 @@ def test_every_parameterization_is_among_the_named_methods() -> None:
 
 @pytest.mark.parametrize("parameterization", REPLICATED_METHODS)
 def test_five_learning_rates_at_once_are_five_runs(parameterization: str, tmp_path: Path) -> None:
-    schedule = {"kind": "cosine", "warmup": 0.1}
+    schedule = ScheduleConfig("cosine", 0.1)
     method = REPLICATED_METHODS[parameterization]
     assert_equal_to_separate_runs(
         method, lrs=RATES, seeds=(3,) * 5, folder=tmp_path, epochs=10, max_steps=50, schedule=schedule
@@ -191,7 +192,7 @@ def test_resumed_replicas_equal_uninterrupted_ones(diverging: bool, tmp_path: Pa
     settings = {
         "lrs": (1e-3, 1e30 if diverging else 1e-2, 5e-3),
         "seeds": (1, 2, 3),
-        "schedule": {"kind": "cosine", "warmup": 0.0},
+        "schedule": ScheduleConfig("cosine", 0.0),
         "every": 2,
         "epochs": 2,
     }

@@ -120,7 +120,7 @@ def test_a_bad_row_is_refused_with_file_and_line(
 
 @pytest.mark.parametrize("name", [name for name in groups()["dataset"]])
 def test_procedural_rows_are_good(name: str) -> None:
-    if not dataset_of(name)["procedural"]["rows"]:
+    if not dataset_of(name).procedural.rows:
         pytest.skip(f"{name} has no generator")
     config = compose([f"dataset={name}"])
     task = task_of(config.dataset)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from actshift.methods.scopes import answer, first_last, get_scopes, last_prompt, prompt
 from actshift.models.packing.forward_pass import ForwardPass
-from actshift.schema.method import SCOPES
+from actshift.schema.method import SCOPES, ScopeConfig
 
 LENGTHS = st.lists(st.integers(0, 9), min_size=1, max_size=5)
 ENDS = st.integers(0, 6)
@@ -65,7 +65,7 @@ def test_the_two_ends_are_the_whole_and_share_no_position(
     lengths: list[int], first: int, last: int, left: bool
 ) -> None:
     prompt_BT = masks(lengths, left=left, answer=1)
-    ends = get_scopes(kind="first_last", first=first, last=last, separate=True)
+    ends = get_scopes(ScopeConfig("first_last", first, last, True))
     first_BT, last_BT = (ends[end].positions(prompt_BT) for end in ("first", "last"))  # type: ignore[misc]
     assert not (first_BT & last_BT).any()
     assert torch.equal(first_BT | last_BT, first_last(prompt_BT, first=first, last=last))
@@ -85,7 +85,7 @@ def test_the_ends_are_pyrefts() -> None:
 
 
 def test_every_scope_of_the_options_exists() -> None:
-    scopes = {kind: get_scopes(kind=kind, first=1, last=1, separate=False) for kind in SCOPES}
+    scopes = {kind: get_scopes(ScopeConfig(kind, 1, 1)) for kind in SCOPES}
     assert all(list(found) == [""] for found in scopes.values())
     assert [kind for kind, found in scopes.items() if found[""].positions is None] == ["all"]
     assert [kind for kind, found in scopes.items() if found[""].generated] == ["all", "answer", "every_last"]
@@ -98,7 +98,7 @@ def test_generation_under_a_scope_is_that_of_each_prompt_alone(kind: str, separa
     base = base_of(model)
     prompts = some_prompts(base, [2, 9, 5, 1])
     config = method_config("post_block", model=model)
-    config = replace(config, scope={"kind": kind, "first": 2, "last": 2, "separate": separate})
+    config = replace(config, scope=ScopeConfig(kind, 2, 2, separate))
     with attached(base, config) as adaptation:
         expected = [
             naive_answer(base, perturb(adaptation) if row == 0 else adaptation, prompt)
@@ -111,7 +111,7 @@ def test_generation_under_a_scope_is_that_of_each_prompt_alone(kind: str, separa
 def test_only_the_positions_of_the_scope_change(kind: str, separate: bool) -> None:
     base = base_of("random-llama")
     config = replace(method_config("post_block_vector", model="random-llama"), layers=[1])
-    config.scope = {"kind": kind, "first": 1, "last": 2, "separate": separate}
+    config.scope = ScopeConfig(kind, 1, 2, separate)
     prompt_BT = masks([4, 6], left=False, answer=2)
     seen: list[torch.Tensor] = []
 
@@ -126,7 +126,7 @@ def test_only_the_positions_of_the_scope_change(kind: str, separate: bool) -> No
         base.model(input_ids=torch.full(prompt_BT.shape, 7))
     before.remove()
     after.remove()
-    (scope,) = get_scopes(kind=kind, first=1, last=2, separate=False).values()
+    (scope,) = get_scopes(ScopeConfig(kind, 1, 2)).values()
     expected_BT = torch.ones_like(prompt_BT) if scope.positions is None else scope.positions(prompt_BT)
     if scope.copies:  # in a pass without copies, the last position
         expected_BT = torch.arange(prompt_BT.shape[1]).expand_as(prompt_BT) == prompt_BT.shape[1] - 1

@@ -20,6 +20,8 @@ from dataset_configs import ALL_DATASETS, DATASETS, SCORED, dataset_config, task
 from actshift.cli import main
 from actshift.data.sources import hub_split, partial_splits
 from actshift.errors import ActshiftError
+from actshift.schema.config import Config
+from actshift.schema.data import DataConfig
 from actshift.tasks import TASKS, get_task
 
 ROWS = [{"question": f"is {number} odd", "answer": bool(number % 2), "passage": "Numbers."} for number in range(6)]
@@ -239,10 +241,10 @@ def test_real_files_have_their_rows(name: str, shared: Path, no_network: None) -
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_a_part_of_a_split_is_told_from_the_whole(name: str) -> None:
-    config = {"dataset": dataset_config(name), "data": {"source": "local"}}
+    config = Config(dataset=dataset_config(name), data=DataConfig("local"))
     assert partial_splits(config) == PARTIAL.get(name, [])
     for source in ("hub", "procedural"):
-        assert partial_splits(replace(config, data={"source": source})) == []
+        assert partial_splits(replace(config, data=DataConfig(source))) == []
 
 
 def test_a_part_of_a_split_has_a_row_count_of_its_own(tmp_path: Path) -> None:
@@ -323,10 +325,10 @@ def test_local_and_procedural_rows_write_no_cache(tmp_path: Path) -> None:
         "from dataset_configs import run_config\n"
         "from actshift.data.splits import load_split\n"
         "config = run_config('boolq', source='local', directory=sys.argv[2])\n"
-        "config['dataset']['hub']['rows'] = {}\n"
-        "config['data']['overlap'] = 'ignore'\n"
+        "config.dataset.hub.rows = {}\n"
+        "config.data.overlap = 'ignore'\n"
         "print(len(load_split(config, 'validation').rows))\n"
-        "config['data']['source'] = 'procedural'\n"
+        "config.data.source = 'procedural'\n"
         "print(len(load_split(config, 'test').rows))\n"
     )
     home = tmp_path / "home"

@@ -22,6 +22,8 @@ from actshift.report.statistics import paired_difference, seed_variance
 from actshift.report.study import effects, figures, page
 from actshift.report.study.design import Study, study_of
 from actshift.report.study.variance import block_runs, partial_interval, variance
+from actshift.schema.building import built
+from actshift.schema.config import SweepConfig
 from actshift.store.store import Store
 
 FRACTION: dict[str, Any] = {
@@ -61,7 +63,7 @@ def a_plan(datasets: tuple[str, ...]) -> tuple[Manifest, Any]:
 
 @pytest.fixture(autouse=True)
 def shares(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = list(combinations({"name": "small", "fraction": FRACTION}))
+    names = list(combinations(built(SweepConfig, {"name": "small", "fraction": FRACTION})))
     monkeypatch.setattr(synthetic_sweep, "SHARES", {**synthetic_sweep.SHARES, **dict.fromkeys(names, 440)})
     original: Callable[..., Any] = synthetic_sweep.record
 

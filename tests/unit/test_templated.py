@@ -15,6 +15,8 @@ from actshift.config.composition import compose
 from actshift.config.identity import hashed_part, ignored_keys
 from actshift.data.sources import local_file, read_rows
 from actshift.errors import ActshiftError
+from actshift.schema.building import built
+from actshift.schema.data import DatasetConfig, TemplateConfig
 from actshift.tasks.templated import SCORING_RULES, Templated
 
 TEMPLATED = [name for name in ALL_DATASETS if dataset_config(name).task == "templated"]
@@ -29,7 +31,7 @@ PLAIN = {
 
 
 def task(**changes: Any) -> Templated:
-    return Templated({**PLAIN, **changes})
+    return Templated(TemplateConfig(**{**PLAIN, **changes}))
 
 
 def test_texts_are_filled_from_the_row() -> None:
@@ -157,4 +159,4 @@ def test_a_task_can_be_made_of_the_part_of_a_config_that_counts() -> None:
     kept = hashed_part(config, ignore=ignored_keys())["dataset"]
     assert not {"question", "labels"} & kept["template"].keys()
     row = {"label": "A", "sentence": "fine"}
-    assert tasks.task_of(kept).prompt(row) == tasks.task_of(config.dataset).prompt(row)
+    assert tasks.task_of(built(DatasetConfig, kept)).prompt(row) == tasks.task_of(config.dataset).prompt(row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +123,7 @@ def test_the_same_seed_is_the_same_text_and_another_is_not() -> None:
     config = compose(["analysis=theory", "analysis.draws=3", "analysis.search.restarts=1", "analysis.search.steps=5"])
     first, second = (json_text(record(ledger(config.analysis), config.analysis)) for _ in range(2))
     assert first == second
-    other = config.analysis | {"seed": 1}
+    other = replace(config.analysis, seed=1)
     assert record(ledger(other), other)["frame"] not in first
 
 

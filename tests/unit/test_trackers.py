@@ -11,16 +11,19 @@ import pytest
 
 from actshift.errors import ActshiftError
 from actshift.observe.trackers import Guarded, Tracker, _has_key, start_tracker, sync
+from actshift.schema.building import config_of
+from actshift.schema.config import Config
 
 
-def config(**logger: Any) -> dict[str, Any]:
-    return {
+def config(**logger: Any) -> Config:
+    values = {
         "logger": {"name": "wandb", "project": "actshift", "mode": None, "sweep": "demo", **logger},
         **{group: {"name": f"a-{group}"} for group in ("model", "method", "dataset")},
         "lr": 0.001,
         "seed": 1,
         "stage": "grid",
     }
+    return config_of(values)
 
 
 @pytest.fixture

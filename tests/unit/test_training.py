@@ -28,6 +28,7 @@ from actshift.data.examples import Example
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
 from actshift.models.packing.forward_pass import ForwardPass
+from actshift.schema.config import ScheduleConfig
 from actshift.training.batches import answer_losses, collate, micro_batches, step_rows
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import Curves, train
@@ -105,7 +106,7 @@ def test_the_loop_is_adamw_on_the_mean_loss_of_a_steps_answer_tokens(
     method: tuple[str, ...], lr: float, tmp_path: Path
 ) -> None:
     base, config = base_of(MODEL), method_config(*method, model=MODEL)
-    constant = {"kind": "constant", "warmup": 0.0}
+    constant = ScheduleConfig("constant", 0.0)
     with attached(base, config) as adaptation:
         expected = plain_losses(base, adaptation, lr=lr, steps=4, rows=some_rows(base, 16))
     with attached(base, config) as adaptation:
@@ -132,7 +133,7 @@ def closed_formula(kind: str, step: int, *, warmup: int, steps: int) -> float:
 def test_schedules_follow_their_formulas(kind: str, warmup: float, tmp_path: Path) -> None:
     base = base_of(MODEL)
     with attached(base, method_config("post_block_vector", model=MODEL)) as adaptation:
-        schedule = {"kind": kind, "warmup": warmup}
+        schedule = ScheduleConfig(kind, warmup)
         curves = trained(base, adaptation, folder=tmp_path, lr=0.02, schedule=schedule, batch_size=4)
     steps = 8
     expected = [0.02 * closed_formula(kind, step, warmup=int(warmup * steps), steps=steps) for step in range(steps)]
@@ -172,7 +173,7 @@ def test_validation_points_change_no_training(validations: int, tmp_path: Path) 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_that_diverges_stops_and_says_where(method: str, lr: float, tmp_path: Path) -> None:
     base = base_of(MODEL)
-    schedule = {"kind": "constant", "warmup": 0.0}
+    schedule = ScheduleConfig("constant", 0.0)
     with attached(base, method_config(method, model=MODEL)) as adaptation:
         curves = trained(base, adaptation, folder=tmp_path, lr=lr, schedule=schedule, validations=4)
     assert curves.diverged_at == len(curves.loss) == len(curves.lr) and 2 <= curves.diverged_at < 4
@@ -261,7 +262,7 @@ def test_gradients_are_clipped_and_weights_decay(tmp_path: Path) -> None:
     for decay in (0.0, 0.5):
         with attached(base, method_config("post_block", model=MODEL)) as adaptation:
             start = perturb(adaptation).state_dict()
-            schedule = {"kind": "constant", "warmup": 0.0}
+            schedule = ScheduleConfig("constant", 0.0)
             trained(base, adaptation, folder=tmp_path, lr=0.1, max_steps=1, weight_decay=decay, schedule=schedule)
             ends[decay] = adaptation.state_dict()
     for name, tensor in ends[0.5].items():

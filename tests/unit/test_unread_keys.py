@@ -33,6 +33,7 @@ from actshift.planning.manifests import read_manifest
 from actshift.runtime.run import run
 from actshift.runtime.session import Session, pick_device
 from actshift.schema.building import plain
+from actshift.schema.method import GATE_SCHEDULES
 from actshift.store.store import Store
 from actshift.sweeps.worker import Worker
 from actshift.tasks import get_task
@@ -43,6 +44,8 @@ UNREAD = {
     "model.package": "read of packaged weights: tests/unit/test_smollm2.py",
     "method.code": "its work is done by being counted: changed code makes another run",
     "method.target": "read of a method of the user's own: tests/end_to_end/test_own_code.py",
+    "model.sha256": "read of local and packaged weights: tests/unit/test_smollm2.py",
+    "objective.kind": "it says which of the structured configs an objective is",
     "objective.name": "records keep it for tables and lists to show: tests/unit/test_beside.py",
     "dataset.code": "its work is done by being counted: changed code makes another run",
     "dataset.target": "read of a task of the user's own: tests/end_to_end/test_own_code.py",
@@ -258,6 +261,17 @@ def _parts(read: set[str], session: Session) -> None:
             overrides = [f"method={method}", f"{prefix}.parameterization={name}", f"{prefix}.{option}"]
             config = recorded(compose(overrides), read)
             attach(session.base(config), config=config.method, seeds=(0,)).detach()
+        for schedule in GATE_SCHEDULES:
+            gates = f"{prefix}.gates.schedule={schedule}"
+            config = recorded(
+                compose([f"method={method}", f"{prefix}.parameterization=jola", f"{prefix}.rank=null", gates]), read
+            )
+            adaptation = attach(session.base(config), config=config.method, seeds=(0,))
+            adaptation.begin(steps=4, steps_per_epoch=4)
+            adaptation.before_step(2)
+            adaptation.penalty(2)
+            adaptation.after_step(2, losses=[1.0])
+            adaptation.detach()
     config = recorded(compose(["method=ia3"]), read)
     attach(session.base(config), config=config.method, seeds=(0,)).detach()
 
@@ -312,7 +326,7 @@ def test_the_version_of_a_data_set_counts() -> None:
 def test_every_setting_of_the_chosen_source_counts(source: str, workplace: Path) -> None:
     config = compose(["dataset=boolq", f"data.source={source}", f"data.dir={workplace / 'data'}"])
     assert config.data.origin == config.dataset.origin(source)
-    plain = identity_of(config, ignore=ignored_keys())
+    unchanged = identity_of(config, ignore=ignored_keys())
     for key in leaves(plain(config.data.origin)):
         other = copy.deepcopy(config)
         node: Any = other.data.origin
@@ -322,7 +336,7 @@ def test_every_setting_of_the_chosen_source_counts(source: str, workplace: Path)
             node[key[-1]] = "another value"
         else:
             setattr(node, key[-1], "another value")
-        assert identity_of(other, ignore=ignored_keys()) != plain, f"data.origin.{'.'.join(key)} does not count"
+        assert identity_of(other, ignore=ignored_keys()) != unchanged, f"data.origin.{'.'.join(key)} does not count"
 
 
 def leaves(settings: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -339,7 +353,7 @@ def test_a_key_that_nobody_reads_would_be_found() -> None:
     assert plain(config) == plain(compose(["dataset=boolq"])) and replace(config, lr=1.0).seed == 42
     assert read == {"seed"}
     read.clear()
-    assert (config.training.epochs, config.dataset.procedural.rows["train"], config.sweep) == (1, 4000, None)
+    assert (config.training.epochs, config.dataset.procedural.rows["train"], config.sweep) == (1, 2000, None)
     assert read == {"training.epochs", "dataset.procedural.rows.train", "sweep"}
     read.clear()
     assert replace(config.training, epochs=2).batch_size == 8

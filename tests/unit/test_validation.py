@@ -6,6 +6,7 @@ import copy
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from actshift.errors import ActshiftError
 from actshift.methods import KINDS
 from actshift.paths import conf_dir
 from actshift.schema.config import Config
-from actshift.schema.method import METHODS
+from actshift.schema.method import METHODS, ScopeConfig
 
 # A model that nobody has: whatever would load it fails otherwise than validation does.
 NOWHERE = ("model.source=hub", "model.path=/there/is/no/such/model")
@@ -193,11 +194,15 @@ def test_layers(changed: Callable[..., Config], layers: Any, valid: bool) -> Non
         ),
         ("post_block_vector", {"method.rank": 2}, r"'vector' takes no method.rank; got 2. It takes: no options\."),
         ("post_block_nonlinear", {"method.activation": None}, r"'nonlinear' needs method.activation; got null"),
-        ("post_block_nonlinear", {"method.activation": "sillu"}, r"unknown activation 'sillu'. Did you mean 'silu'\?"),
+        (
+            "post_block_nonlinear",
+            {"method.activation": "sillu"},
+            r"unknown method.activation 'sillu'. Did you mean 'silu'\?",
+        ),
         ("post_block", {"method.scope.kind": "first_last"}, r"method.scope = .*at least one position"),
         ("post_block", {"method.scope.last": -1}, r"method.scope.last = -1 .*at least 0"),
         ("post_block", {"method.scope.separate": True}, r"method.scope.separate = True .*false unless .*first_last"),
-        ("jola", {"method.gates.schedule": "expon"}, r"gate schedule 'expon'. Did you mean 'exponential'\?"),
+        ("jola", {"method.gates.schedule": "expon"}, r"method.gates.schedule 'expon'. Did you mean 'exponential'\?"),
         ("jola", {"method.gates.start": 1.5}, r"method.gates.start = 1.5 .*\[0, 1\]"),
         ("jola", {"method.gates.decay": -1.0}, r"method.gates.decay = -1.0 .*at least 0"),
         ("jola", {"method.gates.cycle": 0}, r"method.gates.cycle = 0 .*at least 1"),
@@ -207,8 +212,12 @@ def test_layers(changed: Callable[..., Config], layers: Any, valid: bool) -> Non
         ("joint_orth", {"method.lora.rank": 0}, r"method.lora.rank = 0 .*at least 1"),
         ("joint_orth", {"method.steering.rank": 10**6}, r"method.steering.rank = 1000000 .*1 to \d+"),
         ("joint_orth", {"method.steering.site": "post_blok"}, r"Did you mean 'post_block'\?.*method.steering.site"),
-        ("joint_orth", {"method.lora_lr": 0.0}, r"method.lora_lr = 0.0 .*positive number, or null"),
-        ("joint_orth", {"method.orthogonality.project": "both"}, r"projected side 'both'. Allowed: input, output"),
+        ("joint_orth", {"method.lora_lr": 0.0}, r"method.lora_lr = 0.0 .*positive number"),
+        (
+            "joint_orth",
+            {"method.orthogonality.project": "both"},
+            r"method.orthogonality.project 'both'. Allowed: input, null, output",
+        ),
         ("joint_orth", {"method.orthogonality.every": 0}, r"orthogonality.every = 0 .*step, epoch, start or a number"),
         ("joint_orth", {"method.orthogonality.every": "steps"}, r"orthogonality.every = steps .*step, epoch, start"),
         ("joint_orth", {"method.orthogonality.against": []}, r"orthogonality.against = \[\] .*at least one"),
@@ -222,6 +231,11 @@ def test_layers(changed: Callable[..., Config], layers: Any, valid: bool) -> Non
         ("sft", {"model.source": "embedded"}, r"unknown embedded model '/there.*Allowed: .*tiny_llama"),
         ("sft", {"data.source": "local"}, r"data.dir = null .*existing folder of data sets, since data.source=local"),
         ("sft", {"data.source": "local", "data.dir": "/no/where"}, r"data.dir = /no/where .*existing folder"),
+        (
+            "sft",
+            {"data.splits.train.keep": "held-out"},
+            r"keep 'held-out'. Did you mean 'held_out'\?.*data\.splits\.train\.keep",
+        ),
         ("sft", {"data.splits.test.source": "train"}, r"data.splits.train and data.splits.test would share rows"),
         ("sft", {"dataset.procedural.difficulty": {}}, r"difficulty of listops lacks max_args, max_depth"),
         ("sft", {"dataset.procedural.difficulty.max_dept": 3}, r"'max_dept'. Did you mean 'max_depth'\?"),
@@ -238,18 +252,18 @@ def test_what_does_not_go_together(
 
 def test_what_goes_together(changed: Callable[..., Config], tmp_path: Path) -> None:
     validate(changed("gemma", {"method.site": "post_mlp_norm"}))
-    scope = {"kind": "first_last", "first": 0, "last": 1, "separate": False}
+    scope = ScopeConfig("first_last", 0, 1)
     validate(changed("post_block", {"method.scope": scope}))
-    validate(changed("post_block", {"method.scope": {**scope, "first": 2, "separate": True}}))
+    validate(changed("post_block", {"method.scope": replace(scope, first=2, separate=True)}))
     every_way = {"method.orthogonality.every": 7, "method.orthogonality.against": ["o_proj", "down_proj"]}
     validate(changed("joint_orth", {**every_way, "method.orthogonality.project": "input", "method.lora_lr": 1e-3}))
     validate(changed("joint_orth", {"method.orthogonality.project": None, "method.steering.site": "heads"}))
     validate(changed("sft", {"data.source": "local", "data.dir": str(tmp_path)}))
     gemma = changed("gemma", {"method.site": "heads"})
-    shape = gemma["model"]["shape"]
-    assert shape["heads"] * shape["head_size"] < shape["width"]
-    gemma["method"]["rank"] = shape["width"]
-    with pytest.raises(ActshiftError, match=f"1 to {shape['heads'] * shape['head_size']}, the width of heads"):
+    shape = gemma.model.shape
+    assert shape.heads * shape.head_size < shape.width
+    gemma.method.rank = shape.width
+    with pytest.raises(ActshiftError, match=f"1 to {shape.heads * shape.head_size}, the width of heads"):
         validate(gemma)
 
 

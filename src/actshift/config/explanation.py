@@ -98,10 +98,10 @@ def _comments(node: type) -> Mapping[str, str]:
         if not is_dataclass(owner):
             continue
         names = {entry.name for entry in fields(owner)}
-        lines: dict[int, str] = {}
+        field = ""  # the last one that began: what it may be can take several lines
         for token in tokenize.generate_tokens(io.StringIO(inspect.getsource(owner)).readline):
-            if token.type == tokenize.NAME and token.string in names:
-                lines.setdefault(token.start[0], token.string)
-            if token.type == tokenize.COMMENT and token.start[0] in lines:
-                found[lines[token.start[0]]] = token.string.lstrip("# ").strip()
+            if token.type == tokenize.NAME and token.string in names and token.line.startswith(f"    {token.string}:"):
+                field = token.string
+            if token.type == tokenize.COMMENT and field:
+                found[field] = token.string.lstrip("# ").strip()
     return found

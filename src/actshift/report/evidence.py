@@ -22,6 +22,7 @@ from actshift.report.statistics import (
     paired_difference,
     prediction_interval,
     seed_variance,
+    significant_digits,
 )
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def with_evidence(cells: pd.DataFrame, found: Mapping[str, Record], *, reference
 def _rounded(table: pd.DataFrame) -> pd.DataFrame:
     """Six significant digits of p values and six decimals of the rest: beyond, machines may differ in a sum's order."""
     p_values = ["p", "p_holm", "p_mcnemar"]
-    digits = table[p_values].map(lambda value: float(f"{value:.6g}"))
+    digits = table[p_values].map(significant_digits)
     return table.round(6).assign(**{name: digits[name] for name in p_values})
 
 

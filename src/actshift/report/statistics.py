@@ -215,3 +215,12 @@ def detectable(
         share = max(share, delta)
         delta = (first * math.sqrt(share) + second * math.sqrt(max(share - delta**2, 0.0))) / math.sqrt(rows)
     return 100 * min(delta, 1.0)
+
+
+def significant_digits(value: float) -> float:
+    """A number to six significant digits, which is the same on every machine.
+
+    Beyond these, machines may differ in a sum's order. What lies halfway between two numbers of six digits is found to
+    do so by twelve first: a difference in the sixteenth would decide otherwise.
+    """
+    return float(f"{float(f'{value:.12g}'):.6g}")

@@ -11,6 +11,7 @@ import torch
 from actshift.data.splits import Split, load_split
 from actshift.errors import ActshiftError
 from actshift.models.loading import Base, computed_precision, load_base, set_products
+from actshift.schema.building import plain
 from actshift.schema.config import Config, HardwareConfig
 
 
@@ -39,7 +40,7 @@ class Session:
         From here on the process multiplies matrices in the configuration's precision.
         """
         device, precision = pick_device(config.hardware), config.training.precision
-        key = json.dumps([config.model, precision, str(device)], sort_keys=True)
+        key = json.dumps([plain(config.model), precision, str(device)], sort_keys=True)
         set_products(precision, device)
         if self._base is None or self._base[0] != key:
             self._base = None  # two base models never share the device
@@ -50,7 +51,7 @@ class Session:
 
     def split(self, config: Config, name: str) -> Split:
         """One split of a configuration's data; those of the last data set are kept."""
-        key = json.dumps([config.dataset, config.data], sort_keys=True)
+        key = json.dumps(plain([config.dataset, config.data]), sort_keys=True)
         if self._data[0] != key:
             self._data = key, {}
         splits = self._data[1]

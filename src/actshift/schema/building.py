@@ -60,8 +60,11 @@ def _hints(kind: Any) -> tuple[tuple[str, Any], ...]:
 
 def _value(hint: Any, value: Any) -> Any:
     """A value as the type of its field wants it."""
+    if isinstance(value, list | tuple):
+        inner = get_args(hint)[0] if get_origin(hint) is list else Any
+        return [_value(inner, each) for each in value]
     if not isinstance(value, Mapping):
-        return list(value) if isinstance(value, tuple) else value
+        return value
     kind = _dataclass(hint)
     if kind is not None:
         return built(_kind(kind, value), value)

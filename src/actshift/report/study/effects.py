@@ -9,7 +9,16 @@ import pandas as pd
 
 from actshift.planning.fraction import Contrast
 from actshift.report.evidence import SIGNIFICANT
-from actshift.report.statistics import Bits, Estimate, Interval, contrast_estimate, holm, mean_estimate, seed_variance
+from actshift.report.statistics import (
+    Bits,
+    Estimate,
+    Interval,
+    contrast_estimate,
+    holm,
+    mean_estimate,
+    seed_variance,
+    significant_digits,
+)
 from actshift.report.study.design import Study
 
 COLUMNS = ("contrast", "dataset", "pairs", "planned", "floors", "difference", "low", "high", "p", "p_holm")
@@ -89,16 +98,12 @@ def frame(found: list[Effect]) -> pd.DataFrame:
             each.pairs,
             each.planned,
             each.floors,
-            *(_rounded(value) for value in (each.difference, each.interval.low, each.interval.high, each.p)),
-            None if each.p_holm is None else _rounded(each.p_holm),
+            *(significant_digits(value) for value in (each.difference, each.interval.low, each.interval.high, each.p)),
+            None if each.p_holm is None else significant_digits(each.p_holm),
         )
         for each in found
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.6g}")
 
 
 def _effect(study: Study, contrast: Contrast, dataset: str, estimate: Estimate) -> Effect:

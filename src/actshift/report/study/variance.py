@@ -8,6 +8,7 @@ from itertools import product
 
 import pandas as pd
 
+from actshift.report.statistics import significant_digits
 from actshift.report.study.design import Study
 
 COLUMNS = ("block", "dataset", "source", "df", "sum_sq", "share", "F", "p", "partial", "partial_low", "partial_high")
@@ -68,14 +69,18 @@ def _anova(runs: pd.DataFrame, factors: list[str]) -> list[dict[str, object]]:
         row = {
             "source": RESIDUAL if source == "Residual" else str(source).replace("C(", "").replace(")", ""),
             "df": degrees,
-            "sum_sq": _digits(square),
-            "share": _digits(square / total) if total else None,
+            "sum_sq": significant_digits(square),
+            "share": significant_digits(square / total) if total else None,
         }
         if source != "Residual" and noise > 0:
             F = square / degrees / (noise / free)
             low, high = partial_interval(F, degrees, free)
-            row |= {"F": _digits(F), "p": _digits(float(line["PR(>F)"])), "partial": _digits(square / (square + noise))}
-            row |= {"partial_low": _digits(low), "partial_high": _digits(high)}
+            row |= {
+                "F": significant_digits(F),
+                "p": significant_digits(float(line["PR(>F)"])),
+                "partial": significant_digits(square / (square + noise)),
+            }
+            row |= {"partial_low": significant_digits(low), "partial_high": significant_digits(high)}
         rows.append(row)
     return rows
 
@@ -98,8 +103,3 @@ def partial_interval(F: float, degrees: float, free: float, *, level: float = LE
         return found / (found + degrees + free + 1)
 
     return end((1 + level) / 2), end((1 - level) / 2)
-
-
-def _digits(value: float) -> float:
-    """Six significant digits: beyond, machines may differ in a sum's order."""
-    return float(f"{value:.6g}")
