@@ -51,3 +51,29 @@ def _lines(file: Path) -> list[str]:
     """A YAML file's lines without comments."""
     lines = (line.split(" #")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
     return [line for line in lines if line and not line.startswith("#")]
+
+
+CONFIGS = set("config model method dataset training hardware evaluation protocol objective sweep shape options".split())
+CONFIGS |= set("scope steering lora gates rule splits limit speed tokens template schedule analysis logger".split())
+DOCUMENTS = {"config/identity.py", "models/weights.py"}
+"""What hashes the mappings of a configuration, and what reads the config.json of a model."""
+
+
+def _subscripted(node: ast.expr) -> str | None:
+    """The last name of what a subscript is taken of."""
+    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+        return str(node.slice.value)
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else None
+
+
+def test_no_configuration_is_read_by_string_subscripts() -> None:
+    looked_at, found = 0, []
+    for file in sorted(PACKAGE.rglob("*.py")):
+        if str(file.relative_to(PACKAGE)) in DOCUMENTS:
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+                looked_at += 1
+                if isinstance(node.slice.value, str) and _subscripted(node.value) in CONFIGS:
+                    found.append(f"{file.relative_to(PACKAGE)}:{node.lineno}: {ast.unparse(node)}")
+    assert looked_at > 500 and found == []

@@ -9,6 +9,8 @@ import pandas as pd
 
 from actshift.analysis.theory.statements import FAILS, HOLDS, UNDER
 from actshift.report.markdown_text import table
+from actshift.schema.analysis import TheoryConfig
+from actshift.schema.building import built
 
 COUNTED = {HOLDS: "hold", UNDER: "hold under a condition", FAILS: "do not hold as printed"}
 LONGEST = 12
@@ -20,10 +22,10 @@ def markdown(record: Mapping[str, Any], checks: pd.DataFrame) -> str:
     statements = record["statements"]
     verdicts = [each["verdict"] for each in statements]
     head = ", ".join(f"{verdicts.count(verdict)} {words}" for verdict, words in COUNTED.items())
-    config = record["config"]
+    analysis = built(TheoryConfig, record["config"])
     effort = (
-        f"{config['draws']} draws of each family of examples in float64, seed {config['seed']}; worst cases by "
-        f"{config['search']['restarts']} climbs of {config['search']['steps']} steps from each family."
+        f"{analysis.draws} draws of each family of examples in float64, seed {analysis.seed}; worst cases by "
+        f"{analysis.search.restarts} climbs of {analysis.search.steps} steps from each family."
     )
     parts = ["# The theory, statement by statement", f"{len(statements)} statements: {head}.", effort, _summary(record)]
     for each in statements:
