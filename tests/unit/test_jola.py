@@ -233,3 +233,10 @@ def test_a_site_without_heads_is_one_head() -> None:
         shapes = {name.split(".", 1)[1]: tuple(p.shape) for name, p in adaptation.named_parameters()}
     assert shapes["post_mlp.bias"] == shapes["post_mlp.scale"] == (1, base.sites.model_width)
     assert shapes["post_mlp.log_bias"] == (1,)
+
+
+def test_the_loop_tells_the_gates_of_every_step(tmp_path: Path) -> None:
+    _, state = trained(tmp_path, overrides=("method.gates.schedule=performance",))
+    balances = [tensor for name, tensor in state.items() if name.endswith("balance")]
+    assert balances
+    assert all(float(loss) != 50.0 for _, _, loss in balances), "50 is the loss that the authors begin with"

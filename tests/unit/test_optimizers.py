@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -223,3 +224,17 @@ def test_the_optimizer_counts_unless_it_is_the_one_of_the_runs_before_it() -> No
     other = replace(config, training=replace(config.training, optimizer="adamw_8bit"))
     assert identity_of(other, ignore=ignore) != identity_of(config, ignore=ignore)
     assert hashed_part(other, ignore=ignore)["training"]["optimizer"] == "adamw_8bit"
+
+
+@pytest.mark.parametrize("name", LOW_MEMORY)
+def test_every_step_draws_anew(name: str) -> None:
+    torchao()
+    weight = torch.nn.Parameter(torch.ones(64, 256, dtype=torch.bfloat16))
+    optimizer = build_optimizer(name, [{"params": [weight], "lr": 1e-3}], weight_decay=0.0, seed=1)
+    drawn = []
+    for _ in range(3):
+        with optimizer._drawing():  # type: ignore[attr-defined]
+            drawn.append(torch.rand(4))
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+    assert not any(torch.equal(first, second) for first, second in combinations(drawn, 2))

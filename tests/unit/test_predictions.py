@@ -6,6 +6,7 @@ import dataclasses
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from adapted import attached, base_of, method_config, perturb, training_config
@@ -17,6 +18,7 @@ from actshift.data.examples import Examples, tokenize
 from actshift.data.sources import procedural_rows
 from actshift.data.splits import Split
 from actshift.errors import ActshiftError
+from actshift.evaluation import answers
 from actshift.evaluation.answers import predict
 from actshift.evaluation.predictions import Prediction, per_token_metrics, read_predictions, write_predictions
 from actshift.methods.base import Adaptation
@@ -163,3 +165,30 @@ def test_a_token_of_a_long_answer_counts_as_one_of_a_short_answer() -> None:
     right = dataclasses.replace(chosen, label="no")
     assert per_token_metrics([chosen, right, right, right]) == {"accuracy_per_token": 25.0}
     assert per_token_metrics([]) == per_token_metrics([dataclasses.replace(chosen, logprobs=None)]) == {}
+
+
+def test_half_a_character_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte of a character shows as U+FFFD, which ends a word where the whole character would have gone on with it."""
+    base, task = base_of("tiny"), get_task("arc_challenge")
+    whole = base.tokenizer("Answer: B\u00e9", add_special_tokens=False)["input_ids"]
+    parts = [whole[:end] for end in range(len(whole) + 1)]
+    halves = [ids for ids in parts if answers.continuation_text(base, ids).endswith("\ufffd")]
+    assert halves and task.decided("Answer: B\ufffd") and not task.decided("Answer: B")
+    asked: list[bool] = []
+
+    def generate(*_: Any, decided: Any, **__: Any) -> Iterator[tuple[int, list[int]]]:
+        asked.extend(decided(ids) for ids in halves)
+        yield 0, whole
+
+    monkeypatch.setattr(answers, "generate", generate)
+    rows = tokenize(
+        Split([task.generate(random.Random(0), **dataset_config("arc_challenge").procedural.difficulty)], ""),
+        task=task,
+        tokenizer=base.tokenizer,
+        end_token=False,
+        max_tokens=None,
+        cache=None,
+    )
+    with attached(base, method_config("post_block", model="tiny")) as adaptation:
+        predict(base, adaptation, task=task, rows=rows, max_new_tokens=8, batch_tokens=100, progress=lambda *_: None)
+    assert asked and not any(asked)

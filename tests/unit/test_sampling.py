@@ -11,6 +11,7 @@ from actshift.evaluation.generation import generate
 from actshift.evaluation.sampling import Choose, Sampled, greedy
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
+from actshift.runtime.outputs import Decoding
 
 P = [0.5, 0.3, 0.15, 0.05]
 DRAWS = 20_000
@@ -83,3 +84,11 @@ def test_replicas_have_streams_of_their_own() -> None:
 def test_what_is_no_distribution_is_refused(temperature: float, top_p: float) -> None:
     with pytest.raises(ActshiftError, match="is impossible: it must be a"):
         Sampled(temperature, top_p, streams=[0])
+
+
+def test_every_row_of_a_file_of_answers_draws_from_its_own_stream() -> None:
+    flat_BV = torch.zeros(2, 50_000)
+    choose = Decoding(8, temperature=1.0, seed=3).choose([4, 9])
+    drawn = [choose(flat_BV, [0, 1]).tolist() for _ in range(3)]
+    assert drawn == [Sampled(1.0, streams=[(3, 4), (3, 9)])(flat_BV, [0, 1]).tolist(), *drawn[1:]]
+    assert all(first != second for first, second in drawn)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
 from actshift.errors import ActshiftError
+from actshift.observe.progress import Progress
 from actshift.observe.trackers import Guarded, Tracker, _has_key, start_tracker, sync
+from actshift.runtime.train import _report_step
 from actshift.schema.building import config_of
 from actshift.schema.config import Config
+from actshift.training.checkpoints import Checkpoints
+from actshift.training.loop import Curves
 
 
 def config(**logger: Any) -> Config:
@@ -198,3 +203,19 @@ def test_the_project_is_the_configurations_then_the_variables(
         monkeypatch.setenv("WANDB_PROJECT", variable)
     start_tracker(config(project=logger), identity="5" * 16, folder=tmp_path)
     assert seen["project"] == project
+
+
+class Steps(Tracker):
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, float]] = []
+
+    def step(self, step: int, *, loss: float, lr: float) -> None:
+        self.seen.append((step, loss))
+
+
+def test_of_runs_trained_at_once_the_one_that_diverged_has_no_more_steps(tmp_path: Path) -> None:
+    trackers = [Steps(), Steps()]
+    going, over = Curves(loss=[2.0, 1.0], lr=[0.1, 0.1]), Curves(loss=[3.0], lr=[0.1])
+    checkpoints = Checkpoints(tmp_path, every=0)
+    _report_step(2, 4, [going, over], trackers=trackers, progress=Progress(), stop=Event(), checkpoints=checkpoints)
+    assert [tracker.seen for tracker in trackers] == [[(2, 1.0)], []]
