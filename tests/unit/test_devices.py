@@ -68,11 +68,10 @@ def test_a_killed_launcher_holds_no_gpu(four_gpus: None, tmp_path: Path) -> None
     code = f"""
 import sys, time
 from pathlib import Path
-from actshift.sweeps import devices
 from actshift.schema.config import HardwareConfig
-from dataclasses import replace
+from actshift.sweeps import devices
 devices._nvidia_smi = lambda: [("0", "GPU-0")]
-claim = devices.Devices({HARDWARE}, folder=Path(sys.argv[1])).claim()
+claim = devices.Devices(HardwareConfig(device="cuda"), folder=Path(sys.argv[1])).claim()
 print(claim.gpu, flush=True)
 time.sleep(60)
 """
@@ -94,7 +93,7 @@ def test_on_a_cpu_there_is_a_worker_for_its_threads(
     workers: int | None, threads: int, cores: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(devices, "usable_cores", lambda: cores)
-    found = Devices({"device": "cpu", "workers": workers, "threads": threads})
+    found = Devices(HardwareConfig(device="cpu", workers=workers, threads=threads))
     assert found.count == count
     claim = found.claim()
     assert claim is not None and claim.environment == {}
