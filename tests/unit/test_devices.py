@@ -65,7 +65,7 @@ def test_two_launchers_share_the_gpus(four_gpus: None, tmp_path: Path) -> None:
 
 
 def test_a_killed_launcher_holds_no_gpu(four_gpus: None, tmp_path: Path) -> None:
-    code = f"""
+    code = """
 import sys, time
 from pathlib import Path
 from actshift.schema.config import HardwareConfig
