@@ -19,7 +19,7 @@ from actshift.errors import ActshiftError
 from actshift.planning.expand import expand_final, expand_grid
 from actshift.planning.manifests import Manifest, freeze, read_manifest, verify
 from actshift.planning.selection import Choice, Selection
-from actshift.schema.building import built, config_of
+from actshift.schema.building import built, config_of, plain
 from actshift.schema.config import Config, SweepConfig
 from actshift.schema.data import DatasetConfig
 from actshift.store.records import Cell
@@ -219,7 +219,7 @@ def test_one_model_of_the_users_own_has_its_name_in_the_table_and_several_take_f
         return replace(config, model=replace(config.model, name="mine"))
 
     one = SWEEP | {"models": SWEEP["models"][:1], "exclude": []}
-    grid = expand_grid(one, renamed, extra=["model.name=mine"])
+    grid = expand_grid(built(SweepConfig, one), renamed, extra=["model.name=mine"])
     assert grid.models == ("mine",)
     assert {planned.cell.model for planned in grid.cells} == {"mine"}
     with pytest.raises(ActshiftError, match=r"names every model of sweep\.models"):
@@ -228,12 +228,12 @@ def test_one_model_of_the_users_own_has_its_name_in_the_table_and_several_take_f
 
 def test_a_manifest_is_the_same_bytes_however_its_configs_are_ordered(tmp_path: Path) -> None:
     def disordered(overrides: list[str]) -> Config:
-        items = list(compose(overrides).items())
+        items = list(plain(compose(overrides)).items())
         random.Random(len(str(overrides))).shuffle(items)
-        return dict(items)
+        return config_of(dict(items))
 
     text = GRID.to_text()
-    assert expand_grid(copy.deepcopy(SWEEP), disordered).to_text() == text
+    assert expand_grid(built(SweepConfig, SWEEP), disordered).to_text() == text
     freeze(Store(tmp_path), GRID)
     path = Store(tmp_path).manifest_path("small", "grid")
     assert path.read_text() == text and read_manifest(path) == GRID and read_manifest(path).to_text() == text
@@ -296,10 +296,10 @@ def test_a_changed_sweep_file_is_refused_with_what_changed(tmp_path: Path, chang
 def test_a_long_list_of_changes_is_cut(tmp_path: Path) -> None:
     store = Store(tmp_path)
     freeze(store, GRID)
+    many = {f"key{number}": 1 for number in range(40)}
+    another = expand_grid(built(SweepConfig, SWEEP), changed(data=PLAIN["data"] | {"origin": many}))
     with pytest.raises(ActshiftError, match=r"\.\.\. and \d+ more"):
-        freeze(
-            store, expand_grid(built(SweepConfig, SWEEP), changed(training={f"key{number}": 1 for number in range(40)}))
-        )
+        freeze(store, another)
 
 
 def test_replanning_keeps_the_old_manifest(tmp_path: Path) -> None:
@@ -324,11 +324,11 @@ def test_a_worker_refuses_a_run_that_has_drifted() -> None:
 
 def test_a_worker_refuses_another_rate_another_stage_and_an_edited_manifest() -> None:
     run = GRID.runs[0]
-    other = compose(list(run.overrides)) | {"lr": 0.5}
+    other = replace(compose(list(run.overrides)), lr=0.5)
     with pytest.raises(ActshiftError, match=r"lr: 1e-05 -> 0\.5|lr: 0\.001 -> 0\.5"):
         verify(run, other, GRID)
     with pytest.raises(ActshiftError, match="planned for validation, stage=final"):
-        verify(run, compose(list(run.overrides)) | {"stage": "final"}, GRID)
+        verify(run, replace(compose(list(run.overrides)), stage="final"), GRID)
     edited = json.loads(json.dumps(run.to_json()))["identity"].translate(str.maketrans("0123456789", "1234567890"))
     with pytest.raises(ActshiftError, match="the manifest itself was edited"):
         verify(type(run)(**vars(run) | {"identity": edited}), compose(list(run.overrides)), GRID)

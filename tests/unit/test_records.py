@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from actshift.config import schema
 from actshift.errors import ActshiftError
 from actshift.files import write_file
+from actshift.schema.config import STAGES
 from actshift.store.records import SPLITS, Cell, Record, read_record, read_records, write_record
 
 CELL = Cell("tiny", "lora_r8", "boolq", "paper")
@@ -45,7 +45,7 @@ def written(folder: Path, one: Record) -> Path:
 
 
 def test_the_splits_are_those_that_the_stages_score() -> None:
-    assert set(SPLITS) == set(schema.STAGES.values())
+    assert set(SPLITS) == set(STAGES.values())
 
 
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from actshift.config.groups import groups
 from actshift.data.sources import hub_split
 from actshift.data.splits import load_split
 from actshift.errors import ActshiftError
-from actshift.schema.data import DatasetConfig
+from actshift.schema.data import DatasetConfig, TemplateConfig
 from actshift.tasks import get_task, task_of
 from actshift.tasks.templated import Templated
 
@@ -171,8 +171,8 @@ def test_what_is_decided_stays(name: str, head: str, tail: str) -> None:
 
 
 def test_a_row_whose_own_answer_would_be_scored_wrong_is_refused() -> None:
-    task = Templated({"prompt": "{q}", "answer": "It is {a} {label}.", "label": "l", "labels": {"0": "no", "1": "yes"},
-                      "rule": "first_option"})  # fmt: skip
+    labels = {"0": "no", "1": "yes"}
+    task = Templated(TemplateConfig("{q}", "It is {a} {label}.", label="l", labels=labels, rule="first_option"))
     assert task.problem({"q": "?", "a": "surely", "l": "1"}) is None
     problem = task.problem({"q": "?", "a": "no", "l": "1"})
     assert problem is not None

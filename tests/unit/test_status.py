@@ -11,12 +11,14 @@ from synthetic_sweep import SWEEP, compose, record
 
 from actshift.planning.expand import expand_grid
 from actshift.planning.status import headline, status_of
+from actshift.schema.building import built
+from actshift.schema.config import SweepConfig
 from actshift.store.locks import Owner
 from actshift.store.store import Store
 
 
 def test_states_failures_and_stale_runs_by_cell(tmp_path: Path) -> None:
-    store, grid = Store(tmp_path), expand_grid(SWEEP, compose)
+    store, grid = Store(tmp_path), expand_grid(built(SweepConfig, SWEEP), compose)
     done, failed, held, stale, *_ = grid.runs
     store.publish(record(done, {**grid.planned(done.cell).at(done.lr, done.seed)}, correct=5))
     store.fail(failed.identity, "validation", "Traceback\nValueError: boom")

@@ -42,6 +42,7 @@ def trained(
     base: Base, adaptation: Adaptation, *, folder: Path, lr: float = 1e-3, micro_batch: int = 8, **changes: Any
 ) -> Curves:
     """Train on 16 rows, 8 a step, two epochs: 4 steps."""
+    progress = changes.pop("progress", lambda *_: None)
     (curves,) = train(
         base,
         adaptation,
@@ -52,7 +53,7 @@ def trained(
         seeds=(3,),
         micro_batch=micro_batch,
         checkpoints=Checkpoints(folder, every=0),
-        progress=changes.pop("progress", lambda *_: None),
+        progress=progress,
     )
     return curves
 

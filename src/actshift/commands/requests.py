@@ -14,6 +14,7 @@ from actshift.config.cached import CachedComposer
 from actshift.config.composition import compose
 from actshift.config.groups import groups
 from actshift.config.identity import ignored_keys
+from actshift.config.overrides import override
 from actshift.errors import ActshiftError, unknown
 from actshift.planning.expand import expand_grid
 from actshift.planning.extend import keep_extended
@@ -106,6 +107,7 @@ def sweep_request(request: Namespace) -> SweepRequest:
     config = compose([f"sweep={request.sweep}", *shared] if known else shared)
     store = Store(Path(config.results))
     launch, frozen = _launch_and_frozen(request.overrides)
+    launch = [_anywhere(each, config) for each in launch]
     name = config.sweep.name if known and config.sweep else request.sweep
     if not known and not (re.fullmatch(r"[\w.-]+", name) and store.manifest_path(name, "grid").exists()):
         where = f"conf/sweep/, or the sweeps planned in {store.root.resolve()}"
@@ -126,14 +128,22 @@ def _launch_and_frozen(overrides: Iterable[str]) -> tuple[list[str], list[str]]:
     ignored = [entry.partition(" when ")[0] for entry in ignored_keys()]
     launch: list[str] = []
     frozen: list[str] = []
-    for override in overrides:
-        key = override.lstrip("+~").split("=")[0]
+    for each in overrides:
+        key = each.lstrip("+~").split("=")[0]
         counts = key.startswith(FEEDING_GROUPS) or not any(
             key == name or key.startswith(f"{name}.") for name in ignored
         )
-        (frozen if counts else launch).append(override)
+        (frozen if counts else launch).append(each)
     used_up = ("results=", "sweep.")  # workers are told the folder, and the expansion has used the sweep's own keys
-    return [override for override in launch if not override.lstrip("+~").startswith(used_up)], frozen
+    return [each for each in launch if not each.lstrip("+~").startswith(used_up)], frozen
+
+
+def _anywhere(given: str, config: Config) -> str:
+    """An override that means the same folder of data wherever a worker or a SLURM task starts."""
+    if not given.lstrip("+").startswith("data.dir=") or config.data.dir is None:
+        return given
+    folder = Path(config.data.dir).expanduser()
+    return given if folder.is_absolute() else override("data.dir", folder.absolute())
 
 
 def planned_grid(request: Namespace) -> tuple[Store, Manifest]:

@@ -10,7 +10,9 @@ import hashlib
 import re
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import isabstract
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 from actshift.errors import ActshiftError, shown
@@ -28,10 +30,17 @@ def code_sha256(path: str | None, *, key: str) -> str:
 
 
 def load_user_class(path: str, base: type, *, key: str) -> Any:
-    """The class of a ``module:Class`` path. Errors: none of that name, one that is no subclass of `base`."""
-    _file(path, key=key)
+    """The class of a ``module:Class`` path.
+
+    Errors: a module that cannot be imported, with the line where it fails; none of that name; one that is no subclass
+    of `base`, or lacks methods that `base` asks for.
+    """
+    file = _file(path, key=key)
     module, _, name = path.partition(":")
-    found = getattr(import_module(module), name, None)
+    try:
+        found = getattr(import_module(module), name, None)
+    except Exception as error:  # whatever the user's own code raises
+        raise ActshiftError(f"{key} = {path}: {file} cannot be imported: {_told(error, file)}") from error
     if found is None:
         raise ActshiftError(f"{key} = {path}: the module '{module}' has no '{name}'. Correct the name in your YAML.")
     if not isinstance(found, type) or not issubclass(found, base):
@@ -39,7 +48,20 @@ def load_user_class(path: str, base: type, *, key: str) -> Any:
             f"{key} = {path} is no subclass of {base.__module__}.{base.__qualname__}: write `class "
             f"{name}({base.__qualname__})`."
         )
+    if isabstract(found):
+        missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+        raise ActshiftError(
+            f"{key} = {path} lacks {missing}, which every {base.__qualname__} has: define them in {file}."
+        )
     return found
+
+
+def _told(error: Exception, file: Path) -> str:
+    """An error in a module of the user's, with the last line of that file that led to it."""
+    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if Path(frame.filename) == file]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    where = "" if line is None else f" (line {line})"
+    return f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}{where}"
 
 
 def _file(path: str | None, *, key: str) -> Path:
