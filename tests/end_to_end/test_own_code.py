@@ -162,6 +162,27 @@ def test_what_cannot_be_loaded_is_said(folder: Path, old: str, new: str, message
         compose(["method=scaled"])
 
 
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import nothing_of_that_name\n", r"broken\.py cannot be imported: ModuleNotFoundError: .* \(line 1\)"),
+        ("x = 1\ndef f(:\n", r"broken\.py cannot be imported: SyntaxError: .* \(line 2\)"),
+        ("x = 1\n\ny = x / 0\n", r"broken\.py cannot be imported: ZeroDivisionError: division by zero \(line 3\)"),
+        (
+            "from actshift.methods.base import Adaptation\nclass Scaled(Adaptation):\n    pass\n",
+            r"broken:Scaled lacks detach, named_parameters, which every Adaptation has",
+        ),
+    ],
+)
+def test_code_that_is_broken_or_unfinished_is_said_with_its_line(folder: Path, code: str, message: str) -> None:
+    main(["list", "method", f"--config-dir={folder}"])
+    (folder / "broken.py").write_text(code)
+    (folder / "method" / "scaled.yaml").write_text(METHOD_YAML.replace("my_code:Scaled", "broken:Scaled"))
+    with pytest.raises(ActshiftError, match=message):
+        compose(["method=scaled"])
+    sys.modules.pop("broken", None)
+
+
 def test_a_name_of_the_package_is_not_taken_over_silently(folder: Path) -> None:
     (folder / "method" / "sft.yaml").write_text(METHOD_YAML)
     assert main(["list", "method", "--config-dir", str(folder)]) == 2
