@@ -96,7 +96,8 @@ def _runs(config: Config, store: Store) -> list[Run]:
 
 
 def _missing(config: Config, root: Path, why: str) -> MissingAdapters:
-    sweep, name = config.analysis_as(SweepAnalysisConfig).sweep, config.analysis_as(SweepAnalysisConfig).name
+    analysis = config.analysis_as(SweepAnalysisConfig)
+    sweep, name = analysis.sweep, analysis.name
     return MissingAdapters(
         f"the analysis '{name}' looks at adapters of the sweep '{sweep}', and {why}. Train them with "
         f"`actshift sweep {sweep} results={root}` (or `submit`), or with `actshift analyze {name} --train ...`."

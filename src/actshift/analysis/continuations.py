@@ -78,9 +78,10 @@ def _continued(config: Config, base: Base, each: Trained, *, session: Session) -
     """Prompts of the validation split with the fine-tuned model's continuations in the place of answers."""
     split = session.split(config, "validation")
     examples = training_examples(split, config=config, tokenizer=base.tokenizer, cache=None)
-    rows = [examples[row] for row in range(min(config.analysis_as(ContinuationsConfig).rows, len(examples)))]
+    analysis = config.analysis_as(ContinuationsConfig)
+    rows = [examples[row] for row in range(min(analysis.rows, len(examples)))]
     prompts = [row.ids[: row.prompt_length] for row in rows]
-    longest, end = config.analysis_as(ContinuationsConfig).new_tokens, base.tokenizer.eos_token_id
+    longest, end = analysis.new_tokens, base.tokenizer.eos_token_id
     adaptation = each.adapter.attach(base)
     try:
         made = generate(base, adaptation, prompts=prompts, max_new_tokens=longest, batch_tokens=BATCH_TOKENS)

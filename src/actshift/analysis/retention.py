@@ -54,9 +54,8 @@ def _of_run(config: Config, each: Trained) -> dict[str, Any]:
     card, store = each.adapter.description, Store(config.results)
     record = store.record(card.identity, "test")
     if record is None:
-        raise ActshiftError(
-            f"run {card.identity} has no test record: finish the sweep '{config.analysis_as(RetentionConfig).sweep}'"
-        )
+        sweep = config.analysis_as(RetentionConfig).sweep
+        raise ActshiftError(f"run {card.identity} has no test record: finish the sweep '{sweep}'")
     numbers = {"trained": card.trainable_parameters, "accuracy": record.metrics["accuracy"]}
     return {"method": each.method, "seed": each.seed, **numbers}
 
@@ -64,11 +63,8 @@ def _of_run(config: Config, each: Trained) -> dict[str, Any]:
 def _elsewhere(config: Config, each: Trained, dataset: str, *, session: Session) -> float:
     """Percent right on another data set: an evaluation as `stage=evaluate` makes and keeps it."""
     data = [f"data.dir={config.data.dir}"] if config.data.dir else []
-    asked = [
-        f"dataset={dataset}",
-        f"data.limit.test={config.analysis_as(RetentionConfig).rows}",
-        f"results={config.results}",
-    ]
+    rows = config.analysis_as(RetentionConfig).rows
+    asked = [f"dataset={dataset}", f"data.limit.test={rows}", f"results={config.results}"]
     folder = str(each.adapter.folder).replace("'", r"\'")
     found = evaluate(compose_request(["stage=evaluate", f"adapter='{folder}'", *asked, *data]), session=session)
     return float(found.metrics["accuracy"])
@@ -76,12 +72,13 @@ def _elsewhere(config: Config, each: Trained, dataset: str, *, session: Session)
 
 def _windows(config: Config, base: Base) -> list[list[int]]:
     """The text's token ids, as many as a window has at a time, each window after the tokenizer's first token."""
-    path = Path(config.analysis_as(RetentionConfig).text or TEXT)
+    analysis = config.analysis_as(RetentionConfig)
+    path = Path(analysis.text or TEXT)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ActshiftError(f"analysis.text = {path} cannot be read as text: {error}") from error
-    ids, size = base.tokenizer.encode(text, add_special_tokens=False), config.analysis_as(RetentionConfig).window
+    ids, size = base.tokenizer.encode(text, add_special_tokens=False), analysis.window
     first = [base.tokenizer.bos_token_id] if base.tokenizer.bos_token_id is not None else []
     parts = [first + ids[start : start + size] for start in range(0, len(ids), size)]
     kept = [part for part in parts if len(part) >= 2]

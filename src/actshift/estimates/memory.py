@@ -150,9 +150,8 @@ def _inside(config: Config, row: float) -> float:
     width, mlp = shape.width, shape.mlp_width
     queries, keys = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
     norms = architecture.norms * width + (queries + keys if architecture.norms_queries else 0)
-    kept: float = 4 * norms + size * (
-        2 * queries + 2 * keys + 3 * mlp
-    )  # norms compute in float32, whatever the precision
+    # Norms compute in float32, whatever the precision.
+    kept: float = 4 * norms + size * (2 * queries + 2 * keys + 3 * mlp)
     if model.attention == "eager":
         kept += shape.heads * row * (4 + size)
     if kind.trains_base:  # the inputs of what trains: norms' scales, projections
