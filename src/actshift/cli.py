@@ -15,6 +15,7 @@ from actshift.commands import completion
 from actshift.commands.catalogue import COMMANDS
 from actshift.errors import ActshiftError
 from actshift.files import UNFINISHED
+from actshift.libraries.user_code import raised_in_user_code
 
 EPILOG = (
     "Overrides are Hydra's: `method=sft lr=1e-3 training.epochs=2`. `actshift list` shows what exists. Every command "
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments = _without_config_dir(arguments)
         if arguments[:1] == ["run"]:
             # Everything after `run` is Hydra's, its flags included.
-            from actshift.commands.runs import run_command
+            from actshift.commands.hydra import run_command
 
             return run_command(arguments[1:])
         # Intermixed: overrides stand before and after flags.
@@ -48,6 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except (OSError, UnicodeEncodeError) as error:
         print(f"actshift: {_sentence(error)}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        where = raised_in_user_code(error)
+        if where is None:
+            raise
+        print(f"actshift: {where}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("actshift: interrupted; what is done is kept, the same command goes on from here", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -181,6 +182,75 @@ def test_code_that_is_broken_or_unfinished_is_said_with_its_line(folder: Path, c
     with pytest.raises(ActshiftError, match=message):
         compose(["method=scaled"])
     sys.modules.pop("broken", None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "base, *, config, seeds",
+            "base, settings",
+            r"built as Scaled\(base, config=..., seeds=...\), which its __init__",
+        ),
+        (
+            "yield from ((str(layer), scale) for layer, scale in enumerate(self.scales))",
+            "yield from ()",
+            "no parameters",
+        ),
+        ("h.float() * s", "h.float() * s.detach()", "the loss depends on no parameter of Scaled"),
+        (
+            "h.float() * s",
+            "h.flat() * s",
+            r"my_code\.py \(line \d+\): AttributeError: 'Tensor' object has no attribute",
+        ),
+    ],
+)
+def test_a_class_that_cannot_train_is_a_sentence(
+    folder: Path, old: str, new: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert old in METHOD
+    (folder / "my_code.py").write_text(METHOD.replace(old, new))
+    assert main(["run", "method=scaled", "debug=few_steps", f"--config-dir={folder}"]) == 2
+    shown = capsys.readouterr().err.splitlines()[-1]
+    assert shown.startswith("actshift: ")
+    assert re.search(message, shown)
+
+
+def test_a_module_that_python_finds_elsewhere_is_refused(folder: Path) -> None:
+    main(["list", "method", f"--config-dir={folder}"])
+    (folder / "code.py").write_text(METHOD)  # as a module of Python's library is called
+    (folder / "method" / "scaled.yaml").write_text(METHOD_YAML.replace("my_code:Scaled", "code:Scaled"))
+    with pytest.raises(ActshiftError, match=r"Python finds another module 'code' .* before .*code\.py"):
+        compose(["method=scaled"])
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("method/other.yml", METHOD_YAML, r"other\.yml would be overlooked: rename it to other\.yaml"),
+        ("methods/other.yaml", METHOD_YAML, r"methods is the folder of no config group.*Did you mean 'method'"),
+        ("method/other.yaml", METHOD_YAML, r"/method/other\.yaml has the name 'scaled'"),
+        (
+            "method/other.yaml",
+            "defaults: [postblock, _self_]\n",
+            r"'postblock'\. Did you mean 'post_block'.*/method/other\.",
+        ),
+        ("method/other.yaml", "defaults: [post_block, _self_]\nrnk: 3\n", r"'method\.rnk' in /.*/method/other\.yaml"),
+    ],
+)
+def test_a_file_that_is_wrong_is_named_with_its_folder(folder: Path, file: str, text: str, message: str) -> None:
+    main(["list", "method", f"--config-dir={folder}"])
+    (folder / file).parent.mkdir(exist_ok=True)
+    (folder / file).write_text(text)
+    with pytest.raises(ActshiftError, match=message):
+        compose(["method=other"])
+
+
+def test_a_data_set_of_one_protocol_has_its_lengths(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "dataset=parity", "protocol=released", f"--config-dir={folder}"]) == 2
+    assert "unknown protocol of dataset parity 'released'. Allowed: paper." in capsys.readouterr().err
+    assert main(["lengths", "dataset=parity", f"--config-dir={folder}"]) == 0
+    assert "released" not in capsys.readouterr().out.partition("Tokens of prompt")[0]
 
 
 def test_a_name_of_the_package_is_not_taken_over_silently(folder: Path) -> None:

@@ -83,6 +83,27 @@ def test_cfg_prints_every_key(resolve: list[str], capsys: pytest.CaptureFixture[
     assert list(elsewhere.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--cfg", "job", "seed=7"],
+        ["seed=7", "--cfg", "job"],
+        ["method=sft", "--cfg", "job", "seed=7"],
+        ["seed=7", "-c=job"],
+    ],
+)
+def test_overrides_stand_on_both_sides_of_hydras_flags(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
+    assert main(["run", *arguments]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["seed"] == 7
+
+
+def test_a_multiruns_flag_stands_between_overrides(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+    assert main(["run", "debug=few_steps", "-m", "seed=1,2", "training.max_steps=1"]) == 0
+    assert len(list((elsewhere / "results" / "records").iterdir())) == 2
+
+
 def test_cfg_refuses_what_a_run_would_refuse(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--cfg", "job", "method.rank=0"]) == 2
     assert "method.rank = 0 is impossible" in capsys.readouterr().err
@@ -116,7 +137,15 @@ def test_list_of_one_group(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "method.layers=[0,99]"], "method.layers = [0, 99] is impossible"),
         (["run", "model.source=hub", "model.path=/no/where", "lr=0"], "lr = 0.0 is impossible"),
         (["run", "data.source=local"], "data.dir = null is impossible"),
-        (["run", "--config-name=other"], "unknown option '--config-name=other'"),
+        (["run", "--config-name=other"], "unknown option 'config-name=other'"),
+        (["run", "--debg", "few_steps"], "Did you mean 'debug=...'?"),
+        (["run", "-m", "--cfg", "job", "seed=1,2"], "-m runs several jobs, --cfg prints and runs none"),
+        (["run", "sweep.name=mine"], "sweep.name is set, and no sweep is chosen: name one with sweep=..."),
+        (["run", "analysis.rows=3"], "analysis.rows is set, and no analysis is chosen"),
+        (["run", "method.family=stering"], "unknown method.family 'stering'. Did you mean 'steering'?"),
+        (["explain", "model.scal"], "Did you mean 'model.scale'? Allowed below 'model': architecture"),
+        (["run", "method=wide"], "(a file of conf/method/ or FOLDER/method/ with --config-dir FOLDER)"),
+        (["run", "dataset=sst2", "dataset.template.rule=leter"], "Did you mean 'letter'?"),
         (["run", "-m", "method=sft,srt", "debug=few_steps"], "Did you mean 'sft'?"),
         (["run", "-m", "lr=1e-3,-1", "debug=few_steps"], "lr = -1.0 is impossible"),
         (["run", "-m", "method=sft,post_block", "method.rank=4"], "unknown config key 'method.rank'"),

@@ -40,6 +40,19 @@ def test_the_list_has_every_run_and_says_that_no_sweep_planned_it(
     assert "no finished run method=lora_r8" in capsys.readouterr().out
 
 
+def test_runs_that_are_listed_alike_say_in_what_they_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["run", "debug=few_steps", f"results='{tmp_path}'"]
+    assert main([*few, "training.max_steps=1"]) == main([*few, "training.max_steps=2"]) == 0
+    frame = runs_frame(Store(tmp_path).records(), sweeps={})
+    assert sorted(frame["differs"].str.len() > 0) == [False, True]
+    assert frame["differs"].str.contains("training.max_steps: ").sum() == 1
+    capsys.readouterr()
+    assert main(["runs", f"results='{tmp_path}'"]) == 0
+    shown = capsys.readouterr().out
+    assert "training.max_steps" in shown
+    assert "loss" not in shown  # a column in which nothing stands
+
+
 def test_differences_and_discordant_rows_are_those_of_the_records(results: Path) -> None:
     found = records(results)
     sft, ours = found["sft", "boolq"], found["post_block", "boolq"]

@@ -33,6 +33,9 @@ def test_choices_are_those_that_validation_takes() -> None:
         ("training.max_steps", ("whole number or null", "at least 1")),
         ("hardware.workers", ("changes no identity",)),
         ("dataset.splits.paper.train.hold_out", ("share of the rows",)),
+        ("dataset.template.rule", ("one of null, letter, number, exact, first_option, tags",)),
+        ("dataset.splits", ("group; any name",)),
+        ("model.scale", ("a key of sweep.rates",)),
         ("data.limit", ("data.limit.train", "data.limit.test")),
     ],
 )

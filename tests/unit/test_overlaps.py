@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from dataset_configs import DATASETS, dataset_config, task_of
 
 from actshift.cli import main
+from actshift.config.composition import compose
 from actshift.data.overlaps import Overlap, overlaps, question_key, question_keys, real_keys
 
 REAL = [
@@ -70,6 +73,19 @@ def test_the_command_prints_them(shared: Path, capsys: pytest.CaptureFixture[str
     assert "aqua train (part)" in said and "aqua validation" in said
     assert "gsm8k" not in said.split("6 splits")[0]
     assert "listops: no split" in said
+
+
+def test_a_data_set_of_ones_own_has_the_splits_of_its_rules(tmp_path: Path) -> None:
+    """A data set that is not on the hub counts no rows there: its splits are those that its protocol names."""
+    config = compose(["dataset=sst2", "data.source=local", f"data.dir='{tmp_path}'"]).dataset
+    config = replace(config, hub=replace(config.hub, rows={}), local=replace(config.local, rows={}))
+    (tmp_path / "sst2").mkdir()
+    for split, texts in (("train", ["good", "bad", "fine"]), ("validation", ["Bad!", "poor"])):
+        rows = [json.dumps({"sentence": text, "label": 0, "idx": 0}) for text in texts]
+        (tmp_path / "sst2" / f"{split}.jsonl").write_text("\n".join(rows) + "\n")
+    keys = real_keys(config, source="local", directory=str(tmp_path))
+    assert {name: len(found) for name, found in keys.items()} == {"sst2 train": 3, "sst2 validation": 2}
+    assert [(pair.in_first, pair.in_second) for pair in overlaps(keys)] == [(1, 1)]
 
 
 def test_the_command_refuses_procedural_data(capsys: pytest.CaptureFixture[str]) -> None:

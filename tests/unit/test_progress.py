@@ -73,6 +73,12 @@ def test_a_phase_of_one_instant_has_no_rate(clock: Clock) -> None:
     assert stream.getvalue() == "train 1/1\n"
 
 
+def test_rows_that_were_computed_together_have_no_rate(clock: Clock) -> None:
+    stream = io.StringIO()
+    work(PrintedProgress(stream), clock, steps=16, seconds=0.001)
+    assert stream.getvalue() == "train 16/16\n"
+
+
 def test_each_phase_starts_anew(clock: Clock) -> None:
     stream = io.StringIO()
     progress = PrintedProgress(stream, every=1)

@@ -195,6 +195,15 @@ def test_a_file_that_is_not_the_data_set_is_refused(tmp_path: Path, rows: list[A
         local(boolq(tmp_path, rows=rows), tmp_path)
 
 
+def test_a_column_of_several_types_is_refused_with_its_rows(tmp_path: Path) -> None:
+    """As may be where a data set is a YAML with texts, which says nothing of types."""
+    (tmp_path / "sst2").mkdir()
+    rows = [{"sentence": text, "label": 0} for text in ("good", "bad", 5)]
+    (tmp_path / "sst2" / "train.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    with pytest.raises(ActshiftError, match=r"the column 'sentence' holds text \(row 1\) and numbers \(row 3\)"):
+        hub_split(dataset_config("sst2"), "train", source="local", directory=str(tmp_path), labelled=False)
+
+
 def test_a_damaged_file_is_refused_by_name_and_line(tmp_path: Path) -> None:
     config = boolq(tmp_path)
     path = tmp_path / "boolq" / "train.jsonl"

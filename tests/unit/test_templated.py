@@ -95,6 +95,7 @@ def test_what_is_decided_does_not_change_with_more_text(rule: str) -> None:
         ({"prompt": "{q"}, "is no template"),
         ({"rule": "leter"}, "Did you mean 'letter'"),
         ({"rule": "first_option"}, r"needs dataset\.template\.labels"),
+        ({"prompt": "{q} {a}", "label": "a"}, r"prompt names the column 'a', which holds the gold label"),
         ({"label": None}, r"needs dataset\.template\.label"),
     ],
 )

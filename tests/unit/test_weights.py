@@ -84,6 +84,12 @@ def test_an_adapter_beside_the_weights_is_refused(folder: Path) -> None:
         local(folder)
 
 
+def test_a_folder_without_a_tokenizer_is_refused(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ActshiftError, match=r"has no tokenizer \(one of tokenizer\.json"):
+        local(folder)
+
+
 def test_pickled_weights_are_never_opened(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ActshiftError, match=r"holds pytorch_model.bin, and weights must be safetensors"):

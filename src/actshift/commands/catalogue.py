@@ -8,7 +8,7 @@ from actshift.commands.judging_catalogue import JUDGING
 COMMANDS = {
     "run": Command(
         "one run: train, evaluate, record (Hydra's flags: --cfg job, -m)",
-        "runs.run_command",
+        "hydra.run_command",
         "actshift run method=sft dataset=boolq lr=1e-3",
         overrides="Hydra overrides and flags",
     ),

@@ -29,7 +29,8 @@ def runs_command(request: Namespace) -> int:
             f"no finished run {' '.join(f'{key}={value}' for key, value in wanted.items())} in {store.root.resolve()}"
         )
         return 0
-    console(200).print(frame_table(frame))
+    empty = [column for column in ("loss", "sweep", "differs") if not frame[column].fillna("").astype(str).any()]
+    console(200).print(frame_table(frame.drop(columns=empty)))
     write_copies(frame, (request.csv, lambda rows: rows.to_csv(index=False)))
     return 0
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actshift.config.composition import check_names, register_schemas
-from actshift.config.groups import search_path
-from actshift.errors import ActshiftError
+from actshift.config.groups import groups, search_path
+from actshift.errors import ActshiftError, unknown
 from actshift.libraries.private import multirun_jobs
 from actshift.paths import conf_dir
 from actshift.schema.config import EVALUATE, Config
@@ -18,7 +19,8 @@ from actshift.store.adapter_card import compose_request
 if TYPE_CHECKING:
     from actshift.runtime.session import Session
 
-HELP = """usage: actshift run [override ...] [--cfg job [--resolve]] [-m]
+USAGE = "actshift run [override ...] [--cfg job [--resolve]] [-m]"
+HELP = f"""usage: {USAGE}
 
 One run: train, evaluate the stage's split, record. Overrides are Hydra's:
 
@@ -29,16 +31,61 @@ One run: train, evaluate the stage's split, record. Overrides are Hydra's:
   actshift run stage=evaluate adapter=FOLDER     score a saved adapter on a test split; dataset=... names another
 
 `actshift list` shows every group and its options. A whole table, with selection and seeds: actshift sweep."""
+_SWITCH: Mapping[str, Any] = {"action": "store_true"}
+FLAGS: Mapping[tuple[str, ...], Mapping[str, Any]] = {
+    ("--help", "-h"): _SWITCH,
+    ("--multirun", "-m"): _SWITCH,
+    ("--cfg", "-c"): {"choices": ["job", "hydra", "all"]},
+    ("--package", "-p"): {},
+    ("--info", "-i"): {
+        "nargs": "?",
+        "const": "all",
+        "choices": ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"],
+    },
+    ("--resolve",): _SWITCH,
+    ("--hydra-help",): _SWITCH,
+}
+"""The flags of Hydra's that `actshift run` takes, as `argparse.ArgumentParser.add_argument` declares them."""
 
 
-def overrides_of(arguments: Sequence[str]) -> list[str]:
-    """The overrides among the arguments: what is neither a flag nor the value of one."""
-    with_value = ("--cfg", "-c", "--package", "-p", "--info", "-i")
-    return [
-        argument
-        for index, argument in enumerate(arguments)
-        if not argument.startswith("-") and not (index and arguments[index - 1] in with_value)
-    ]
+def run_command(arguments: Sequence[str]) -> int:
+    """`actshift run`: one run, or with -m a Hydra multirun, every job of which is checked before the first starts."""
+    given, unknown_flags = _parser().parse_known_intermixed_args(list(arguments))
+    if given.help:
+        print(HELP)
+        return 0
+    if unknown_flags:
+        flag = unknown_flags[0].lstrip("-")  # --debg may mean a group, which has no dashes
+        raise unknown(
+            "option", flag, [*sum(FLAGS, ()), *(f"{group}=..." for group in groups())], where="actshift run --help"
+        )
+    printing = [flag for flag in ("cfg", "info", "hydra_help") if getattr(given, flag)]
+    if given.multirun and printing:
+        raise ActshiftError(
+            f"-m runs several jobs, --{printing[0].replace('_', '-')} prints and runs none: leave one out"
+        )
+    if given.multirun:
+        return multirun(given.overrides)
+    if printing:
+        return through_hydra(_flags_of(given), overrides=given.overrides)
+    return single(given.overrides)
+
+
+def _parser() -> argparse.ArgumentParser:
+    """The parser of `actshift run`, whose flags stand before, between and after overrides."""
+    parser = argparse.ArgumentParser(prog="actshift run", usage=USAGE, add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    for names, options in FLAGS.items():
+        parser.add_argument(*names, **options)
+    return parser
+
+
+def _flags_of(given: argparse.Namespace) -> list[str]:
+    """Hydra's flags of a parsed command line, each with its value."""
+    valued = {f"--{name}": getattr(given, name) for name in ("cfg", "package", "info")}
+    switches = {"--resolve": given.resolve, "--hydra-help": given.hydra_help}
+    words = [word for flag, value in valued.items() if value is not None for word in (flag, value)]
+    return [*words, *(flag for flag, on in switches.items() if on)]
 
 
 def single(overrides: Sequence[str]) -> int:
@@ -47,18 +94,18 @@ def single(overrides: Sequence[str]) -> int:
     return 0
 
 
-def multirun(arguments: Sequence[str], *, overrides: Sequence[str]) -> int:
+def multirun(overrides: Sequence[str]) -> int:
     """Hydra's own multirun, after every one of its jobs was composed and validated."""
     check_names(overrides)
     for job in _jobs(overrides):
         compose_request(job)
-    return _hand_over(arguments)
+    return _hand_over(["--multirun"], overrides)
 
 
-def through_hydra(arguments: Sequence[str], *, overrides: Sequence[str]) -> int:
+def through_hydra(flags: Sequence[str], *, overrides: Sequence[str]) -> int:
     """Hydra's flags, such as --cfg, for a configuration that composes and is valid."""
     compose_request(overrides)
-    return _hand_over(arguments)
+    return _hand_over(flags, overrides)
 
 
 def _jobs(overrides: Sequence[str]) -> list[list[str]]:
@@ -79,13 +126,13 @@ def _jobs(overrides: Sequence[str]) -> list[list[str]]:
     return [[override for override in job if not override.startswith("hydra")] for job in jobs]
 
 
-def _hand_over(arguments: Sequence[str]) -> int:
-    """Give `hydra.main` the command line."""
+def _hand_over(flags: Sequence[str], overrides: Sequence[str]) -> int:
+    """Give `hydra.main` the command line: flags first, since its parser takes no overrides on both sides of one."""
     import hydra
     from omegaconf import DictConfig
 
     register_schemas()
-    sys.argv = ["actshift run", *arguments, *search_path()]
+    sys.argv = ["actshift run", *flags, *overrides, *search_path()]
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def job(_: DictConfig) -> float:

@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from actshift.commands.requests import console, results_folder, split_options, write_copies
-from actshift.config.composition import compose
+from actshift.config.composition import compose, composed
 from actshift.config.groups import groups, option_file
 from actshift.errors import ActshiftError, unknown
 
@@ -36,13 +36,18 @@ def lengths_command(request: Namespace) -> int:
     configs = [
         compose([f"dataset={dataset}", f"protocol={protocol}", *overrides])
         for dataset in named["dataset"]
-        for protocol in named["protocol"]
+        for protocol in (named["protocol"] if "protocol" in given else protocols_of(dataset))
     ]
     tokenizer = None if request.tokenizer is None else lengths.tokenizer_in(request.tokenizer)
     rows = list(lengths.lengths(configs, tokenizer=tokenizer))
     console().print(lengths.terminal(rows))
     write_copies(rows, (request.csv, lengths.csv), (request.markdown, lengths.markdown))
     return 0
+
+
+def protocols_of(dataset: str) -> list[str]:
+    """The protocols for which a data set of conf/dataset has splits."""
+    return sorted(map(str, composed([f"dataset={dataset}"]).dataset.splits))
 
 
 def has_generator(dataset: str) -> bool:
@@ -63,6 +68,8 @@ def overlaps_command(request: Namespace) -> int:
         if not found:
             print(f"{name}: no split in {config.data.dir}")
         keys |= found
+    if not keys:
+        raise ActshiftError("no split was found: name a folder of data with data.source=local data.dir=FOLDER")
     console().print(overlaps_table(overlaps(keys), keys))
     print(f"{len(keys)} splits, {sum(map(len, keys.values())):,} rows")
     return 0

@@ -84,18 +84,28 @@ class SweepRequest:
     frozen: list[str]
     store: Store
 
-    def grid(self, compose_cell: CachedComposer, *, replan: bool = False) -> Manifest:
-        """The frozen grid: planned now or before. Errors: a plan that differs from this request.
+    def grid(
+        self,
+        compose_cell: CachedComposer,
+        *,
+        replan: bool = False,
+        check: Callable[[Manifest], None] = lambda _: None,
+    ) -> Manifest:
+        """The frozen grid: planned now or before, after `check` refused what cannot be done.
 
         Rates that were added beyond its edges stay, unless `replan` goes back to those of the sweep's file.
+        Errors: a plan that differs from this request.
         """
         path = self.store.manifest_path(self.name, "grid")
         if self.config.sweep is None:
-            return read_manifest(path)
+            grid = read_manifest(path)
+            check(grid)
+            return grid
         grid = expand_grid(self.config.sweep, compose_cell, extra=self.frozen)
         grid = replace(grid, selection=self.config.selection)
         if path.exists() and not replan:
             grid = keep_extended(grid, read_manifest(path))
+        check(grid)
         return freeze(self.store, grid, replan=replan)
 
 
@@ -103,21 +113,32 @@ def sweep_request(request: Namespace) -> SweepRequest:
     """The sweep that a command names. Errors: neither a file of conf/sweep nor a planned sweep of that name."""
     known = request.sweep in groups()["sweep"]
     # What concerns a model, a method or a data set is checked with the cells of the sweep: here the default ones stand.
-    shared = [override for override in request.overrides if not override.lstrip("+").startswith(CELL_KEYS)]
+    shared = [given for given in request.overrides if not given.lstrip("+").startswith(CELL_KEYS)]
+    if not known:  # a plan holds its sweep's keys
+        shared = [given for given in shared if not given.lstrip("+").startswith("sweep.")]
     config = compose([f"sweep={request.sweep}", *shared] if known else shared)
     store = Store(Path(config.results))
-    launch, frozen = _launch_and_frozen(request.overrides)
-    launch = [_anywhere(each, config) for each in launch]
+    launch, frozen = _launch_and_frozen(map(_anywhere, request.overrides))
     name = config.sweep.name if known and config.sweep else request.sweep
     if not known and not (re.fullmatch(r"[\w.-]+", name) and store.manifest_path(name, "grid").exists()):
         where = f"conf/sweep/, or the sweeps planned in {store.root.resolve()}"
         raise unknown("sweep", request.sweep, [*groups()["sweep"], *store.planned()], where=where)
+    if not known:
+        plan = read_manifest(store.manifest_path(name, "grid"))
+        frozen = [given for given in frozen if not _is_planned(given, plan)]
+        # Its name is known already; any other key of the sweep would change what was planned.
+        frozen += [given for given in request.overrides if given.startswith("sweep.") and given != f"sweep.name={name}"]
     if not known and frozen:
         raise ActshiftError(
             f"'{name}' is a planned sweep, and its plan is frozen: {' '.join(frozen)} cannot change it. Leave these "
             "out, or plan another sweep from a file of conf/sweep with sweep.name=..."
         )
     return SweepRequest(name, config, launch, frozen, store)
+
+
+def _is_planned(given: str, manifest: Manifest) -> bool:
+    """Whether every run of a plan has an override already, so that asking again changes nothing."""
+    return all(given in variant.overrides for planned in manifest.cells for variant in planned.variants)
 
 
 def _launch_and_frozen(overrides: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -138,12 +159,17 @@ def _launch_and_frozen(overrides: Iterable[str]) -> tuple[list[str], list[str]]:
     return [each for each in launch if not each.lstrip("+~").startswith(used_up)], frozen
 
 
-def _anywhere(given: str, config: Config) -> str:
-    """An override that means the same folder of data wherever a worker or a SLURM task starts."""
-    if not given.lstrip("+").startswith("data.dir=") or config.data.dir is None:
+def _anywhere(given: str) -> str:
+    """An override that means the same folder or file wherever a worker or a SLURM task starts."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    key = given.lstrip("+").partition("=")[0]
+    if key not in ("data.dir", "model.path"):
         return given
-    folder = Path(config.data.dir).expanduser()
-    return given if folder.is_absolute() else override("data.dir", folder.absolute())
+    named = OverridesParser.create().parse_override(given).value()
+    if named is None or Path(str(named)).expanduser().is_absolute():
+        return given
+    return override(key, Path(str(named)).expanduser().absolute())
 
 
 def planned_grid(request: Namespace) -> tuple[Store, Manifest]:

@@ -1,11 +1,11 @@
-"""Commands that make runs: one alone, or a sweep by stages, here or as jobs of a cluster."""
+"""Commands that make the runs of a sweep by stages, here or as jobs of a cluster."""
 
 from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from actshift.commands.baselines import make_baselines
 from actshift.commands.reports import print_tables
 from actshift.commands.requests import console, planned_grid, results_folder, split_options, stages_of, sweep_request
 from actshift.config.cached import CachedComposer
-from actshift.errors import ActshiftError, unknown
+from actshift.errors import ActshiftError
 from actshift.planning.expand import expand_final, expand_grid
 from actshift.planning.extend import extend
 from actshift.planning.halving import dropped
@@ -28,25 +28,6 @@ if TYPE_CHECKING:
 
 EXTENSIONS = 3
 """How often `sweep --extend` widens a grid."""
-HYDRA_FLAGS = ("--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i", "--hydra-help")
-
-
-def run_command(arguments: Sequence[str]) -> int:
-    """`actshift run`: one run, or with -m a Hydra multirun, every job of which is checked before the first starts."""
-    from actshift.commands import hydra as hydra_run
-
-    flags = [argument for argument in arguments if argument.startswith("-")]
-    overrides = hydra_run.overrides_of(arguments)
-    if "-h" in flags or "--help" in flags:
-        print(hydra_run.HELP)
-        return 0
-    if "-m" in flags or "--multirun" in flags:
-        return hydra_run.multirun(arguments, overrides=overrides)
-    if any(flag.split("=")[0] in HYDRA_FLAGS for flag in flags):
-        return hydra_run.through_hydra(arguments, overrides=overrides)
-    if flags:
-        raise unknown("option", flags[0], ["-m", "--multirun", *HYDRA_FLAGS], where="actshift run --help")
-    return hydra_run.single(overrides)
 
 
 def sweep_command(request: Namespace) -> int:
@@ -58,8 +39,7 @@ def sweep_command(request: Namespace) -> int:
 
     wanted, compose_cell = sweep_request(request), CachedComposer()
     config, store = wanted.config, wanted.store
-    grid = wanted.grid(compose_cell, replan=request.replan)
-    _refuse_impossible(grid, config)
+    grid = wanted.grid(compose_cell, replan=request.replan, check=partial(_refuse_impossible, config=config))
     refuse_changed_plan(grid, store, compose=compose_cell, overrides=wanted.launch)
     if request.retry:
         _clear_failures(store, grid)
@@ -115,8 +95,6 @@ def plan_command(request: Namespace) -> int:
 
 def prefetch_command(request: Namespace) -> int:
     """Bring what a sweep reads from the hub to its cache, or name what is not there."""
-    from functools import partial
-
     from actshift.planning import prefetch
 
     wanted, compose_cell = sweep_request(request), CachedComposer()
@@ -147,8 +125,8 @@ def submit_command(request: Namespace) -> int:
     options, request.overrides = split_options(request.overrides, ["profile"])
     wanted, compose_cell = sweep_request(request), CachedComposer()
     config, store = wanted.config, wanted.store
-    grid = wanted.grid(compose_cell, replan=request.replan)
-    _refuse_impossible(grid, config)
+    size = 1000 if request.dry_run else slurm.array_size()
+    grid = wanted.grid(compose_cell, replan=request.replan, check=partial(_refuse_impossible, config=config))
     submission = Submission(
         store,
         grid,
@@ -163,7 +141,6 @@ def submit_command(request: Namespace) -> int:
         refuse_changed_plan(stages[-1], store, compose=compose_cell, overrides=wanted.launch)
         prefetch.require(stages[-1], store=store, compose=compose_cell)
     selected = len(stages) > 1 and set(states_of(grid, store)) <= {"done", "dropped"}
-    size = 1000 if request.dry_run else slurm.array_size()
     queued = set() if request.dry_run else slurm.queued(store, grid.sweep)
     jobs = submission.jobs(stages[-1], selected=selected, queued=queued, size=size)
     if request.dry_run:
@@ -247,7 +224,7 @@ def sync_command(request: Namespace) -> int:
     return 0
 
 
-def _refuse_impossible(manifest: Manifest, config: Config) -> None:
+def _refuse_impossible(manifest: Manifest, *, config: Config) -> None:
     """Refuse, before any trains, a sweep whose data or optimizer is not here."""
     from actshift.config.packages import validate_installed
     from actshift.config.validation import validate_folder

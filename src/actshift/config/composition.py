@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,8 +9,8 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
-from actshift.config.groups import groups, search_path
-from actshift.config.keys import SCHEMAS, choices, known_keys
+from actshift.config.groups import folders_shown, groups, option_shown, search_path
+from actshift.config.keys import SCHEMAS, choices, is_known, known_below, known_keys, unknown_key
 from actshift.config.validation import validate
 from actshift.errors import ActshiftError, impossible, unknown
 from actshift.libraries.user_code import code_sha256
@@ -24,6 +23,10 @@ from actshift.tasks import CUSTOM
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+
+UNSET = ("analysis", "sweep")
+"""The groups of which a configuration chooses no option by itself."""
 
 
 @cache
@@ -68,6 +71,7 @@ def resolved(config: DictConfig, *, planned: bool = False) -> Config:
         # Before the rest is resolved: `data.origin` points to the data set's settings of this name.
         if config.data.source not in ORIGINS:
             raise unknown("data.source", config.data.source, ORIGINS, where="data.source=...")
+        _check_prescribed(config)
         if config.model.source == "local" and config.model.sha256 is None:
             for key, value in describe_weights(weights_path(config.model)).items():
                 OmegaConf.update(config, f"model.{key}", value)
@@ -82,6 +86,17 @@ def resolved(config: DictConfig, *, planned: bool = False) -> Config:
         _check_axes(typed.sweep)
     validate(typed, planned=planned)
     return typed
+
+
+def _check_prescribed(config: DictConfig) -> None:
+    """Refuse a protocol for which a data set has no splits, and a family of methods for which one has no schedule."""
+    protocol, dataset = config.protocol, config.dataset
+    if protocol.name not in dataset.splits:
+        where = f"protocol=..., or add dataset.splits.{protocol.name} to the data set's YAML"
+        raise unknown(f"protocol of dataset {dataset.name}", protocol.name, dataset.splits, where=where)
+    families = protocol.schedules[dataset.kind]
+    if config.method.family not in families:
+        raise unknown("method.family", config.method.family, families, where="method.family=... or the method's YAML")
 
 
 @contextmanager
@@ -107,6 +122,7 @@ def check_names(overrides: Sequence[str]) -> None:
     except OverrideParseException as error:
         raise ActshiftError(f"override '{error.override}' cannot be read: {_lines(error)}") from error
     options = groups()
+    chosen = {override.key_or_group for override in parsed}
     for override in parsed:
         name = override.key_or_group
         if re.match(r"hydra([./]|$)", name):
@@ -119,9 +135,12 @@ def check_names(overrides: Sequence[str]) -> None:
         if name in options:
             for value in _values(override.value(), options[name]):
                 if value not in options[name]:
-                    raise unknown(name, value, options[name], where=f"the override {name}=... (files in conf/{name}/)")
-        elif not any(_matches(name, key) for key in known_keys()):
-            raise _unknown_key(name, *_known_below(name), candidates=[*known_keys(), *options])
+                    where = f"the override {name}=... (a file of {folders_shown(name)})"
+                    raise unknown(name, value, options[name], where=where)
+        elif not is_known(name):
+            raise unknown_key(name, *known_below(name), candidates=[*known_keys(), *options])
+        elif (group := name.partition(".")[0]) in UNSET and group not in chosen:
+            raise ActshiftError(f"{name} is set, and no {group} is chosen: name one with {group}=...")
         elif name in choices():
             allowed = sorted("null" if choice is None else choice for choice in choices()[name])
             for value in _values(override.value(), allowed):
@@ -155,7 +174,7 @@ def _check_names_of_files(config: DictConfig, overrides: Sequence[str]) -> None:
         named = option is None or OmegaConf.is_missing(node, "name") or f"{group}.name" in given
         if not named and option in options[group] and node.name != option:
             raise ActshiftError(
-                f"conf/{group}/{option}.yaml has the name '{node.name}', and a file's name is the name of what it "
+                f"{option_shown(group, option)} has the name '{node.name}', and a file's name is the name of what it "
                 f"describes: write 'name: {option}' there, or rename the file."
             )
 
@@ -168,7 +187,7 @@ def _check_keys(node: Any, path: str = "") -> None:
     declared = [entry.name for entry in fields(kind)] if is_dataclass(kind) else list(node)
     for key in node:
         if key not in declared:
-            raise _unknown_key(f"{path}{key}", path.rstrip("."), declared)
+            raise unknown_key(f"{path}{key}", path.rstrip("."), declared)
         held = not (OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key))
         if held and isinstance(node[key], DictConfig):
             _check_keys(node[key], f"{path}{key}.")
@@ -180,7 +199,7 @@ def _check_axes(sweep: SweepConfig) -> None:
     for group, names in {"model": sweep.models, "method": sweep.methods, "dataset": sweep.datasets}.items():
         for name in names:
             if name not in options[group]:
-                raise unknown(group, name, options[group], where=f"sweep.{group}s (conf/sweep/{sweep.name}.yaml)")
+                raise unknown(group, name, options[group], where=f"sweep.{group}s (a file of {folders_shown(group)})")
 
 
 _KINDS = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
@@ -202,15 +221,18 @@ def _explained(error: Exception) -> ActshiftError:
     while isinstance(cause := causes[-1].__cause__ or causes[-1].__context__, Exception):
         causes.append(cause)
     file = re.match(r"In '([\w./-]+)'", str(error))
-    where = f" in conf/{file[1]}.yaml" if file else ""
+    where = f" in {option_shown(*file[1].rsplit('/', 1))}" if file and "/" in file[1] else ""
+    if lost := re.search(r"Could not load '([\w-]+)/([^']+)'", str(error)):
+        options = [*groups()[lost[1]], *(name for group, name in SCHEMAS if group == lost[1])]
+        return unknown(f"option of {lost[1]}", lost[2], options, where=f"the defaults list{where}")
     for cause in causes:
         key = getattr(cause, "full_key", None)
         if not key:
             continue
         if isinstance(cause, absent) and cause.parent_node is not None:
-            return _unknown_key(key, key.rpartition(".")[0], map(str, cause.parent_node), where=where)
+            return unknown_key(key, key.rpartition(".")[0], map(str, cause.parent_node), where=where)
         if isinstance(cause, MissingMandatoryValue):
-            return ActshiftError(f"{key} has no value, and a run needs one: set it with {key}=... or in conf/.")
+            return ActshiftError(f"{key} has no value, and a run needs one: set it with {key}=... or in its YAML.")
         if isinstance(cause, KeyValidationError):
             return ActshiftError(
                 f"{key.rpartition('.')[0]}{where} has a key that YAML does not read as text ({_lines(cause)}). Put it "
@@ -221,40 +243,6 @@ def _explained(error: Exception) -> ActshiftError:
             return impossible(key, converted[1] or "''", _KINDS[converted[2]])
     message, why = _lines(error), _lines(causes[min(1, len(causes) - 1)])
     return ActshiftError(f"this configuration does not compose: {message if why in message else f'{message}: {why}'}")
-
-
-def _unknown_key(
-    name: str, parent: str, siblings: Iterable[str], *, candidates: Iterable[str] = (), where: str = ""
-) -> ActshiftError:
-    """The error for a key that does not exist, though `siblings` do below `parent`."""
-    there = sorted(siblings)
-    known = [*(f"{parent}.{key}".lstrip(".") for key in there), *candidates]
-    (group, _, _), (_, _, last) = name.partition("."), name.rpartition(".")
-    deeper = [key for key in known if key.startswith(f"{group}.") and key.endswith(f".{last}")]
-    near = deeper or difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
-    level = f"below '{parent}'" if parent else "at the top"
-    return ActshiftError(
-        f"unknown config key '{name}'{where}.{hint} Allowed {level}: {', '.join(there) or 'nothing'}. "
-        "`actshift run --cfg job` prints every key, `actshift list` every group."
-    )
-
-
-def _known_below(name: str) -> tuple[str, list[str]]:
-    """The longest part of a dotted key that is known, and the keys that there are below it."""
-    parts = name.split(".")
-    for known in range(len(parts) - 1, -1, -1):
-        parent = ".".join(parts[:known])
-        below = [key.split(".") for key in known_keys() if key.count(".") == known]
-        names = {key[known] for key in below if not known or _matches(parent, ".".join(key[:known]))}
-        if names:
-            return parent, sorted(names)
-    return "", []
-
-
-def _matches(name: str, key: str) -> bool:
-    parts, wanted = name.split("."), key.split(".")
-    return len(parts) == len(wanted) and all(w in ("*", part) for part, w in zip(parts, wanted, strict=True))
 
 
 def _values(value: Any, options: Sequence[str]) -> Iterable[str]:

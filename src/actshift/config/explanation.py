@@ -6,13 +6,12 @@ import fnmatch
 import inspect
 import io
 import tokenize
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
 from actshift.config.identity import ignored_keys
-from actshift.config.keys import SCHEMAS, bounds, choices, known_keys
-from actshift.errors import unknown
+from actshift.config.keys import SCHEMAS, bounds, choices, known_below, known_keys, unknown_key
 from actshift.schema.config import Config
 
 
@@ -33,16 +32,9 @@ def explain(key: str) -> list[Explanation]:
     known = known_keys()
     found = [name for name in known if name.count(".") == key.count(".") and fnmatch.fnmatchcase(key, name)]
     if not found:
-        raise unknown(
-            "config key", key, known if "." in key else groups_of(known), where="a dotted key, as in data.dir"
-        )
+        raise unknown_key(key, *known_below(key), candidates=known)
     below = [name for name in known if name.startswith(f"{found[0]}.") and name.count(".") == key.count(".") + 1]
     return [_explanation(name) for name in (below or found)]
-
-
-def groups_of(keys: Iterable[str]) -> list[str]:
-    """The first parts of dotted keys."""
-    return sorted({key.partition(".")[0] for key in keys})
 
 
 def _explanation(key: str) -> Explanation:
@@ -70,6 +62,8 @@ def _below(node: type, parts: list[str]) -> Iterator[tuple[str, str]]:
             continue
         if not rest:
             yield _type_name(hints[name]), _comments(node).get(name, "")
+        if rest == ["*"]:
+            yield _type_name(get_args(hints[name])[1]), "any name"
         deeper = rest[1:] if rest[:1] == ["*"] else rest  # the free names of a mapping
         for inner in [hints[name], *get_args(hints[name])]:
             if deeper and is_dataclass(inner):

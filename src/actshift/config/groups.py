@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from difflib import get_close_matches
 from pathlib import Path
 
 from actshift.errors import ActshiftError
@@ -19,6 +21,8 @@ def groups() -> dict[str, list[str]]:
         if folder.is_dir()
     }
     user_folder = user_conf_dir()
+    if user_folder is not None:
+        _refuse_overlooked(user_folder, options)
     for group, names in options.items():
         files = sorted((user_folder / group).glob("*.yaml")) if user_folder else []
         for file in files:
@@ -29,6 +33,33 @@ def groups() -> dict[str, list[str]]:
                 )
         names += [file.stem for file in files]
     return {group: sorted(names) for group, names in options.items()}
+
+
+def _refuse_overlooked(folder: Path, groups: Collection[str]) -> None:
+    """Refuse YAML files that Hydra would overlook: .yml, or in a folder whose name is nearly that of a group."""
+    for below in sorted(path for path in folder.iterdir() if path.is_dir()):
+        near = get_close_matches(below.name, groups, n=1, cutoff=0.7)
+        if below.name in groups:
+            for file in sorted(below.glob("*.yml")):
+                raise ActshiftError(f"{file} would be overlooked: rename it to {file.with_suffix('.yaml').name}.")
+        elif near and any(below.glob("*.y*ml")):
+            raise ActshiftError(
+                f"{below} is the folder of no config group, and its files would be overlooked. Did you mean "
+                f"'{near[0]}'? Allowed: {', '.join(groups)}."
+            )
+
+
+def option_shown(group: str, option: str) -> str:
+    """What a message calls the file of an option: below conf/, or with its whole path in the user's folder."""
+    file = option_file(group, option)
+    return f"conf/{group}/{option}.yaml" if file.is_relative_to(conf_dir()) else str(file)
+
+
+def folders_shown(group: str) -> str:
+    """What a message says of where the options of a group are looked for."""
+    user_folder = user_conf_dir()
+    where = "FOLDER/{0}/ with --config-dir FOLDER" if user_folder is None else f"{user_folder}/{{0}}/"
+    return f"conf/{group}/ or {where.format(group)}"
 
 
 def option_file(group: str, option: str) -> Path:

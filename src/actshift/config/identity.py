@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from actshift.config.keys import choices, known_keys
-from actshift.errors import ActshiftError, unknown
+from actshift.errors import ActshiftError, shown, unknown
 from actshift.paths import conf_dir
 from actshift.schema.building import plain
 from actshift.schema.config import Config
@@ -166,5 +166,5 @@ def _check_ignored(key: str, *, where: str) -> None:
     if not any(fnmatch.fnmatchcase(key, pattern) for pattern in known):
         siblings = [name for name in known if name.split(".")[0] == key.split(".")[0] or "." not in name]
         raise unknown("ignored config key", key, siblings, where=where)
-    if value and key in choices() and value not in choices()[key]:
+    if value and key in choices() and value not in map(shown, choices()[key]):
         raise unknown(f"ignored value of {key}", value, choices()[key], where=where)

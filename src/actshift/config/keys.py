@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import difflib
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import Field, fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
+from actshift.errors import ActshiftError
 from actshift.methods import KINDS
 from actshift.models.architectures import ARCHITECTURES
 from actshift.schema import analysis, config, data, method, objective
 from actshift.schema.fields import BOUNDS, CHOICES, Bounds
 from actshift.tasks import CUSTOM, TASKS
 from actshift.tasks.rules import RULES
-from actshift.tasks.templated import Templated
+from actshift.tasks.templated import SCORING_RULES, Templated
 
 SCHEMAS: dict[tuple[str | None, str], type] = {
     ("model", "model_schema"): config.ModelConfig,
@@ -36,10 +38,11 @@ SCHEMAS: dict[tuple[str | None, str], type] = {
 }
 """The structured configurations, by group and the name under which a YAML's defaults list takes them."""
 
-REGISTERED: dict[str, Collection[str]] = {
+REGISTERED: dict[str, Collection[str | None]] = {
     "model.architecture": ARCHITECTURES,
     "method.kind": KINDS,
     "dataset.task": (*TASKS, Templated.name, CUSTOM),
+    "dataset.template.rule": (None, *SCORING_RULES),
     "evaluation.rule": RULES,
 }
 """The values of keys that name an entry of one of the project's registries."""
@@ -63,11 +66,50 @@ def known_keys() -> list[str]:
     return sorted({key for (group, _), node in SCHEMAS.items() for key, _ in _declared(node, group or "")})
 
 
+def is_known(name: str) -> bool:
+    """Whether the schema declares a dotted key."""
+    return any(_matches(name, key) for key in known_keys())
+
+
+def unknown_key(
+    name: str, parent: str, siblings: Iterable[str], *, candidates: Iterable[str] = (), where: str = ""
+) -> ActshiftError:
+    """The error for a key that does not exist, though `siblings` do below `parent`."""
+    there = sorted(siblings)
+    known = [*(f"{parent}.{key}".lstrip(".") for key in there), *candidates]
+    (group, _, _), (_, _, last) = name.partition("."), name.rpartition(".")
+    deeper = [key for key in known if key.startswith(f"{group}.") and key.endswith(f".{last}")]
+    near = deeper or difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    level = f"below '{parent}'" if parent else "at the top"
+    return ActshiftError(
+        f"unknown config key '{name}'{where}.{hint} Allowed {level}: {', '.join(there) or 'nothing'}. "
+        "`actshift run --cfg job` prints every key, `actshift list` every group."
+    )
+
+
+def known_below(name: str) -> tuple[str, list[str]]:
+    """The longest part of a dotted key that is known, and the keys that there are below it."""
+    parts = name.split(".")
+    for known in range(len(parts) - 1, -1, -1):
+        parent = ".".join(parts[:known])
+        below = [key.split(".") for key in known_keys() if key.count(".") == known]
+        names = {key[known] for key in below if not known or _matches(parent, ".".join(key[:known]))}
+        if names:
+            return parent, sorted(names)
+    return "", []
+
+
 def group_keys(node: type) -> Iterator[str]:
     """The dotted keys of a structured config, below each group that it is the schema of."""
     for (group, _), candidate in SCHEMAS.items():
         if candidate is node and group is not None:
             yield from (key for key, _ in _declared(node, group))
+
+
+def _matches(name: str, key: str) -> bool:
+    parts, wanted = name.split("."), key.split(".")
+    return len(parts) == len(wanted) and all(w in ("*", part) for part, w in zip(parts, wanted, strict=True))
 
 
 def _metadata(name: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,7 @@ def validate(config: Config, *, planned: bool = False) -> None:
     One that is only planned needs no folder of data and no optional package yet: each launch checks that.
     """
     for key, names in REGISTERED.items():
-        group, _, name = key.partition(".")
-        if (value := getattr(getattr(config, group), name)) not in names:
+        if (value := attrgetter(key)(config)) not in names:
             raise unknown(key, value, names, where=f"{key}=<name> or conf/")
     refuse_impossible(config)
     if (config.stage == EVALUATE) != (config.adapter is not None):

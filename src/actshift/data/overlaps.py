@@ -52,7 +52,7 @@ def overlaps(keys: Mapping[str, Sequence[str]]) -> list[Overlap]:
 
 
 def real_keys(dataset: DatasetConfig, *, source: str, directory: str | None) -> dict[str, list[str]]:
-    """The keys of every hub split that a data set's config knows, as "<data set> <split>".
+    """The keys of every split that a data set's config knows, as "<data set> <split>".
 
     A local folder gives the splits that it holds, some of them in part (``dataset.local.files``).
     Errors: a procedural source, and those of `actshift.data.sources.hub_split`.
@@ -66,10 +66,16 @@ def real_keys(dataset: DatasetConfig, *, source: str, directory: str | None) -> 
             "data.source=local data.dir=<folder>."
         )
     task, keys = task_of(dataset), {}
-    for split in dataset.hub.rows:
+    for split in _source_splits(dataset):
         if source == "local" and not has_split(dataset, split, directory=directory):
             continue
         rows = hub_split(dataset, split, source=source, directory=directory, labelled=False).to_list()
         part = " (part)" if source == "local" and split in dataset.local.files else ""
         keys[f"{dataset.name} {split}{part}"] = question_keys(rows, task=task)
     return keys
+
+
+def _source_splits(dataset: DatasetConfig) -> list[str]:
+    """The splits of the hub, or the files of a folder, that a data set's config names, each once."""
+    rules = [rule for splits in dataset.splits.values() for rule in splits.by_name().values() if rule is not None]
+    return list(dict.fromkeys([*dataset.hub.rows, *(rule.source for rule in rules)]))

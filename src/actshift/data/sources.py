@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -213,7 +213,22 @@ def _to_dataset(rows: list[dict[str, Any]], *, where: str) -> Dataset:
     try:
         return Dataset.from_list(rows)
     except (ValueError, TypeError) as error:
-        raise ActshiftError(f"{where}: a column holds values of different types ({error}).") from error
+        mixed = "; ".join(_mixed_columns(rows)) or f"a column holds values of different types ({error})"
+        raise ActshiftError(f"{where}: {mixed}. Give a column values of one type.") from error
+
+
+def _mixed_columns(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Each column with values of several types, and the first row of each type; rows count from 1."""
+    for column in dict.fromkeys(name for row in rows for name in row):
+        first: dict[str, int] = {}
+        for number, row in enumerate(rows, start=1):
+            if (value := row.get(column)) is not None:
+                first.setdefault(_JSON_TYPES.get(type(value), type(value).__name__), number)
+        if len(first) > 1:
+            yield f"the column '{column}' holds {' and '.join(f'{kind} (row {row})' for kind, row in first.items())}"
+
+
+_JSON_TYPES = {str: "text", int: "numbers", float: "numbers", bool: "true or false", list: "lists", dict: "objects"}
 
 
 def _from_hub(hub: HubConfig, split: str) -> Dataset:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from importlib import import_module
 from importlib.util import find_spec
-from inspect import isabstract
+from inspect import isabstract, signature
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any
 
 from actshift.errors import ActshiftError, shown
 
+_LOADED: set[Path] = set()
+"""The files of the user's from which this process has taken a class."""
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -53,7 +56,25 @@ def load_user_class(path: str, base: type, *, key: str) -> Any:
         raise ActshiftError(
             f"{key} = {path} lacks {missing}, which every {base.__qualname__} has: define them in {file}."
         )
+    _LOADED.add(file)
     return found
+
+
+def refuse_other_arguments(found: Any, path: str, *given: str, key: str, **named: str) -> None:
+    """Refuse a class that cannot be built with these arguments; `given` and `named` are what the message calls them."""
+    try:
+        signature(found).bind(*given, **named)
+    except TypeError as error:
+        call = f"{path.partition(':')[2]}({', '.join([*given, *(f'{name}=...' for name in named)])})"
+        raise ActshiftError(f"{key} = {path} is built as {call}, which its __init__ does not take: {error}.") from error
+
+
+def raised_in_user_code(error: Exception) -> str | None:
+    """The file and line of the user's classes in which an error arose, and the error; None where it arose elsewhere."""
+    for frame in reversed(extract_tb(error.__traceback__)):
+        if Path(frame.filename) in _LOADED:
+            return f"{frame.filename} (line {frame.lineno}): {type(error).__name__}: {error}"
+    return None
 
 
 def _told(error: Exception, file: Path) -> str:
@@ -75,6 +96,14 @@ def _file(path: str | None, *, key: str) -> Path:
         spec = find_spec(module)
     except ModuleNotFoundError:
         spec = None
+    found = Path(spec.origin).resolve() if spec is not None and spec.origin else None
+    for folder in sys.path:  # the folder of --config-dir stands last there
+        file = Path(folder, *module.split(".")).with_suffix(".py")
+        if file.is_file() and file.resolve() != found:
+            raise ActshiftError(
+                f"{key} = {path}: Python finds another module '{module}' ({found}) before {file}. Give your file "
+                "another name."
+            )
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         raise ActshiftError(
             f"{key} = {path}: Python finds no module '{module}'. Put {module.replace('.', '/')}.py into the folder of "

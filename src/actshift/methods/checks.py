@@ -80,10 +80,11 @@ def check_peft(options: PeftMethodConfig, *, model: ModelConfig, where: str = "m
 
 def check_custom(options: CustomConfig, *, model: ModelConfig, where: str = "method") -> None:
     """Refuse a class that is not there or is no method, or what the class itself refuses by its `check`."""
-    from actshift.libraries.user_code import load_user_class
+    from actshift.libraries.user_code import load_user_class, refuse_other_arguments
     from actshift.methods.base import Adaptation
 
     method = load_user_class(options.target, Adaptation, key=f"{where}.target")
+    refuse_other_arguments(method, options.target, "base", key=f"{where}.target", config="", seeds="")
     check = getattr(method, "check", None)
     if check is not None:
         check(options, model=model)

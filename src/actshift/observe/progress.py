@@ -6,6 +6,9 @@ import sys
 import time
 from typing import TextIO
 
+LEAST_SECONDS = 0.5
+"""A rate over less time than this says nothing: rows that were computed together are counted one after the other."""
+
 
 class Progress:
     """Says nothing. The base of the others, and what a worker of a sweep uses."""
@@ -45,7 +48,7 @@ class PrintedProgress(Progress):
             return
         self._shown = now
         count, seconds = done - self._first[0], now - self._first[1]
-        rate = count / seconds if count and seconds > 0 else 0.0
+        rate = count / seconds if count and seconds >= LEAST_SECONDS else 0.0
         parts = [f"{self._what} {done}/{total}"]
         if rate:
             parts.append(f"{rate:.1f}/s")

@@ -18,13 +18,18 @@ from actshift.store.records import Record
 
 RUN_COLUMNS = (
     *("identity", "model", "method", "dataset", "protocol", "objective"),
-    *("lr", "seed", "split", "accuracy", "loss", "rows", "sweep"),
+    *("lr", "seed", "split", "accuracy", "loss", "rows", "sweep", "differs"),
 )
+_ALIKE = ["model", "method", "dataset", "protocol", "objective", "lr", "seed", "split"]
 COMPARED_COLUMNS = ("identity", "cell", "lr", "seed", "accuracy", "difference", "only_this", "only_first", "p_holm")
 
 
 def runs_frame(records: Iterable[Record], *, sweeps: dict[str, list[str]]) -> pd.DataFrame:
-    """A row for each record; `sweeps` has the names of the sweeps that plan a run, by identity."""
+    """A row for each record; `sweeps` has the names of the sweeps that plan a run, by identity.
+
+    `differs` says in which keys a run differs from the first one that is otherwise listed alike.
+    """
+    found = list(records)
     rows = [
         {
             "identity": record.identity,
@@ -38,9 +43,15 @@ def runs_frame(records: Iterable[Record], *, sweeps: dict[str, list[str]]) -> pd
             "rows": record.metrics["rows"],
             "sweep": ", ".join(sweeps.get(record.identity, [])),
         }
-        for record in records
+        for record in found
     ]
-    return pd.DataFrame(rows, columns=list(RUN_COLUMNS))
+    frame = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
+    alike: dict[tuple[object, ...], Record] = {}
+    differs = [
+        "; ".join(differing_keys(alike.setdefault(row, record), record))
+        for row, record in zip(frame[_ALIKE].itertuples(index=False, name=None), found, strict=True)
+    ]
+    return frame.assign(differs=differs)
 
 
 def compare(records: Sequence[Record]) -> pd.DataFrame:

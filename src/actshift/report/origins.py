@@ -24,7 +24,7 @@ def _is_uncommitted(record: Record) -> bool:
 
 DOUBTS: Mapping[str, tuple[Callable[[Record], bool], str]] = {
     "dirty": (_is_dirty, "of code with changes that were not committed"),
-    "uncommitted": (_is_uncommitted, "of code whose commit is not known"),
+    "uncommitted": (_is_uncommitted, "of an installed package, whose commit is not known"),
     "partial": (_is_partial, "of a data set of which only a part was at hand"),
 }
 """What may be doubtful about a run, by the name under which it is left out: the test, and the words for it."""

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from actshift.paths import conf_dir
 from actshift.planning.manifests import Manifest
 from actshift.planning.selection import Selection
 from actshift.report import audit, claims, figures, names, tables
@@ -62,6 +63,8 @@ def page(
         "page.html.j2",
         title=title,
         tables=shown,
+        # Whoever planned a sweep of their own asks for that first.
+        paper_first=any((conf_dir() / "sweep" / f"{part.manifest.sweep}.yaml").is_file() for part in parts),
         claims=claims.view(
             [*(claims.printed() if judged is None else judged), *(each for part in shown for each in part["judged"])]
         ),

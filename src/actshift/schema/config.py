@@ -58,7 +58,7 @@ class ModelConfig:
     package: str | None = None  # source=package: the Python distribution that carries the file
     sha256: str | None = None  # of local or packaged weights: which ones they are, wherever they lie
     revision: str | None = None  # a commit, tag or branch of the hub; null: the newest
-    scale: str = MISSING  # the learning-rate grid's size class: tiny, 1b, 4b, 8b
+    scale: str = MISSING  # whose learning rates: a key of sweep.rates, such as tiny, 135m, 1b, 4b or 8b
     attention: str = choice("sdpa", "eager", default="sdpa")  # transformers' implementation
     chat: bool = False  # whether its prompts stand in its tokenizer's chat template
     shape: ShapeConfig = field(default_factory=ShapeConfig)

@@ -95,7 +95,7 @@ class TemplateConfig:
     answer: str | None = None  # may name {label}
     label: str | None = None  # the column with the gold label
     labels: dict[str, str] | None = None  # by value of that column; null: the value itself
-    rule: str | None = None  # a key of actshift.tasks.templated.SCORING_RULES
+    rule: str | None = None  # how an answer is found in an output and compared with the label
     question: str | None = None  # by which two rows are one question; null: the prompt
 
 

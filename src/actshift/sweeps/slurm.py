@@ -125,15 +125,7 @@ def write_tasks(
     overrides: Sequence[str],
 ) -> Path:
     """Write a submission's tasks as JSON Lines under a number of its own: a header, then a line a task."""
-    head: dict[str, Any] = {
-        "sweep": manifest.sweep,
-        "stage": stage,
-        "results": str(store.root.resolve()),
-        "overrides": list(overrides),
-    }
-    user_folder = user_conf_dir()
-    head |= {"config_dir": str(user_folder)} if user_folder else {}
-    lines = [head] + [
+    lines = [task_header(store, manifest, stage, overrides)] + [
         {"hardware": profile.hardware, "runs": [each.to_json() for each in runs]} for profile, runs in tasks
     ]
     text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)
@@ -142,6 +134,18 @@ def write_tasks(
     while not write_new_file(path := folder / f"{stage}-{number:04d}.jsonl", text):
         number += 1
     return path
+
+
+def task_header(store: Store, manifest: Manifest, stage: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """What all tasks of a submission have in common: the sweep, its folder of results, the overrides of the launch."""
+    user_folder = user_conf_dir()
+    return {
+        "sweep": manifest.sweep,
+        "stage": stage,
+        "results": str(store.root.resolve()),
+        "overrides": list(overrides),
+        **({"config_dir": str(user_folder)} if user_folder else {}),
+    }
 
 
 def read_tasks(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

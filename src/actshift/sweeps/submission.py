@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -69,11 +70,13 @@ class Submission:
         return slurm.submit(jobs, store=self._store, sweep=self._grid.sweep, script=self._script.resolve(), say=say)
 
     def text(self, jobs: Sequence[Job]) -> str:
-        """The script and every call of sbatch, as they would be; numbers of jobs that do not exist yet as <n>."""
+        """The script, what its tasks get, and every call of sbatch; numbers that do not exist yet as <n>."""
         logs = slurm.jobs_folder(self._store, self._grid.sweep).resolve() / "logs"
         ids = [f"<{index}>" for index in range(len(jobs))]
         calls = [shlex.join(job.command(script=self._script.resolve(), logs=logs, ids=ids)) for job in jobs]
-        return "\n".join([self._script.read_text(encoding="utf-8"), *calls])
+        tasks = json.dumps(slurm.task_header(self._store, self._grid, "<stage>", self._overrides), sort_keys=True)
+        head = f"# Every task reads from its list of runs: {tasks}"
+        return "\n".join([self._script.read_text(encoding="utf-8"), head, *(calls or ["# nothing is left to submit"])])
 
     def _missing(self, manifest: Manifest) -> list[Run]:
         """The runs that nobody has done or is doing; failed ones wait for `actshift retry`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from actshift.errors import unknown
-from actshift.libraries.user_code import load_user_class
+from actshift.libraries.user_code import load_user_class, refuse_other_arguments
 from actshift.schema.data import DatasetConfig
 from actshift.tasks.alpaca import Alpaca
 from actshift.tasks.aqua import Aqua
@@ -39,7 +39,9 @@ CUSTOM = "custom"
 def task_of(dataset: DatasetConfig, *, rule: str = "paper") -> Task:
     """The task of a resolved data set's config: by its name, by its own template, or by a class of the user's own."""
     if dataset.task == CUSTOM:
-        task: Task = load_user_class(str(dataset.target), Task, key="dataset.target")(rule=rule)
+        kind = load_user_class(str(dataset.target), Task, key="dataset.target")
+        refuse_other_arguments(kind, str(dataset.target), key="dataset.target", rule=rule)
+        task: Task = kind(rule=rule)
         return task
     if dataset.task == Templated.name:
         return Templated(dataset.template, rule=rule)

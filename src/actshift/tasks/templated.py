@@ -115,6 +115,11 @@ class Templated(Task):
         if scoring == "first_option" and not self._labels:
             raise ActshiftError(f"{where}.rule=first_option needs {where}.labels: by value of the column, its label")
         fields = template_fields(self._prompt, where=f"{where}.prompt")
+        if self._label in fields:
+            raise ActshiftError(
+                f"{where}.prompt names the column '{self._label}', which holds the gold label: the model would see the "
+                f"answer. Leave {{{self._label}}} out of the prompt."
+            )
         fields += template_fields(self._question, where=f"{where}.question")
         fields += [name for name in template_fields(self._answer, where=f"{where}.answer") if name != "label"]
         self.columns = tuple(dict.fromkeys([*fields, self._label]))  # type: ignore[misc, assignment]

@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from actshift.data.examples import Example
+from actshift.errors import ActshiftError
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
 from actshift.models.packing.last_layer import packed_passes
@@ -73,6 +74,7 @@ class Supervised(Objective):
         for batch in batches(self._base, self._blocks, size=self._micro_batch):
             with phase("forward"):
                 loss_A = answer_losses(self._base, self._adaptation, batch).sum(1)
+            refuse_constant(loss_A, self._adaptation)
             with phase("backward"):
                 (loss_A / tokens_A)[list(alive)].sum().backward()
             total_A += loss_A.detach()
@@ -81,6 +83,15 @@ class Supervised(Objective):
 
     def watch(self, rows: Sequence[Example]) -> list[float]:
         return mean_loss(self._base, self._adaptation, rows=rows, micro_batch=self._micro_batch)
+
+
+def refuse_constant(loss_A: torch.Tensor, adaptation: Adaptation) -> None:
+    """Refuse a loss that no parameter of the method changes: nothing would be trained."""
+    if not loss_A.requires_grad:
+        raise ActshiftError(
+            f"the loss depends on no parameter of {type(adaptation).__name__}: its parameters change nothing in the "
+            "model's forward pass. Register hooks that use them, and compute with them outside of torch.no_grad()."
+        )
 
 
 @torch.no_grad()
