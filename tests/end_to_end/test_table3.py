@@ -134,7 +134,9 @@ def test_from_a_sweep_to_the_table(
         assert row.lc_bootstrap_error == record.lc["bootstrap"]["error"]
         assert (row.win_rate, row.n_wins, row.lost_instructions) == (record.win["win_rate"], record.win["n_wins"], 8)
     annotations = next((tmp_path / "results" / "runs").glob("*/annotations.mine.json"))
-    assert main(["winrate", str(annotations), "--data", str(data), "--draws", "9", "--csv", str(tmp_path / "w.csv")]) == 0
+    assert (
+        main(["winrate", str(annotations), "--data", str(data), "--draws", "9", "--csv", str(tmp_path / "w.csv")]) == 0
+    )
     capsys.readouterr()
     assert set(pd.read_csv(tmp_path / "w.csv")) - {"model"} <= set(shown)  # one name for one thing in both files
     frame = table("few3", results=tmp_path / "results", judge="mine")

@@ -176,6 +176,24 @@ def test_raw_answers_are_kept_and_must_give_the_preference(tmp_path: Path) -> No
     taken(written(tmp_path, [weighted(0, raw_completion=None)]), given, WEIGHTED, open_ledger(tmp_path / "other"))
 
 
+def test_the_recorded_judgments_of_a_whole_model_are_imported(shared: Path, tmp_path: Path) -> None:
+    """AlpacaEval's own file, its raw answers parsed anew: all 805 rows, and the published preferences come out."""
+    folder = shared / "data" / "alpaca_eval"
+    recorded = folder / "annotations_weighted_gpt4_turbo" / "alpaca-7b.jsonl.gz"
+    if not recorded.exists():
+        pytest.skip(f"needs {recorded}")
+    given = paired(folder / "model_outputs" / recorded.name, folder / "gpt4_baseline.jsonl")
+    plan = planned(read_import([recorded], WEIGHTED)["alpaca-7b"], given, WEIGHTED, {})
+    assert len(plan.entries) + plan.equal == 805 and all("logprobs" in each for each in plan.entries.values())
+    ledger = Ledger(tmp_path, tmp_path / "none.jsonl", answers=dict(plan.entries))
+    found = {row["instruction"]: row["preference"] for row in judge_all(given, WEIGHTED, ledger)}
+    published = read_judgments(recorded)
+    for instruction, y in zip(published.instructions, published.y_N, strict=True):
+        assert found[instruction] - 1 == pytest.approx(y, abs=1e-9)
+    with pytest.raises(ActshiftError, match="are by the annotator weighted_alpaca_eval_gpt4_turbo, and judge gpt41"):
+        read_import([recorded], judge_config("gpt41"))
+
+
 def test_recorded_function_calls_are_imported(tmp_path: Path) -> None:
     given, ledger = outputs(tmp_path), open_ledger(tmp_path / "l")
     raw = json.dumps({"ordered_models": [{"model": "m", "rank": 2}, {"model": "M", "rank": 1}]})
