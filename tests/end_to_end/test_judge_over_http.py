@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from actshift.judging.config import judge_config
+from actshift.judging.judgments import is_switched
 from actshift.judging.ledger import open_ledger
 from actshift.judging.replay import ReplayServer, Reply, Respond
 
@@ -303,6 +304,83 @@ def test_a_judge_of_anthropic_s_protocol(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "out.json").read_text())
     assert {row["preference"] for row in rows} == {1.5}  # each order says the same place, so neither answer
     assert ledger_of(tmp_path).spent == pytest.approx(2 * PAIRS * (100 * 2 + 4 * 8) / 1e6)
+
+
+def ranked(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A ranking that prefers our answer wherever it stands."""
+    first = "ours" in body["messages"][-1]["content"].split('"model": "m"')[1].split('"model": "M"')[0]
+    return {"ordered_models": [{"model": "m", "rank": 1 if first else 2}, {"model": "M", "rank": 2 if first else 1}]}
+
+
+TOOL = {"template": "alpaca_eval_fn.txt", "parser": "tool", "request": {"max_tokens": 100, "temperature": 0}}
+USAGE = {
+    "openai": {"prompt_tokens": 600, "completion_tokens": 40},
+    "anthropic": {"input_tokens": 600, "output_tokens": 40},
+}
+
+
+def called(body: Mapping[str, Any], kind: str, found: Any) -> Reply:
+    """A call of the function in either protocol; a text in place of arguments is cut off, None is a refusal."""
+    name = "make_partial_leaderboard"
+    text = found if isinstance(found, str) else json.dumps(found)
+    if kind == "anthropic":
+        content = [] if found is None else [{"type": "tool_use", "id": "1", "name": name, "input": found}]
+        answer = {"content": content, "stop_reason": "refusal" if found is None else "tool_use"}
+        return 200, {}, {**answer, "model": MODEL, "usage": USAGE[kind]}
+    message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": "no" if found is None else None}
+    if found is not None:
+        message["tool_calls"] = [{"id": "1", "type": "function", "function": {"name": name, "arguments": text}}]
+    return 200, {}, {"model": MODEL, "choices": [{"message": message, "finish_reason": "stop"}], "usage": USAGE[kind]}
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+def test_a_judge_that_calls_a_function(kind: str, tmp_path: Path) -> None:
+    bodies = []
+
+    def respond(body: Mapping[str, Any]) -> Reply:
+        bodies.append(body)
+        odd = {"Question 7?": None, "Question 8?": '{"ordered_models": [{"mod' if kind == "openai" else {"other": 1}}
+        for text, found in odd.items():
+            if text in body["messages"][-1]["content"]:
+                return called(body, kind, found)
+        return called(body, kind, ranked(body))
+
+    with serving(respond, tmp_path, kind=kind, **TOOL) as words:
+        code, said = run(words, tmp_path)
+        assert code == 2 and "2 of 40 rows are without a preference" in said  # a refusal, and arguments cut off
+        code, said = run([*words, "--allow-unjudged"], tmp_path)
+    assert code == 0, said
+    assert len(bodies) == PAIRS  # what is unjudged is not asked again
+    (tool,) = bodies[0]["tools"]
+    assert (tool["function"] if kind == "openai" else tool)["name"] == "make_partial_leaderboard"
+    rows = json.loads((tmp_path / "out.json").read_text())
+    unjudged = {row["instruction"] for row in rows if row["preference"] is None}
+    assert unjudged == {"Question 7?", "Question 8?"}
+    assert {row["preference"] for row in rows} == {2.0, None}
+    assert ledger_of(tmp_path).spent == pytest.approx(PAIRS * (600 * 2 + 40 * 8) / 1e6)
+
+
+def test_a_server_that_calls_no_function_is_asked_no_further(tmp_path: Path) -> None:
+    server = Server(lambda number, body: None)  # it answers with a text
+    with serving(server.respond, tmp_path, **TOOL) as words:
+        code, said = run(words, tmp_path)
+    assert code == 2 and "without what its parser 'tool' needs: a judge's answer has no tool_calls" in said
+    assert server.requests == 8 and not (tmp_path / "out.json").exists()  # one question, as often as is allowed
+
+
+@pytest.mark.parametrize("parser", ["verdict", "likelier"])
+def test_binary_judges_of_openai_s_protocol(parser: str, tmp_path: Path) -> None:
+    server = Server(lambda number, body: None)
+    with serving(server.respond, tmp_path, parser=parser) as words:
+        code, said = run(words, tmp_path)
+    assert code == 0, said
+    rows = json.loads((tmp_path / "out.json").read_text())
+    assert {row["preference"] for row in rows} == {1, 2}
+    for row in rows:
+        tokens = row["raw_completion"]["logprobs"]["content"][0]["top_logprobs"]
+        first = tokens[0]["logprob"] > tokens[1]["logprob"] or parser == "verdict"  # its text is always m
+        shown_first = "output_2" if is_switched(row["instruction"]) else "output_1"
+        assert row["preference"] == (1 if first == (shown_first == "output_1") else 2)
 
 
 def test_files_of_two_judges_never_share_a_table(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from actshift.judging.records import JudgedRecord, read_judged, write_record
 from actshift.judging.replay import ReplayServer, Reply
 from actshift.planning.manifests import read_manifest
 from actshift.report import instruction_columns as tuned
+from actshift.report.frame import table
 from actshift.report.printed_figures import is_the_papers
 from actshift.store.records import read_records
 
@@ -121,8 +122,68 @@ def test_from_a_sweep_to_the_table(
     for record in judged.values():
         assert f"{record.lc['win_rate']:.2f} ±{record.lc['bootstrap']['error']:.2f}" in printed  # type: ignore[index]
     assert "16 of 805 instructions" in printed and "no output bears, left out: 8" in printed
-    for suffix in ("md", "tex", "html", "csv", "std.md", "mine.md", "mine.tex", "mine.html"):
+    for suffix in ("md", "tex", "html", "csv", "std.md", "mine.md", "mine.tex", "mine.html", "mine.csv"):
         assert (tmp_path / "results" / "tables" / f"few3.{suffix}").exists()
+    assert main(["tables", "few3", "judge=mine", results]) == 0
+    capsys.readouterr()
+    shown = pd.read_csv(tmp_path / "results" / "tables" / "few3.mine.csv")
+    for row in shown.itertuples():
+        record = judged[str(row.identities)]
+        assert record.lc is not None and (row.judge, row.annotator) == ("mine", "a judge of the tests")
+        assert row.length_controlled_winrate == record.lc["win_rate"]
+        assert row.lc_bootstrap_error == record.lc["bootstrap"]["error"]
+        assert (row.win_rate, row.n_wins, row.lost_instructions) == (record.win["win_rate"], record.win["n_wins"], 8)
+    annotations = next((tmp_path / "results" / "runs").glob("*/annotations.mine.json"))
+    assert (
+        main(["winrate", str(annotations), "--data", str(data), "--draws", "9", "--csv", str(tmp_path / "w.csv")]) == 0
+    )
+    capsys.readouterr()
+    assert set(pd.read_csv(tmp_path / "w.csv")) - {"model"} <= set(shown)  # one name for one thing in both files
+    frame = table("few3", results=tmp_path / "results", judge="mine")
+    assert list(frame["win_rate"]) == list(shown["win_rate"]) and "win_rate" not in table(
+        "few3", results=tmp_path / "results"
+    )
+    imported_into_the_sweep(tmp_path, [*words_of(data, results), "--judge", "people"], capsys)
+
+
+def words_of(data: Path, results: str) -> list[str]:
+    return ["judge", "few3", "--data", str(data), results]
+
+
+def imported_into_the_sweep(folder: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The judgments of one judge, handed on as files: another judge's that asks nobody, with the same statistics."""
+    judge = {"name": "people", "kind": "files", "model": "people", "annotator": "people"}
+    (folder / "conf" / "judge" / "people.yaml").write_text(yaml.safe_dump(judge))
+    assert main(words) == 2
+    assert "judge people has imported judgments alone" in capsys.readouterr().err
+    rows = []
+    for path in sorted((folder / "results" / "runs").glob("*/annotations.mine.json")):
+        rows += [{**row, "annotator": "people"} for row in json.loads(path.read_text())]
+    assert len(rows) == 32
+    half, whole = folder / "half.json", folder / "whole.json"
+    half.write_text(json.dumps(rows[:20]))
+    whole.write_text(json.dumps(rows))
+    wrong = folder / "wrong.json"
+    wrong.write_text(json.dumps([*rows[:-1], {**rows[-1], "output_2": "else"}]))
+    assert main([*words, "--import", str(wrong)]) == 2
+    assert "judge another output_2 than" in capsys.readouterr().err
+    ledgers = set((folder / "results" / "judgments").iterdir())
+    assert main([*words, "--import", str(whole), "--dry-run"]) == 0
+    assert set((folder / "results" / "judgments").iterdir()) == ledgers
+    assert main([*words, "--import", str(half)]) == 0
+    assert "12 questions left" in capsys.readouterr().out
+    assert len(list((folder / "results" / "judged").glob("*.people.json"))) == 1  # the run that is judged as a whole
+    for _ in range(2):  # the second import adds nothing
+        assert main([*words, "--import", str(whole)]) == 0
+    assert "0 answers imported" in capsys.readouterr().out
+    for path in (folder / "results" / "judged").glob("*.people.json"):
+        theirs, mine = (
+            json.loads(path.read_text()),
+            json.loads((path.parent / f"{path.name[:16]}.mine.json").read_text()),
+        )
+        for name in ("win", "win_spread", "by_position", "lc", "reference", "model"):
+            assert theirs[name] == mine[name]
+        assert theirs["annotator"] == "people" and theirs["judge_identity"] != mine["judge_identity"]
 
 
 def test_records_of_several_judges_never_share_a_table(tmp_path: Path) -> None:

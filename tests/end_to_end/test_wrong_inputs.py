@@ -93,6 +93,9 @@ OTHERS = [
     *("study", "study nothing", "study nothing --out x.md", "beside", "beside nothing", "beside nothing other"),
     *("export", "export nothing", "export smoke"),
     *("judge", "judge nowhere.json", "judge torn.jsonl", "judge README.md --references x --recorded y --out z"),
+    *("judge torn.jsonl --references x --out z --import nowhere", "judge smoke --data /nowhere --import README.md"),
+    *("judge smoke judge=nobody", "judge smoke --import x --limit 3", "judge smoke --import"),
+    *("tables smoke judge=nobody", "judge smoke results=README.md --import x"),
 ]  # fmt: skip
 LINES = [
     *(f"run debug=few_steps {words}" for words in OVERRIDES),

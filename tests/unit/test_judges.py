@@ -27,7 +27,7 @@ from actshift.judging.config import JudgeConfig, judge_config
 from actshift.judging.judges import judge_all, paired
 from actshift.judging.judgments import is_switched, read_judgments, verdict_of
 from actshift.judging.ledger import Ledger, open_ledger
-from actshift.judging.prompts import Message
+from actshift.judging.prompts import TEMPLATES, Message
 from actshift.judging.win_rates import win_rate
 
 REPLAY = judge_config("replay")
@@ -69,7 +69,8 @@ def pairs_of(count: int) -> list[Pair]:
 
 
 def test_every_judge_of_conf_is_whole_and_its_identity_is_what_can_change_an_answer() -> None:
-    assert groups()["judge"] == ["claude", "gpt41", "gpt4_turbo", "local_server", "replay", "smollm2"]
+    names = ["claude", "claude_fn", "gpt41", "gpt4_turbo", "gpt4_turbo_clf", "gpt4_turbo_fn", "humans"]
+    assert groups()["judge"] == [*names, "local_server", "replay", "replay_fn", "smollm2"]
     identities = set()
     for name in groups()["judge"]:
         config = judge_config(name)
@@ -77,10 +78,14 @@ def test_every_judge_of_conf_is_whole_and_its_identity_is_what_can_change_an_ans
         identities.add(config.identity)
         changed = {"name": "x", "annotator": "y", "base_url": "https://x", "key_env": "X", "concurrency": 9}
         assert config.identity == replace(config, **changed, attempts=9, orders="both").identity
-        for other in ({"model": "x"}, {"kind": "x"}, {"parser": "x"}, {"request": {**config.request, "max_tokens": 2}}):
+        request, template = {**config.request, "max_tokens": 2}, TEMPLATES[config.template == TEMPLATES[0]]
+        changes = {"model": "x", "kind": "x", "parser": "x", "request": request, "template": template}
+        for other in ({key: value} for key, value in changes.items()):
             assert config.identity != replace(config, **other).identity
         assert config.label != replace(config, orders={"coin": "both", "both": "coin"}[config.orders]).label
-    assert len(identities) == 6
+    assert len(identities) == 11
+    # The committed records name this judge so: what is added to judges may not change what they were.
+    assert judge_config("smollm2").identity.startswith("f532a2bd0510321e")
 
 
 @pytest.mark.parametrize(
@@ -97,6 +102,10 @@ def test_every_judge_of_conf_is_whole_and_its_identity_is_what_can_change_an_ans
         ({"kind": "openai"}, "judge.base_url = null is impossible: it must be https"),
         ({"kind": "openai", "base_url": "http://judge.example/v1"}, "or http:// on this machine"),
         ({"kind": "anthropic", "base_url": "https://x"}, "that protocol gives no log probabilities"),
+        ({"kind": "anthropic", "base_url": "https://x", "parser": "likelier"}, "it must be verdict or tool"),
+        ({"kind": "transformers", "parser": "tool"}, "no function is called here"),
+        ({"parser": "tool", "request": {"tools": [], "tool_choice": "auto"}}, "must declare a function with the argum"),
+        ({"request": "m"}, "request must hold names and values, got 'm'"),
     ],
 )
 def test_a_wrong_file_is_refused(
@@ -260,6 +269,31 @@ def test_too_many_unjudged_rows_are_no_judgments(tmp_path: Path) -> None:
 )
 def test_a_verdict_is_a_name_and_nothing_else(said: str, switched: bool, expected: float | None) -> None:
     assert verdict_of({"message": {"content": said}}, switched=switched) == expected
+
+
+def test_a_verdict_needs_a_message() -> None:
+    broken: list[dict[str, Any]] = [{}, {"message": None}, {"text": "m"}]
+    for each in broken:
+        with pytest.raises(ActshiftError, match="has no message"):
+            verdict_of(each, switched=False)
+
+
+def test_a_judge_whose_every_answer_is_there_needs_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    config, ledger = judge_config("gpt4_turbo"), open_ledger(tmp_path / "l")
+    answered(pairs_of(6), config, Scripted(), ledger)
+    given = paired(outputs_of(tmp_path / "o.json", "ours"), outputs_of(tmp_path / "b.json", "base"))
+    assert len(judge_all(given, config, ledger)) == 6
+    with pytest.raises(ActshiftError, match="needs a key in the environment variable OPENAI_API_KEY"):
+        judge_all(given, config, open_ledger(tmp_path / "other"))
+
+
+def test_a_replay_is_of_its_own_annotator_alone(tmp_path: Path) -> None:
+    given = paired(outputs_of(tmp_path / "o.json", "ours"), outputs_of(tmp_path / "b.json", "base"))
+    rows = [{**row, "annotator": "another"} for row in json.loads(recorded_of(tmp_path / "r.json").read_text())]
+    (tmp_path / "r.json").write_text(json.dumps(rows))
+    with pytest.raises(ActshiftError, match="row 1 is of the annotator another, and judge replay replays weighted_"):
+        judge_all(given, REPLAY, open_ledger(tmp_path / "l"), recorded=[tmp_path / "r.json"])
 
 
 def test_equal_answers_are_no_question(tmp_path: Path) -> None:

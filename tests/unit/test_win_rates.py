@@ -24,6 +24,7 @@ from actshift.judging import bootstrap, summary
 from actshift.judging.judgments import (
     Judgments,
     is_switched,
+    likelier_of,
     preference_of,
     read_judgments,
     reparsed,
@@ -511,6 +512,43 @@ def test_prompts_are_upstream_s_for_all_805_rows(model: str, shared: Path) -> No
     ours = [judge_messages(row["instruction"], reference=row["output_1"], output=row["output_2"]) for row in rows]
     assert len(ours) == 805
     assert hashlib.sha256(json.dumps(ours).encode()).hexdigest() == PROMPTS[model]
+
+
+FUNCTION_PROMPTS = {
+    "alpaca-7b": "497d79239433bc2eb091aef8a3526207dfae31c8c18c464fa8f892afcf6c8081",
+    "gemma-7b-it": "b22ba7713aa1459aac3147ea76c3f4142a64d1a8315e21eb6cd0c4040c39f05c",
+    "gpt-3.5-turbo-1106": "6b65ea74fe373ad2598cac28bed3e721474beb3369c50de78f704d60f6804e83",
+    "vicuna-7b-v1.5": "7d4d7b92c2811bd4aca2ce87cf44947ab2f47e64f016f200c79789e1e4ffc6f9",
+}
+"""As `PROMPTS`, of upstream's template for the judge that calls a function."""
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_prompts_for_a_function_call_are_upstream_s_too(model: str, shared: Path) -> None:
+    name = "alpaca_eval_fn.txt"
+    assert template_sha256(name) == "12490d7306fcdcc6d3963ae03ea0d16c043cfbe2f2d10a7ff36762b6c1580b2e"
+    texts = [
+        (row["instruction"], {"reference": row["output_1"], "output": row["output_2"]})
+        for row in recorded_rows(recorded_file(shared, model))
+    ]
+    ours = [judge_messages(instruction, **answers, name=name) for instruction, answers in texts]
+    assert hashlib.sha256(json.dumps(ours).encode()).hexdigest() == FUNCTION_PROMPTS[model]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_likelier_names_of_the_recorded_answers_give_the_published_counts(model: str, shared: Path) -> None:
+    row = published(shared, "weighted_alpaca_eval_gpt4_turbo_leaderboard.csv")[model]
+    rows = [each for each in recorded_rows(recorded_file(shared, model)) if each["preference"] != 1.5]  # no draws
+    found = [likelier_of(each["raw_completion"], switched=is_switched(each["instruction"])) for each in rows]
+    assert (found.count(2.0), found.count(1.0)) == (int(row["n_wins"]), int(row["n_wins_base"]))
+
+
+def test_the_likelier_name_is_a_side() -> None:
+    assert likelier_of(completion_of(m=-0.1, M=-3.0), switched=False) == 1.0
+    assert likelier_of(completion_of(m=-0.1, M=-3.0), switched=True) == 2.0
+    assert likelier_of(completion_of(M=-3.0), switched=False) == 2.0
+    assert likelier_of(completion_of(m=-1.0, M=-1.0), switched=False) == 2.0  # as upstream: the first must be ahead
+    assert likelier_of(completion_of(The=-0.1), switched=True) is None
 
 
 def test_the_released_script_s_loss_of_rows_misaligns_the_difficulties(shared: Path) -> None:

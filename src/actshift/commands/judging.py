@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actshift.commands.requests import console, write_copies
+from actshift.commands.requests import console, take_judge, write_copies
 from actshift.commands.terminal import text_table
 from actshift.errors import ActshiftError
 
@@ -65,6 +65,9 @@ def judge_command(request: Namespace) -> int:
         raise ActshiftError(f"--limit {request.limit} is impossible: it must be 1 or more")
     if request.budget is not None and not request.budget >= 0:
         raise ActshiftError(f"--budget {request.budget:g} is impossible: it must be 0 or more, in dollars")
+    take_judge(request)
+    if request.imported:
+        _check_import(request)
     config = _judge(request)
     if not Path(request.outputs).is_file():
         from actshift.commands.judging_sweeps import judge_sweep
@@ -75,6 +78,11 @@ def judge_command(request: Namespace) -> int:
     given = judges.paired(Path(request.outputs), Path(request.references), inner=request.inner)
     given.pairs[:] = given.pairs[: request.limit]
     ledger = open_ledger(Path(request.ledger or "results/judgments") / config.identity[:16])
+    if request.imported:
+        from actshift.commands.judging_import import import_file
+
+        if not import_file(request, config, given, ledger):
+            return 0
     left = open_questions(given.pairs, config, ledger)
     print(_plan(given, config, sum(len(pair.questions(config)) for pair in given.pairs), len(left)))
     print(_price(config, [question.messages for question in left], dry=request.dry_run))
@@ -89,6 +97,15 @@ def judge_command(request: Namespace) -> int:
     print(f"{len(rows)} judged, {unjudged} of them without a preference, ${ledger.spent:.2f} spent in all{lost}")
     print(request.out)
     return 0
+
+
+def _check_import(request: Namespace) -> None:
+    """Errors: a flag that has no meaning for an import, which asks nobody and takes whole files."""
+    given = {"--recorded": request.recorded, "--limit": request.limit, "--budget": request.budget}
+    given |= {"--base-url": request.base_url}
+    odd = [name for name, value in given.items() if value is not None]
+    if odd:
+        raise ActshiftError(f"--import takes whole files and asks nobody: leave out {' and '.join(odd)}")
 
 
 def _judge(request: Namespace) -> JudgeConfig:

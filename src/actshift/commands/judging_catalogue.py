@@ -61,6 +61,12 @@ JUDGING = {
             "--budget": {"type": float, "metavar": "USD", "help": "ask nothing beyond so many dollars"},
             "--inner": {**FLAG, "help": "leave out instructions that only one file has, as upstream does"},
             "--allow-unjudged": {**FLAG, "help": "write judgments though more than one row in 100 has no preference"},
+            "--import": {
+                "nargs": "+",
+                "metavar": "PATH",
+                "dest": "imported",
+                "help": "take judgments in AlpacaEval's format into the ledger as this judge's, and ask nobody",
+            },
             "--recorded": {"nargs": "+", "metavar": "PATH", "help": "with --judge replay: recorded judgments"},
             "--ledger": {"metavar": "FOLDER", "help": "what was asked and answered (results/judgments)"},
             "--limit": {"type": int, "metavar": "N", "help": "the first N pairs alone"},

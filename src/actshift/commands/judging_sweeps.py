@@ -31,11 +31,26 @@ def judge_sweep(request: Namespace, config: JudgeConfig) -> int:
     if not request.data:
         raise ActshiftError("a sweep is judged against AlpacaEval's reference: name the folder of data sets, --data.")
     store, runs = _final_runs(request)
-    if request.dry_run:
+    if request.imported:
+        runs = _imported(request, config, store, runs)
+    elif request.dry_run:
         return _price(request, config, store, runs)
     for run in runs:
         _judge_run(request, config, store, run)
     return 0
+
+
+def _imported(request: Namespace, config: JudgeConfig, store: Store, runs: list[FinalRun]) -> list[FinalRun]:
+    """Import judgments of the runs that have outputs; those of them whose every question is answered then."""
+    from actshift.commands.judging_import import import_sweep
+    from actshift.judging.ledger import open_ledger
+
+    there = {str(run.identity): path for run in runs if (path := _outputs(store, run)) is not None and path.exists()}
+    if not there:
+        raise ActshiftError(f"no run of {request.outputs} has outputs: write them with `actshift outputs`.")
+    ledger = open_ledger(_ledger(request, config, store))
+    whole = import_sweep(request, config, ledger, there, _references(request))
+    return [run for run in runs if run.identity in whole]
 
 
 def _final_runs(request: Namespace) -> tuple[Store, list[FinalRun]]:

@@ -14,6 +14,7 @@ from actshift.commands.requests import (
     selection_of,
     split_options,
     stages_of,
+    take_judge,
     write_copies,
 )
 from actshift.config.cached import CachedComposer, hub_models
@@ -29,6 +30,7 @@ from actshift.store.store import Store
 
 def tables_command(request: Namespace) -> int:
     """Write every variant of a sweep's table from its records, and print one."""
+    take_judge(request)
     spread = {f"table{number}": f"table{table}" for table, number in names.DEVIATIONS.items()}
     if request.sweep in spread:
         request.sweep, request.variant = spread[request.sweep], "std"

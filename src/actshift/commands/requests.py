@@ -45,6 +45,12 @@ def split_options(overrides: Iterable[str], keys: Collection[str]) -> tuple[dict
     return words, others
 
 
+def take_judge(request: Namespace) -> None:
+    """Take `judge=NAME` among a command's overrides for `--judge NAME`."""
+    named, request.overrides = split_options(request.overrides, ["judge"])
+    request.judge = named.get("judge", request.judge)
+
+
 def results_folder(request: Namespace) -> Path:
     """The results folder of a command that takes no other override. Errors: any other."""
     named, others = split_options(request.overrides, ["results"])

@@ -15,7 +15,8 @@ from typing import Any
 from actshift.errors import ActshiftError
 from actshift.judging.client import Attempts, Refused, Stop
 from actshift.judging.config import JudgeConfig
-from actshift.judging.judgments import is_switched, preference_of, verdict_of
+from actshift.judging.function_calls import ranking_of
+from actshift.judging.judgments import is_switched, likelier_of, preference_of, verdict_of
 from actshift.judging.ledger import Completion, Ledger, question_key
 from actshift.judging.prompts import Message, judge_messages
 
@@ -25,6 +26,10 @@ Ask = Callable[[Sequence[Message], Attempts], Completion]
 PROBES = 2
 REFUSED = "refused"
 """The key of a completion that holds why a server refused a question."""
+IMPORTED = "imported_preference"
+"""The key of a completion that holds a preference which was imported without the judge's raw answer; null of none."""
+PARSE = {"logprob": preference_of, "likelier": likelier_of, "verdict": verdict_of, "tool": ranking_of}
+"""What reads a preference, by the judge's parser."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Pair:
 
     def _question(self, config: JudgeConfig, switched: bool) -> Question:
         texts = {"reference": self.reference, "output": self.output}
-        messages = judge_messages(self.instruction, **texts, switched=switched)
+        messages = judge_messages(self.instruction, **texts, switched=switched, name=config.template)
         return Question(question_key(config.identity, messages), tuple(messages), switched)
 
 
@@ -91,7 +96,7 @@ class Asker:
         self.stop = stop
         self._config, self._ledger, self._budget = config, ledger, budget
         self._lock = threading.Lock()
-        self._model = next((str(each.get("model", "")) for each in ledger.answers.values() if REFUSED not in each), "")
+        self._model = next((name for each in ledger.answers.values() if (name := str(each.get("model") or ""))), "")
 
     def ask(self, question: Question, ask: Ask) -> None:
         """Ask until an answer can be read, and note it. Errors: `Stop`."""
@@ -132,10 +137,10 @@ class Asker:
 
     def _check_model(self, completion: Completion) -> None:
         """Refuse an answer of another model than the file names, or than the ledger's first answer came from."""
-        said, asked = str(completion.get("model", "")), self._config.model
+        said, asked = str(completion.get("model") or ""), self._config.model
         with self._lock:
             self._model = self._model or said
-        if said and said != asked and not said.startswith(f"{asked}-"):
+        if not is_of_model(completion, asked):
             raise Stop(
                 f"judge {self._config.name} asks {asked}, and {said} answers: its numbers would be another judge's"
             )
@@ -144,6 +149,12 @@ class Asker:
                 f"judge {self._config.name} was answered by {self._model or 'a model without a name'} before, and by "
                 f"{said or 'a model without a name'} now. Their judgments never mix: give the new one its own file."
             )
+
+
+def is_of_model(completion: Completion, asked: str) -> bool:
+    """Whether a completion names no other model than `asked`, to which a server may add a date."""
+    said = str(completion.get("model") or "")
+    return said in ("", asked) or said.startswith(f"{asked}-")
 
 
 class _Noted(Attempts):
@@ -172,8 +183,10 @@ def read(completion: Completion, config: JudgeConfig, *, switched: bool) -> floa
     """The preference in a completion, None where it names neither answer or was refused."""
     if REFUSED in completion:
         return None
-    parse = preference_of if config.parser == "logprob" else verdict_of
-    return parse(completion, switched=switched)
+    if IMPORTED in completion:
+        found: float | None = completion[IMPORTED]
+        return found
+    return PARSE[config.parser](completion, switched=switched)
 
 
 def judged(pair: Pair, config: JudgeConfig, ledger: Ledger) -> dict[str, Any]:

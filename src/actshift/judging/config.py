@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,10 +14,13 @@ import yaml
 
 from actshift.config.groups import groups, option_file
 from actshift.errors import ActshiftError, impossible, unknown
-from actshift.judging.prompts import TEMPLATE, Message, template_sha256
+from actshift.judging.function_calls import forced_function, with_function
+from actshift.judging.prompts import TEMPLATE, TEMPLATES, Message, template_sha256
 
-KINDS = ("openai", "anthropic", "transformers", "replay")
-PARSERS = ("logprob", "verdict")
+KINDS = ("openai", "anthropic", "transformers", "replay", "files")
+PARSERS = ("logprob", "likelier", "verdict", "tool")
+BY_PROBABILITIES = ("logprob", "likelier")
+"""The parsers that need the probabilities of the first token."""
 ORDERS = ("coin", "both")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -43,8 +46,10 @@ class JudgeConfig:
     """A file of conf/judge.
 
     `kind`: openai (any endpoint of that protocol), anthropic, transformers (a model of conf/model on this machine),
-    replay (recorded answers). `parser`: logprob (probabilities of the first token) or verdict (its text). `orders`:
-    coin (an instruction's coin says whose answer is shown first) or both (each pair is asked twice).
+    replay (recorded answers), files (imported judgments, and nobody is asked). `parser`: logprob (probabilities of the
+    first token), likelier (the likelier name of that token), verdict (the text, which must be a name) or tool (a
+    function call that ranks the answers). `orders`: coin (an instruction's coin says whose answer is shown first) or
+    both (each pair is asked twice).
     """
 
     name: str
@@ -73,8 +78,8 @@ class JudgeConfig:
     @property
     def identity(self) -> str:
         """SHA-256 of what can change an answer: kind, model, the template's text, parser, request."""
-        counted = [self.kind, self.model, template_sha256(), self.parser, dict(sorted(self.request.items()))]
-        return hashlib.sha256(json.dumps(counted).encode()).hexdigest()
+        counted = [self.kind, self.model, template_sha256(self.template), self.parser, dict(self.request)]
+        return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
 
     @property
     def label(self) -> str:
@@ -99,6 +104,7 @@ class JudgeConfig:
     def dollars(self, messages: Sequence[Message], *, tokens: str = "least") -> float:
         """What a question costs: at most with the `least` characters for a token, as expected with the `mean`."""
         characters = sum(len(each["content"]) for each in messages)
+        characters += len(json.dumps(self.request["tools"])) if "tools" in self.request else 0
         return self._dollars(characters / CHARACTERS_PER_TOKEN[tokens], self.most_tokens)
 
     def billed(self, usage: Mapping[str, Any], messages: Sequence[Message]) -> float:
@@ -138,12 +144,16 @@ def judge_config(name: str) -> JudgeConfig:
         )
     except TypeError as error:
         raise ActshiftError(f"{path}: prices must have input, output and date ({error})") from error
+    if not isinstance(config.request, Mapping):
+        raise ActshiftError(f"{path}: request must hold names and values, got {config.request!r}")
+    if config.parser == "tool":
+        config = replace(config, request=with_function(config.request))
     _check(config, where=str(path))
     return config
 
 
 def _check(config: JudgeConfig, *, where: str) -> None:
-    choices = {"kind": KINDS, "parser": PARSERS, "template": (TEMPLATE,), "orders": ORDERS}
+    choices = {"kind": KINDS, "parser": PARSERS, "template": TEMPLATES, "orders": ORDERS}
     for key, allowed in choices.items():
         if getattr(config, key) not in allowed:
             raise unknown(f"judge.{key}", getattr(config, key), allowed, where=where)
@@ -156,8 +166,20 @@ def _check(config: JudgeConfig, *, where: str) -> None:
             raise impossible("judge.prices", price, "0 or more")
     if config.kind in ("openai", "anthropic"):
         check_url(config.base_url, where=where)
-    if config.kind == "anthropic" and config.parser == "logprob":
-        raise impossible("judge.parser", config.parser, "verdict: that protocol gives no log probabilities")
+    _check_parser(config, where=where)
+
+
+def _check_parser(config: JudgeConfig, *, where: str) -> None:
+    """Refuse a parser that the kind's answers cannot serve, and a request that does not force the judge's function."""
+    if config.kind == "anthropic" and config.parser in BY_PROBABILITIES:
+        raise impossible("judge.parser", config.parser, "verdict or tool: that protocol gives no log probabilities")
+    if config.kind == "transformers" and config.parser == "tool":
+        raise impossible("judge.parser", config.parser, "logprob, likelier or verdict: no function is called here")
+    if config.parser == "tool" and forced_function(config.request) is None:
+        raise ActshiftError(
+            f"{where}: judge.request must declare a function with the argument ordered_models under tools and force it "
+            "by tool_choice, both in OpenAI's form for every protocol; leave out both for upstream's function."
+        )
 
 
 def check_url(url: str | None, *, where: str) -> None:

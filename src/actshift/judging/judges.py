@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from actshift.errors import ActshiftError
-from actshift.judging.asking import Ask, Asker, Pair, answer_all, judged
-from actshift.judging.client import Attempts, Refused
+from actshift.judging.asking import Ask, Asker, Pair, answer_all, judged, open_questions
+from actshift.judging.client import Attempts, Refused, Stop
 from actshift.judging.config import JudgeConfig
 from actshift.judging.judgments import FIRST, SECOND
 from actshift.judging.ledger import Completion, Ledger
@@ -89,11 +89,26 @@ def connected(config: JudgeConfig, *, recorded: Sequence[Path], stop: threading.
     if config.kind == "transformers":
         yield _local(config)
         return
+    if config.kind == "files":
+        yield _nobody(config)
+        return
     if config.kind == "replay":
-        with ReplayServer(replaying(recorded_answers(recorded), model=config.model)) as url:
+        with ReplayServer(replaying(recorded_answers(recorded, config), model=config.model)) as url:
             yield from _over_http(replace(config, base_url=url), stop, protocol="openai")
         return
     yield from _over_http(config, stop, protocol=config.kind)
+
+
+def _nobody(config: JudgeConfig) -> Ask:
+    """A judge of imported judgments, which a question that has none ends."""
+
+    def ask(messages: Sequence[Message], attempts: Attempts) -> Completion:
+        raise Stop(
+            f"judge {config.name} has imported judgments alone, and none is of this question: "
+            f"{str(messages[-1]['content'])[:120]!r}. Import it with --import FILE."
+        )
+
+    return ask
 
 
 def _over_http(config: JudgeConfig, stop: threading.Event, *, protocol: str) -> Iterator[Ask]:
@@ -137,10 +152,14 @@ def judge_all(
     budget: float | None = None,
     allow_unjudged: bool = False,
 ) -> list[dict[str, Any]]:
-    """The judgments of all pairs. Errors: `Stop`; more unjudged rows than `UNJUDGED_SHARE`, unless they are allowed."""
+    """The judgments of all pairs. Errors: `Stop`; more unjudged rows than `UNJUDGED_SHARE`, unless they are allowed.
+
+    A judge whose every answer is in the ledger is neither connected nor loaded, so that it needs no key.
+    """
     stop = threading.Event()
-    with connected(config, recorded=recorded, stop=stop) as ask:
-        answer_all(given.pairs, config, ask, ledger, Asker(config, ledger, budget=budget, stop=stop))
+    if open_questions(given.pairs, config, ledger):
+        with connected(config, recorded=recorded, stop=stop) as ask:
+            answer_all(given.pairs, config, ask, ledger, Asker(config, ledger, budget=budget, stop=stop))
     names = {"generator_1": given.reference, "generator_2": given.generator}
     rows = [judged(pair, config, ledger) | names for pair in given.pairs]
     unjudged = count_unjudged(rows)

@@ -87,9 +87,26 @@ def preference_of(completion: Mapping[str, Any], *, switched: bool) -> float | N
     return 3 - raw if switched else raw
 
 
+def likelier_of(completion: Mapping[str, Any], *, switched: bool) -> float | None:
+    """The answer whose name is the likelier first token, as upstream's binary judges read it: 1 or 2.
+
+    Of names that are equally likely the second is taken. None and errors are those of `preference_of`.
+    """
+    raw = preference_of(completion, switched=False)
+    if raw is None:
+        return None
+    binary = 1.0 if raw < 1.5 else 2.0
+    return 3 - binary if switched else binary
+
+
 def verdict_of(completion: Mapping[str, Any], *, switched: bool) -> float | None:
-    """The preference in a judge's text, which must be the name of one answer and nothing else; None of any other."""
-    message = completion.get("message") or {}
+    """The preference in a judge's text, which must be the name of one answer and nothing else; None of any other.
+
+    Errors: an answer without any message, which an endpoint of another protocol gives.
+    """
+    message = completion.get("message")
+    if not isinstance(message, Mapping):
+        raise ActshiftError("a judge's answer has no message, so there is no text to read: is the endpoint a chat's?")
     said = str(message.get("content") or "").strip().strip("*`'\". ")
     if said not in (FIRST, SECOND):
         return None
@@ -144,8 +161,14 @@ def _one(rows: Sequence[Mapping[str, Any]], field: str, path: Path) -> str:
 
 def _share(preference: object, where: str) -> float:
     """y of a preference; NaN of none."""
-    if preference is None or (isinstance(preference, float) and math.isnan(preference)):
-        return math.nan
-    if not isinstance(preference, int | float) or not (preference == 0 or 1 <= preference <= 2):
-        raise ActshiftError(f"{where}: preference = {preference!r} is impossible: it must be 0, from 1 to 2, or null.")
-    return 0.5 if preference == 0 else float(preference) - 1
+    found = preference_in(preference, where)
+    return math.nan if found is None else found - 1
+
+
+def preference_in(value: object, where: str) -> float | None:
+    """A file's preference from 1 to 2, where 0 is a draw; None of none. Errors: any other value."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (value == 0 or 1 <= value <= 2):
+        raise ActshiftError(f"{where}: preference = {value!r} is impossible: it must be 0, from 1 to 2, or null.")
+    return 1.5 if value == 0 else float(value)

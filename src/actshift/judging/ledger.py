@@ -1,7 +1,8 @@
 """The ledger of what a judge was asked and answered: no pair is paid for twice, and what a kill cost is known.
 
 A folder holds one file a process, JSON lines that are only ever appended and forced to disk: `asked` before a question
-leaves, `answered` before its answer counts, `unpaid` where it came back with an error for which nothing is paid. A
+leaves, `answered` before its answer counts, `unpaid` where it came back with an error for which nothing is paid, and
+`imported` where somebody else had asked and a file of judgments has the answer, which costs nothing here. A
 question that was asked and neither answered nor unpaid was in flight when its process ended: it is counted as spent,
 and asked again.
 """
@@ -25,7 +26,9 @@ Completion = Mapping[str, Any]
 """A judge's answer, as the protocol gave it."""
 
 
-EVENTS = ("asked", "answered", "unpaid")
+EVENTS = ("asked", "answered", "unpaid", "imported")
+HOLDING = ("answered", "imported")
+"""The events that hold an answer."""
 
 
 def question_key(identity: str, messages: Sequence[Mapping[str, str]]) -> str:
@@ -39,7 +42,8 @@ class Ledger:
     """The ledger of one judge in `folder`; `file` is this process's own, made with its first entry.
 
     `answers` holds answers by key; `asked` counts questions, `paid` answers (an answer that two processes paid for at
-    once is counted twice), in dollars `asked_dollars`, the most that the questions could cost, and `paid_dollars`.
+    once is counted twice), `imported` answers that others had asked for; in dollars `asked_dollars`, the most that the
+    questions could cost, and `paid_dollars`.
     """
 
     folder: Path
@@ -47,6 +51,7 @@ class Ledger:
     answers: dict[str, Completion] = field(default_factory=dict)
     asked: int = 0
     paid: int = 0
+    imported: int = 0
     asked_dollars: float = 0.0
     paid_dollars: float = 0.0
     unpaid_count: int = 0
@@ -76,6 +81,10 @@ class Ledger:
         """Note that a question came back with an error for which nothing is paid."""
         self._add({"event": "unpaid", "key": key, "dollars": 0.0})
 
+    def keep(self, key: str, completion: Completion) -> None:
+        """Note an answer that was imported."""
+        self._add({"event": "imported", "key": key, "dollars": 0.0, "completion": completion})
+
     def _add(self, entry: Mapping[str, Any]) -> None:
         """Threads may ask and answer at once: their entries stand one after the other."""
         with self._lock:
@@ -84,6 +93,10 @@ class Ledger:
 
     def _count(self, entry: Mapping[str, Any]) -> None:
         key, dollars = entry["key"], float(entry["dollars"])
+        if entry["event"] == "imported":
+            self.imported += 1
+            self.answers.setdefault(key, entry["completion"])
+            return
         open_ones = self.in_flight_dollars.setdefault(key, [])
         if entry["event"] == "asked":
             self.asked += 1
@@ -121,7 +134,7 @@ def _entry(line: bytes, *, where: str) -> Mapping[str, Any]:
         entry = json.loads(line)
         good = entry["event"] in EVENTS and isinstance(entry["key"], str)
         good = good and isinstance(entry["dollars"], int | float)
-        good = good and (entry["event"] != "answered" or isinstance(entry["completion"], dict))
+        good = good and (entry["event"] not in HOLDING or isinstance(entry["completion"], dict))
     except (ValueError, KeyError, TypeError):
         good = False
     if not good:

@@ -1,7 +1,8 @@
 """What a judge is asked: AlpacaEval's template, filled with an instruction and two answers.
 
-`alpaca_eval_clf.txt` is the template of `weighted_alpaca_eval_gpt4_turbo` (tatsu-lab/alpaca_eval @ cd543a149d,
-Apache-2.0), byte for byte, because another prompt is another judge.
+`alpaca_eval_clf.txt` is the template of `weighted_alpaca_eval_gpt4_turbo` and of the judges that name one answer,
+`alpaca_eval_fn.txt` that of `alpaca_eval_gpt4_turbo_fn`, whose judge calls a function. Both are upstream's
+(tatsu-lab/alpaca_eval @ cd543a149d, Apache-2.0), byte for byte, because another prompt is another judge.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 
 from actshift.errors import ActshiftError
 from actshift.judging.judgments import is_switched
 
 TEMPLATE = "alpaca_eval_clf.txt"
+TEMPLATES = (TEMPLATE, "alpaca_eval_fn.txt")
 _MESSAGE = re.compile(r"<\|im_start\|>(?P<role>\w+)\n(?P<content>.*?)<\|im_end\|>", re.S)
 _PLACE = re.compile(r"\{(instruction|output_1|output_2)\}")
 
@@ -22,14 +25,15 @@ Message = dict[str, str]
 """`role` and `content`, as chat protocols take them."""
 
 
-def template() -> str:
-    """The text of the template."""
-    return files("actshift.judging").joinpath(TEMPLATE).read_text(encoding="utf-8")
+@cache
+def template(name: str = TEMPLATE) -> str:
+    """The text of one of the `TEMPLATES`."""
+    return files("actshift.judging").joinpath(name).read_text(encoding="utf-8")
 
 
-def template_sha256() -> str:
-    """What identifies the template in a judge's identity."""
-    return hashlib.sha256(template().encode()).hexdigest()
+def template_sha256(name: str = TEMPLATE) -> str:
+    """What identifies a template in a judge's identity."""
+    return hashlib.sha256(template(name).encode()).hexdigest()
 
 
 def filled(text: str, values: Mapping[str, str]) -> list[Message]:
@@ -51,8 +55,13 @@ def filled(text: str, values: Mapping[str, str]) -> list[Message]:
     ]
 
 
-def judge_messages(instruction: str, *, reference: str, output: str, switched: bool | None = None) -> list[Message]:
-    """What upstream asks its judge about a row; `switched`: the model's output first (None: by the coin)."""
+def judge_messages(
+    instruction: str, *, reference: str, output: str, switched: bool | None = None, name: str = TEMPLATE
+) -> list[Message]:
+    """What upstream asks its judge about a row by the template `name`.
+
+    `switched`: whether the model's output stands first; None leaves it to the instruction's coin.
+    """
     switched = is_switched(instruction) if switched is None else switched
     first, second = (output, reference) if switched else (reference, output)
-    return filled(template(), {"instruction": instruction, "output_1": first, "output_2": second})
+    return filled(template(name), {"instruction": instruction, "output_1": first, "output_2": second})

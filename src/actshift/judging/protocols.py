@@ -13,6 +13,7 @@ from typing import Any
 
 from actshift.judging.client import Attempts, Client
 from actshift.judging.config import JudgeConfig
+from actshift.judging.function_calls import calls_of, in_anthropics_words
 from actshift.judging.ledger import Completion
 from actshift.judging.prompts import Message
 
@@ -42,12 +43,12 @@ def _openai_completion(answer: Mapping[str, Any]) -> Completion:
 def _anthropic_body(config: JudgeConfig, messages: Sequence[Message]) -> Mapping[str, Any]:
     system = "\n\n".join(each["content"] for each in messages if each["role"] == "system")
     turns = [dict(each) for each in messages if each["role"] != "system"]
-    return {"model": config.model, "system": system, "messages": turns, **config.request}
+    return {"model": config.model, "system": system, "messages": turns, **in_anthropics_words(config.request)}
 
 
 def _anthropic_completion(answer: Mapping[str, Any]) -> Completion:
     text = "".join(part.get("text", "") for part in answer["content"] if part.get("type") == "text")
-    message = {"role": "assistant", "content": text}
+    message = {"role": "assistant", "content": text, "tool_calls": calls_of(answer["content"])}
     kept = {"message": message, "logprobs": None, "finish_reason": answer.get("stop_reason")}
     return {**kept, "model": str(answer.get("model", "")), "usage": answer.get("usage") or {}}
 

@@ -10,8 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from actshift.errors import ActshiftError
+from actshift.judging.config import JudgeConfig
 from actshift.judging.ledger import question_key
 from actshift.judging.prompts import judge_messages
+from actshift.judging.recorded import as_completion
 from actshift.judging.rows import read_rows
 
 Reply = tuple[int, Mapping[str, str], Any]
@@ -19,17 +22,26 @@ Reply = tuple[int, Mapping[str, str], Any]
 Respond = Callable[[Mapping[str, Any]], Reply]
 
 
-def recorded_answers(paths: Sequence[Path]) -> dict[str, Any]:
-    """Raw completions of files of judgments, by the question that they answer, in either order of its answers."""
+def recorded_answers(paths: Sequence[Path], config: JudgeConfig) -> dict[str, Any]:
+    """Raw completions of files of judgments, by the question of the judge that they answer, in either order.
+
+    Errors: a row of another annotator than the judge's.
+    """
     answers = {}
     for path in paths:
-        for _, row in read_rows(path):
+        for number, row in read_rows(path):
+            if row.get("annotator", config.annotator) not in (config.annotator, config.label):
+                raise ActshiftError(
+                    f"{path}, row {number} is of the annotator {row['annotator']}, and judge {config.name} replays "
+                    f"{config.annotator}: name its own files with --recorded, or the judge of these with --judge."
+                )
             every = row.get("raw_completions") or [row.get("raw_completion")]
             orders: tuple[bool | None, ...] = (None,) if len(every) == 1 else (False, True)
-            for switched, completion in zip(orders, every, strict=True):
+            for switched, raw in zip(orders, every, strict=True):
+                completion = as_completion(raw, config)
                 if completion:
                     texts = {"reference": row["output_1"], "output": row["output_2"]}
-                    messages = judge_messages(row["instruction"], **texts, switched=switched)
+                    messages = judge_messages(row["instruction"], **texts, switched=switched, name=config.template)
                     answers[question_key("", messages)] = completion
     return answers
 

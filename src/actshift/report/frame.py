@@ -17,6 +17,7 @@ import pandas as pd
 from actshift.errors import ActshiftError
 from actshift.report import instruction_columns
 from actshift.report.evidence import with_evidence
+from actshift.report.judged_columns import with_judged
 from actshift.report.origins import origin_facts, refuse_mixed_rows, refuse_mixed_scoring
 from actshift.report.printed_figures import is_the_papers, printed_figures
 
@@ -113,11 +114,13 @@ def cells(
     return frame
 
 
-def table(sweep: str, *, results: str | Path = "results") -> pd.DataFrame:
+def table(sweep: str, *, results: str | Path = "results", judge: str | None = None) -> pd.DataFrame:
     """The frame of a sweep that is planned in a results folder: what `actshift tables` is made from, in one line.
 
+    With the name of a `judge` its columns follow (`report.judged_columns`).
     Errors: a sweep that is not planned there.
     """
+    from actshift.judging.records import read_judged
     from actshift.planning.manifests import read_manifest
     from actshift.planning.selection import read_selection
     from actshift.store.store import Store
@@ -126,7 +129,8 @@ def table(sweep: str, *, results: str | Path = "results") -> pd.DataFrame:
     final = store.manifest_path(sweep, "final")
     manifest = read_manifest(final if final.exists() else store.manifest_path(sweep, "grid"))
     selection = read_selection(store, sweep) if store.selected_path(sweep).exists() else None
-    return cells(manifest, store.records("test"), selection)
+    judged = read_judged(store.root, judge, [run.identity for run in manifest.runs]) if judge else {}
+    return with_judged(cells(manifest, store.records("test"), selection, judged=judged))
 
 
 def loss_curves(manifest: Manifest, records: Iterable[Record]) -> pd.DataFrame:

@@ -18,13 +18,15 @@ from actshift.report.layout import filled_variants
 def write(cells: pd.DataFrame, manifest: Manifest, folder: Path, *, judge: str | None = None) -> list[Path]:
     """Write <sweep>.md, .tex, .html and .csv, and <sweep>.<variant>.* of what the paper has too; returns the paths.
 
-    A table with a `judge`'s win rates has files of its own: <sweep>.<judge>.md, .tex and .html.
+    A table with a `judge`'s win rates has files of its own: <sweep>.<judge>.md, .tex, .html
+    and .csv, whose columns are those of <sweep>.csv and the judge's.
     """
     if judge is not None:
         shown = {"md": markdown.sweep_table, "tex": latex.sweep_table, "html": html.table_page}
-        paths = [folder / f"{manifest.sweep}.{judge}.{suffix}" for suffix in shown]
-        for path, make in zip(paths, shown.values(), strict=True):
-            write_file(path, make(cells, manifest))
+        made = {suffix: make(cells, manifest) for suffix, make in shown.items()} | {"csv": tidy_csv.sweep_table(cells)}
+        paths = [folder / f"{manifest.sweep}.{judge}.{suffix}" for suffix in made]
+        for path, text in zip(paths, made.values(), strict=True):
+            write_file(path, text)
         return paths
     texts = {f"{manifest.sweep}.csv": tidy_csv.sweep_table(cells)}
     for variant in filled_variants(cells):
