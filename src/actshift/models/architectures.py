@@ -71,6 +71,8 @@ ARCHITECTURES = {
     "llama": _LLAMA,
     "mistral": replace(_LLAMA, type="mistral"),
     "qwen2": replace(_LLAMA, type="qwen2"),
+    # Every fourth layer of SmolLM3 has no rotary embedding.
+    "smollm3": replace(_LLAMA, type="smollm3", tied=True),
     # Phi-3 has queries, keys and values in one matrix, and gate and up in another.
     "phi3": replace(
         _LLAMA,
