@@ -12,6 +12,7 @@ from adapted import LOCAL_MODELS, another_base, attached, logits, method_config,
 from torch import nn
 
 from actshift.config.composition import compose
+from actshift.config.groups import groups
 from actshift.errors import ActshiftError
 from actshift.methods import attach
 from actshift.methods.folding import affine_form
@@ -134,15 +135,14 @@ def test_every_parameterization_says_rightly_whether_it_is_affine() -> None:
     """shift(x + y) + shift(0) = shift(x) + shift(y) for those that say so, and not for the others."""
     torch.manual_seed(0)
     affine = {}
+    configs = {}  # a method of each parameterization
+    for method in groups()["method"]:
+        config = method_config(method, model="random-llama")
+        configs.setdefault(getattr(config, "parameterization", None), config)
     for name, entry in PARAMETERIZATIONS.items():
         if entry.package:
             pytest.importorskip(entry.package)
-        config = method_config(
-            {"linear": "post_block", "affine": "post_block_affine", "nonlinear": "post_block_nonlinear"}.get(
-                name, {"vector": "post_block_vector", "loreft": "reft"}.get(name, name)
-            ),
-            model="random-llama",
-        )
+        config = configs[name]
         options = {key: getattr(config, key) for key in entry.options}
         kind = load(entry.path)
         part = kind(
