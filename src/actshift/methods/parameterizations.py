@@ -83,6 +83,19 @@ class Vector(Parameterization):
         return stack(self.vector)[:, None, None, :].expand_as(h_ABTD)
 
 
+class Scale(Parameterization):
+    """shift = s * h, elementwise. Trains D numbers, initially 0: a no-op. The diagonal maps among the linear ones."""
+
+    is_affine = True
+
+    def __init__(self, width: int, *, generators: Sequence[torch.Generator]) -> None:
+        super().__init__()
+        self.scale = nn.ParameterList(torch.zeros(width) for _ in generators)
+
+    def forward(self, h_ABTD: torch.Tensor) -> torch.Tensor:
+        return stack(self.scale)[:, None, None, :] * h_ABTD
+
+
 class Linear(Parameterization):
     """shift = W2 W1 h, W1 (R x D), W2 (D x R). Trains 2DR numbers (Section 3.1, phi the identity).
 

@@ -40,6 +40,7 @@ _SHIFTS = "actshift.methods.parameterizations"
 _HEADS = "actshift.methods.heads"
 PARAMETERIZATIONS: dict[str, ParameterizationEntry] = {
     "vector": ParameterizationEntry(f"{_SHIFTS}:Vector", lambda D, H, R: D),
+    "scale": ParameterizationEntry(f"{_SHIFTS}:Scale", lambda D, H, R: D),
     "linear": ParameterizationEntry(f"{_SHIFTS}:Linear", lambda D, H, R: 2 * D * R, ("rank",), has_factors=True),
     "affine": ParameterizationEntry(f"{_SHIFTS}:Affine", lambda D, H, R: 2 * D * R + D, ("rank",), has_factors=True),
     "nonlinear": ParameterizationEntry(
