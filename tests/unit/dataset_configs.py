@@ -29,7 +29,8 @@ def _loaded(name: str) -> Any:
 
 def dataset_config(name: str) -> DatasetConfig:
     """A fresh, resolved `DatasetConfig`."""
-    return built(DatasetConfig, OmegaConf.to_container(_loaded(name), resolve=True))
+    whole = OmegaConf.create({"dataset": _loaded(name)})  # where interpolations find it
+    return built(DatasetConfig, OmegaConf.to_container(whole.dataset, resolve=True))
 
 
 def task_of(name: str, *, rule: str = "paper") -> Task:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from actshift.config.composition import compose, composed, resolved
 from actshift.config.groups import groups
 from actshift.data.sources import hub_split
 from actshift.data.splits import load_split
 from actshift.errors import ActshiftError
+from actshift.paths import conf_dir
 from actshift.schema.data import DatasetConfig, TemplateConfig
 from actshift.tasks import get_task, task_of
 from actshift.tasks.templated import Templated
@@ -30,8 +33,6 @@ GOOD: dict[str, dict[str, Any]] = {
     "alpaca": {"instruction": "Say it.", "input": "", "output": ""},
     "alpaca_cleaned": {"instruction": "Say it.", "input": "", "output": "It."},
     "code_alpaca": {"instruction": "Say it.", "input": "it", "output": "print('It.')"},
-    "sst2": {"sentence": "a fine film", "label": 1},
-    "trec": {"text": "Who is it ?", "coarse_label": 3},
 }
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("boolq", {"answer": "false"}, "answer must be true or false without quotation marks"),
@@ -64,10 +65,23 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("alpaca_cleaned", {"output": ["It."]}, "output must be text"),
     ("alpaca", {"instruction": " "}, "instruction must be text"),
     ("code_alpaca", {"output": 3}, "output must be text"),
-    ("sst2", {"label": 2}, "unknown value of the column 'label' '2'"),
     ("sst2", {"label": -1}, "unknown value of the column 'label' '-1'"),
-    ("trec", {"coarse_label": "what"}, "unknown value"),
 ]
+
+
+def templates() -> Iterator[tuple[str, TemplateConfig]]:
+    """The data sets of conf/ that are texts alone, and their texts."""
+    for name in groups()["dataset"]:
+        document = yaml.safe_load((conf_dir() / "dataset" / f"{name}.yaml").read_text())
+        if document.get("task") == Templated.name:
+            yield name, TemplateConfig(**document["template"])
+
+
+for _name, _template in templates():
+    _columns = Templated(_template).columns
+    GOOD[_name] = dict.fromkeys(_columns, "one") | {str(_template.label): next(iter(_template.labels or ["one"]))}
+    if _template.labels:
+        BAD.append((_name, {str(_template.label): "what"}, "unknown value"))
 
 
 def dataset_of(name: str) -> DatasetConfig:
@@ -148,7 +162,6 @@ def test_procedural_rows_are_good(name: str) -> None:
         ("aqua", "The answer a student gives.", None),
         ("boolq", "Answer: Falsehood", None),
         ("boolq", "Answer: false.", "False"),
-        ("sst2", "Answer: positively bad", None),
     ],
 )
 def test_articles_units_and_longer_words_are_no_labels(name: str, output: str, label: str | None) -> None:
