@@ -35,6 +35,7 @@ from actshift.errors import ActshiftError
 from actshift.methods import KINDS, REPLICATED, attach
 from actshift.methods.base import Adaptation
 from actshift.methods.registry import PARAMETERIZATIONS, sites_of
+from actshift.models.architectures import ARCHITECTURES, Architecture
 from actshift.models.loading import Base
 from actshift.schema.config import ModelConfig
 from actshift.schema.method import SteeringConfig
@@ -77,7 +78,38 @@ def _case(request: pytest.FixtureRequest, precision: str) -> Case:
     return Case(base_of(model, precision), method_config(method, model=model), composed(f"model={model}").model)
 
 
-PAIRS = [pytest.param((model, method), id=f"{method}-{model}") for method in METHODS for model in LOCAL_MODELS]
+def _variety(method: str) -> tuple[object, ...]:
+    """What methods that recombine the same parts have in common."""
+    config = method_config(method, model="tiny")
+    parts = ("kind", "config_class", "parameterization", "site")
+    return tuple(str(getattr(config, part, None)) for part in parts)
+
+
+def _facts(model: str) -> Architecture:
+    """What the architecture of a model says of itself, apart from what transformers calls it."""
+    return replace(ARCHITECTURES[str(composed(f"model={model}").model.architecture)], type="", tied=False)
+
+
+_FIRST_OF_ITS_VARIETY = set({_variety(method): method for method in reversed(METHODS)}.values())
+_FIRST_WITH_ITS_FACTS = {"tiny"} | {
+    model for model in LOCAL_MODELS if model == next(other for other in LOCAL_MODELS if _facts(other) == _facts(model))
+}
+
+
+def _pair(method: str, model: str) -> Any:
+    """Methods that recombine parts of others, on architectures like others in all but their name: a slow test."""
+    quick = method in _FIRST_OF_ITS_VARIETY or model in _FIRST_WITH_ITS_FACTS
+    return pytest.param((model, method), id=f"{method}-{model}", marks=[] if quick else pytest.mark.slow)
+
+
+PAIRS = [_pair(method, model) for method in METHODS for model in LOCAL_MODELS]
+
+
+def test_the_quick_pairs_have_every_method_and_every_model() -> None:
+    quick = [pair.values[0] for pair in PAIRS if not pair.marks]
+    assert {model for model, _ in quick} == set(LOCAL_MODELS)
+    assert {method for _, method in quick} == set(METHODS)
+    assert len(quick) >= 0.75 * len(PAIRS)
 
 
 @pytest.fixture(params=PAIRS)
