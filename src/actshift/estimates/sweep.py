@@ -14,7 +14,7 @@ from actshift.schema.config import Config
 from actshift.store.records import Cell
 from actshift.store.store import Store
 
-HARDWARE = {"8b": "a100-80gb", "tiny": "cpu"}
+HARDWARE = {"8b": "a100-80gb", "tiny": "cpu", "135m": "cpu"}
 """The hardware profile that a model's scale is planned on where none is named; every other goes to the default."""
 DEFAULT_HARDWARE = "a100-40gb"
 
