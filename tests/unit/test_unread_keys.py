@@ -241,7 +241,8 @@ def _analyses(read: set[str], patch: pytest.MonkeyPatch) -> None:
     small = {
         "theory": ["analysis.draws=1", "analysis.search.restarts=1", "analysis.search.steps=1"],
         "oracle": ["analysis.rows=2", "analysis.steps=2"],
-        "overlap": ["analysis.rows=2"],
+        "overlap": ["analysis.rows=2", *of_sweep, "analysis.early=[shifts]", "analysis.joint=joint_orth"],
+        "latency": ["analysis.prompt=4", "analysis.new_tokens=1", "analysis.turns=1", "analysis.rounds=1"],
         "shares": ["analysis.rows=2", *of_sweep],
         "cosines": ["analysis.rows=2", "analysis.methods=[joint_orth]", *of_sweep[1:]],
         "norms": ["analysis.methods=[joint_orth]", *of_sweep[1:]],
