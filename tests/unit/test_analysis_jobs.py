@@ -79,7 +79,7 @@ def test_the_hidden_states_that_oracle_steering_holds_are_those_that_are_counted
     """Every tensor of the size of a hidden state that is alive when the first map is fitted."""
     config = composed("analysis=oracle", "model=random-llama", "dataset=listops", "analysis.rows=6", "hardware=cpu")
     base = base_of("random-llama")
-    wanted = batch_of(config, base, rows=6, session=Session()).ids_BT.shape + (base.sites.model_width,)
+    wanted = (*batch_of(config, base, rows=6, session=Session()).ids_BT.shape, base.sites.model_width)
     counted: list[int] = []
 
     def count(batch: object, before: dict, after: dict, analysis: object) -> list:

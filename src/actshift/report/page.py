@@ -63,7 +63,10 @@ def page(
         title=title,
         tables=shown,
         claims=claims.view(
-            [*(claims.printed() if judged is None else judged), *(each for part in shown for each in part["judged"])]
+            [
+                *([*claims.printed(), *claims.over_seeds()] if judged is None else judged),
+                *(each for part in shown for each in part["judged"]),
+            ]
         ),
         drawings=drawings,
         audit=[[str(value) for value in vars(finding).values()] for finding in findings],
