@@ -223,7 +223,7 @@ def test_a_shift_that_is_one_vector_is_learned_in_one_direction(
 ) -> None:
     """Where fine-tuning adds one vector to every token, R is of rank 1, and both products have that direction."""
     each = made(tmp_path / "a", "post_block_vector", lambda state: {name: x + 1.0 for name, x in state.items()})
-    monkeypatch.setattr(overlap, "trained", lambda config: [replace(each, method="sft")])
+    monkeypatch.setattr(overlap, "trained", lambda config, methods: [replace(each, method="sft")])
     asked = ["analysis.methods=[sft]", "analysis.directions=1", "analysis.rows=4", "dataset=listops"]
     frame, maps = overlap.overlaps(composed("analysis=overlap", f"model={MODEL}", *asked, "hardware=cpu"))
     found = frame.set_index(["compared", "layer"])["overlap"]

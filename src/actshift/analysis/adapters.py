@@ -28,16 +28,16 @@ class Trained:
     steps: int | None = None
 
 
-def trained(config: Config, *, sweep: str | None = None) -> list[Trained]:
+def trained(config: Config, *, sweep: str | None = None, methods: Sequence[str] | None = None) -> list[Trained]:
     """The adapters of a sweep's final runs on a configuration's model, data set and protocol, by method and seed.
 
-    `analysis.adapters` names sweeps and their methods; without `sweep` it is `analysis.sweep`. Adapters of diverged
+    Without `sweep` it is `analysis.sweep`, without `methods` all that the analysis looks at of it. Adapters of diverged
     trainings are left out. Errors: runs that are not planned or not finished, with the command that makes them; a
     method all of whose trainings diverged.
     """
     analysis = config.analysis_as(SweepAnalysisConfig)
     store, sweep = Store(config.results), sweep or analysis.sweep
-    methods, found = analysis.adapters().get(sweep, []), []
+    methods, found = analysis.adapters().get(sweep, []) if methods is None else methods, []
     for run, steps in _runs(config, store, sweep, methods):
         folder = store.run_folder(run.identity) / "adapter"
         if not folder.is_dir():

@@ -138,8 +138,8 @@ def overlaps(config: Config, *, session: Session | None = None) -> tuple[pd.Data
     products of equal rank. The three layers are the first, the middle one and the one at three quarters.
     """
     session, analysis = session or Session(), config.analysis_as(OverlapConfig)
-    tuned = trained(config) if analysis.methods else []
-    early = [each for sweep in analysis.early for each in trained(config, sweep=sweep)]
+    tuned = trained(config, methods=analysis.methods) if analysis.methods else []
+    early = [each for sweep in analysis.early for each in trained(config, sweep=sweep, methods=[analysis.joint])]
     base = session.base(config)
     batch = batch_of(config, base, rows=analysis.rows, session=session)
     found = layers(base, batch)

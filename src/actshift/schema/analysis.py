@@ -51,7 +51,10 @@ class OverlapConfig(SweepAnalysisConfig):
     joint: str = MISSING  # the method of these sweeps
 
     def adapters(self) -> dict[str, list[str]]:
-        return super().adapters() | {sweep: [self.joint] for sweep in self.early}
+        found = super().adapters()
+        for sweep in self.early:
+            found[sweep] = [*found.get(sweep, []), self.joint]
+        return found
 
 
 @dataclass
