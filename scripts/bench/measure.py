@@ -15,21 +15,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from actshift.analysis.latency import alternate as alternate
 from actshift.observe.provenance import code_provenance
 
 T = TypeVar("T")
 PRODUCTS = tuple(getattr(torch.ops.aten, name) for name in ("mm", "addmm", "bmm", "baddbmm"))
-
-
-def alternate(contestants: Mapping[str, Callable[[], T]], *, repeats: int) -> dict[str, list[T]]:
-    """What each contestant returns in each of `repeats` turns; every turn begins with another one of them."""
-    names = list(contestants)
-    found: dict[str, list[T]] = {name: [] for name in names}
-    for turn in range(repeats):
-        first = turn % len(names)
-        for name in [*names[first:], *names[:first]]:
-            found[name].append(contestants[name]())
-    return found
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

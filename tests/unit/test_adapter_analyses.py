@@ -1,4 +1,4 @@
-"""Figures 2, 5 and 6 on adapters whose shares, cosines and norms are known in closed form."""
+"""Figures 2, 3, 5 and 6 on adapters whose shares, cosines and norms are known in closed form."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import pytest
 import torch
 from adapted import LOCAL_MODELS, attached, base_of, composed, method_config
 
-from actshift.analysis import adapters, retention, shares, shifts
+from actshift.analysis import adapters, overlap, retention, shares, shifts
 from actshift.analysis.activations import batch_of, contribution_site, token_sets
 from actshift.analysis.adapters import Trained
 from actshift.cli import main
 from actshift.commands.runs import sweep_command
 from actshift.errors import ActshiftError
-from actshift.report import adapter_figures
+from actshift.report import adapter_figures, analysis_figures
 from actshift.report.figures import front
 from actshift.runtime.session import Session
 from actshift.store.adapters import load_adapter, save_adapter
@@ -215,6 +215,81 @@ def test_a_method_without_both_parts_is_refused(name: str, tmp_path: Path, monke
         analyzed(name, [each], monkeypatch)
 
 
+# Figure 3
+
+
+def test_a_shift_that_is_one_vector_is_learned_in_one_direction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where fine-tuning adds one vector to every token, R is of rank 1, and both products have that direction."""
+    each = made(tmp_path / "a", "post_block_vector", lambda state: {name: x + 1.0 for name, x in state.items()})
+    monkeypatch.setattr(overlap, "trained", lambda config, methods: [replace(each, method="sft")])
+    asked = ["analysis.methods=[sft]", "analysis.directions=1", "analysis.rows=4", "dataset=listops"]
+    frame, maps = overlap.overlaps(composed("analysis=overlap", f"model={MODEL}", *asked, "hardware=cpu"))
+    found = frame.set_index(["compared", "layer"])["overlap"]
+    assert found["oracle", 0] == pytest.approx(1.0, abs=1e-6)
+    assert frame["compared"].unique().tolist() == ["gradient", "oracle"]
+    width = base_of(MODEL).sites.model_width
+    assert frame["random"].unique() == pytest.approx([1 / width])
+    assert maps["compared"].unique().tolist() == ["gradient", "oracle"], "a heat map of each"
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.4, math.pi / 2])
+def test_trained_matrices_overlap_by_the_angle_between_them(angle: float, tmp_path: Path) -> None:
+    """W2 writes into the first coordinates; B of down_proj too, but that its first direction is turned out of them."""
+
+    def fill(state: State) -> State:
+        filled = dict(state)
+        for name, tensor in state.items():
+            if name.endswith("post_block.up") or "down_proj.lora_B" in name:
+                # Each column is smaller than the one before, so that the leading directions are known.
+                wide = torch.zeros_like(tensor)
+                for column in range(tensor.shape[1]):
+                    wide[column, column] = 2.0**-column
+                if "lora_B" in name:
+                    wide[0, 0], wide[-1, 0] = math.cos(angle), math.sin(angle)
+                filled[name] = wide
+        return filled
+
+    each = made(tmp_path / "a", "joint", fill, "method.lora.rank=4", "method.steering.rank=8")
+    first, second = overlap.matrices(each, 1)
+    assert first.shape == second.shape == (base_of(MODEL).sites.model_width, 4)
+    value, random, diagonal = overlap._numbers((first, second))
+    assert value == pytest.approx((3 + math.cos(angle) ** 2) / 4)
+    assert diagonal == pytest.approx((3 + abs(math.cos(angle))) / 4)
+    assert random == 4 / len(first)
+
+
+def test_matrices_that_no_step_has_changed_are_refused(tmp_path: Path) -> None:
+    each = made(tmp_path / "a", "joint", lambda state: state)
+    with pytest.raises(ActshiftError, match="is still 0, for no step has changed it"):
+        overlap.matrices(each, 0)
+    alone = made(tmp_path / "b", "lora_r8", lambda state: state)
+    with pytest.raises(ActshiftError, match=r"analysis\.joint=\.\.\."):
+        overlap.matrices(alone, 0)
+
+
+FEW_STEPS = ["sweep.datasets=[listops]", "sweep.rates.tiny.joint=[0.01]", "data.limit.train=8", "debug=few_steps"]
+
+
+def test_matrices_after_some_steps_are_those_of_sweeps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["analyze", "overlap", "dataset=listops", "analysis.rows=3", f"results={tmp_path}"]
+    both = [*asked, "analysis.early=[steps_1,steps_10]"]
+    for steps in (1, 10):
+        assert main(both) == 2, "steps are missing"
+        assert f"`actshift sweep steps_{steps} results={tmp_path}`" in capsys.readouterr().err
+        limit = f"training.max_steps={steps}"
+        assert main(["sweep", f"steps_{steps}", *FEW_STEPS, limit, f"results={tmp_path}"]) == 0
+    assert main(both) == 0
+    frame = pd.read_csv(tmp_path / "analyses/overlap-tiny.csv")
+    trained = frame[frame["compared"].eq("trained")]
+    assert trained["steps"].unique().tolist() == [1, 10] and trained["method"].unique().tolist() == ["joint"]
+    assert trained["overlap"].between(0, 1).all() and (trained["directions"] == 8).all()
+    figure = analysis_figures.overlap_by_layer(frame)
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["R: minus the gradient", "after 1 step", "after 10 steps", "random subspaces"]
+
+
 # Adapters of a sweep
 
 
@@ -243,9 +318,9 @@ def test_adapters_are_trained_as_runs_of_a_sweep(
     before = adapters.trained(composed("analysis=norms", *asked))
     for each in before:
         shutil.rmtree(each.adapter.folder)
-    assert adapters.without_adapter(composed("analysis=norms", *asked)) == [
-        each.adapter.description.identity for each in before
-    ]
+    (need,) = adapters.needed(composed("analysis=norms", *asked))
+    assert list(need.without_adapter) == [each.adapter.description.identity for each in before]
+    assert str(need) == "shifts (joint_orth): 0 of 2 adapters are there" and not need.complete
     assert main(["analyze", "norms", *asked]) == 2 and "left no adapter" in capsys.readouterr().err
     # As planned above, and not as the file of the sweep has it: a sweep of that name is known by its plan.
     again = lambda request: sweep_command(Namespace(**{**vars(request), "overrides": [*SMALL, *request.overrides]}))  # noqa: E731
@@ -267,7 +342,7 @@ def test_diverged_adapters_are_left_out(tmp_path: Path, monkeypatch: pytest.Monk
     diverged = replace(each.adapter, description=replace(each.adapter.description, diverged=True))
     monkeypatch.setattr(adapters, "load_adapter", lambda folder: diverged)
     run = type("Run", (), {"identity": "0" * 16, "cell": type("Cell", (), {"method": "joint"})(), "seed": 1})()
-    monkeypatch.setattr(adapters, "_runs", lambda config, store: [run])
+    monkeypatch.setattr(adapters, "_runs", lambda config, store, sweep, methods: [(run, None)])
     folder = tmp_path / "runs" / ("0" * 16) / "adapter"
     folder.mkdir(parents=True)
     with pytest.raises(ActshiftError, match="every training of joint"):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from synthetic_sweep import finished, planned
 
 from actshift.cli import main
@@ -23,8 +24,8 @@ from actshift.estimates.parameters import counts
 from actshift.paper import printed as paper
 from actshift.paper.claims import claims as every_claim
 from actshift.report import claims, frame
-from actshift.report.claims.accuracies import COUNTED, Measured, Printed
-from actshift.report.claims.estimates import Check, Condition, Estimate, Item, Verdict, mean
+from actshift.report.claims.accuracies import COUNTED, Measured, OverSeeds, Printed
+from actshift.report.claims.estimates import Check, Condition, Estimate, Item, NotThere, Verdict, mean
 from actshift.report.claims.rules import RULES
 from actshift.report.page import Table, page
 from actshift.store.store import Store
@@ -52,6 +53,7 @@ ON_PAPER = {
     "eleven_times_fewer": HOLDS,
     "lora_on_1b": HOLDS,
     "stable_on_complex_tasks": HOLDS,
+    "stable_over_seeds": HOLDS,
     "pronounced_on_listops": HOLDS,
     "reft_drops": HOLDS,
     "ours_drops": HOLDS,
@@ -94,7 +96,7 @@ def test_the_verdict_on_the_papers_numbers(name: str) -> None:
 
 def test_every_claim_has_a_verdict_and_a_reason() -> None:
     assert list(PRINTED) == list(ON_PAPER) == [claim.name for claim in every_claim()]
-    assert len(ON_PAPER) == 50
+    assert len(ON_PAPER) == 51
     for each in PRINTED.values():
         assert each.claim.where and each.claim.text
         assert each.estimate or each.note, each
@@ -139,6 +141,63 @@ def test_averages_by_hand() -> None:
         for label in ("LoFIT", "JoLA")
     }
     assert PRINTED["collapse_at_8b"].note == ", ".join(f"{x} {gap / 50:+.1f} without WinoG" for x, gap in rest.items())
+
+
+SEEDS = {each.claim.name: each for each in claims.over_seeds()}
+
+
+def test_the_interval_of_a_difference_over_seeds_by_hand() -> None:
+    """BoolQ, Llama-3.2-1B: deviations of 0.27 (Ours) and 0.68 (ReFT) over five runs each."""
+    found = OverSeeds(1).difference("llama3.2-1b", "boolq", "post_block", "reft")
+    parts = [0.27**2 / 5, 0.68**2 / 5]
+    degrees = sum(parts) ** 2 / sum(part**2 / 4 for part in parts)
+    half = stats.t.ppf(0.975, degrees) * sum(parts) ** 0.5
+    table = by_hand()
+    gap = (table["1", "llama3.2-1b", "Ours", "boolq"] - table["1", "llama3.2-1b", "ReFT", "boolq"]) / 10
+    assert found.value == pytest.approx(gap) and found.half == found.seeds == pytest.approx(half)
+    alone = OverSeeds(1).difference("llama3.2-1b", "boolq", "post_block", "sft")
+    assert alone.half == pytest.approx(stats.t.ppf(0.975, 4) * 0.27 / 5**0.5), "a single run of SFT has no deviation"
+
+
+def test_what_has_no_deviation_is_said() -> None:
+    table = OverSeeds(1)
+    assert table.difference("llama3.2-1b", "aqua", "post_block", "reft").half == 0
+    assert table.note == "no deviation is printed of AQuA: intervals are at least so wide"
+    joint = OverSeeds(4)
+    assert joint.difference("qwen3-4b", "gsm8k", "joint_orth", "lora_r16").half > 0
+    assert joint.note == "no deviation is printed of LoRA r=16: intervals are at least so wide"
+    with pytest.raises(NotThere, match="no deviation over seeds of LoRA r=16 on GSM8K"):
+        joint.deviation("qwen3-4b", "gsm8k", "lora_r16")
+
+
+def test_verdicts_over_the_papers_seeds() -> None:
+    """Of 26 claims about accuracies, five runs tell six."""
+    told = {name: each.verdict for name, each in SEEDS.items() if each.verdict != OPEN}
+    assert told == {
+        **{"over_reft": HOLDS, "over_lora": FAILS, "stable_on_complex_tasks": HOLDS, "pronounced_on_listops": HOLDS},
+        **{"baselines_at_4b": HOLDS, "ceiling": FAILS},
+    }
+    assert len(SEEDS) == 26 and {each.evidence for each in SEEDS.values()} == {claims.SEEDS}
+    for name, each in SEEDS.items():
+        assert {HOLDS: FAILS, FAILS: HOLDS}.get(each.verdict) != PRINTED[name].verdict, "no interval contradicts"
+        assert "[" in each.estimate, each
+    (line,) = claims.by_claim([PRINTED["lora_on_1b"], SEEDS["lora_on_1b"]])
+    assert claims.texts(line)[2:4] == (HOLDS, OPEN) and line.judgments == [line.on_paper, line.over_seeds]
+
+
+def test_ratios_of_deviations_by_hand() -> None:
+    """ListOps, Gemma: 0.67 (ReFT) over 0.17 (Ours); the interval of five runs is a factor of 3.1 to each side."""
+    check = RULES["deviations"](
+        OverSeeds(1),
+        {"method": "post_block", "other": "reft", "models": ["gemma3-1b"], "datasets": ["listops"], "above": 0.0},
+    )
+    (item,) = check.items
+    assert item.estimate.value == pytest.approx(np.log(0.67 / 0.17))
+    assert item.estimate.half == pytest.approx(np.log(stats.f.ppf(0.975, 4, 4)) / 2)
+    assert check.verdict() == HOLDS
+    with pytest.raises(NotThere, match="needs 2 runs and more that differ"):
+        still = {"method": "post_block", "other": "reft", "models": ["gemma3-1b"], "datasets": ["winogrande"]}
+        RULES["deviations"](Printed(1), {**still, "above": 0.0})
 
 
 def test_joint_claims_by_hand() -> None:
@@ -272,7 +331,8 @@ def test_a_difference_within_noise_says_what_it_needs() -> None:
     cells, manifest, records = sweep(correct)
     (over,) = [each for each in claims.measured(cells, manifest, records) if each.claim.name == "over_lora"]
     assert over.verdict == OPEN and over.note.startswith("needs more test rows; above in ")
-    assert claims.texts(over.claim, over, [over])[3] == "table1: cannot be told (needs more test rows)"
+    (line,) = claims.by_claim([PRINTED["over_lora"], over])
+    assert claims.texts(line)[-1] == "table1: cannot be told (needs more test rows)"
 
 
 def test_an_unfinished_cell_is_not_judged() -> None:
@@ -327,13 +387,13 @@ def test_outputs_hold_every_claim() -> None:
     judgments = [*PRINTED.values(), *claims.measured(cells, manifest, records)]
     text = claims.markdown(judgments)
     table = pd.read_csv(io.StringIO(claims.csv(judgments)))
-    assert len(table) == len(judgments) > 50 and set(table["claim"]) == set(ON_PAPER)
+    assert len(table) == len(judgments) > 51 and set(table["claim"]) == set(ON_PAPER)
     for each in judgments:
         assert each.claim.text in text and each.note in text and each.estimate in text
-    assert terminal_frames.claims_table(judgments).row_count == 50
+    assert terminal_frames.claims_table(judgments).row_count == 51
     lines = claims.summary(judgments)
-    assert lines[0] == "The paper's printed numbers: 50 claims, 28 borne out, 12 not borne out, 10 cannot be told"
-    assert lines[1].startswith("table1: 12 claims")
+    assert lines[0] == "The paper's printed numbers: 51 claims, 29 borne out, 12 not borne out, 10 cannot be told"
+    assert lines[1].startswith("table1: 13 claims")
 
 
 def test_the_committed_ledger_is_what_the_command_writes(

@@ -122,7 +122,7 @@ def test_the_kept_bytes_of_a_layer_are_those_that_autograd_keeps(read: int, prec
     """Of a small model, the tensors that are saved for the backward pass, each storage once."""
     from adapted import attached, base_of, method_config, some_ids
 
-    from actshift.estimates.memory import _inside, _site_values, _tokenwise
+    from actshift.estimates.memory import _site_values, _tokenwise, kept_inside
     from actshift.models.packing.last_layer import packed_hidden
     from actshift.models.packing.layout import pack
 
@@ -147,7 +147,7 @@ def test_the_kept_bytes_of_a_layer_are_those_that_autograd_keeps(read: int, prec
         own = compose([f"model={model}", f"method={method}", f"training.precision={precision}"])
         layers = own.model.shape.layers
         deep = layers - 1 if method == "post_block" else layers
-        expected = rows * tokens * (deep * _inside(own, tokens) + layers * _site_values(own))
+        expected = rows * tokens * (deep * kept_inside(own, tokens) + layers * _site_values(own))
         expected -= rows * (tokens - read) * _tokenwise(own)
         assert hidden.requires_grad
         assert expected == pytest.approx(sum(saved.values()), rel=0.15), method

@@ -235,13 +235,16 @@ def _analyses(read: set[str], patch: pytest.MonkeyPatch) -> None:
     """Every analysis, as small as it can be."""
     few = ["sweep.datasets=[listops]", "sweep.methods=[sft,joint_orth]", "sweep.seeds=[1]", "debug=few_steps"]
     rates = ["sweep.rates.tiny.sft=[0.001]", "sweep.rates.tiny.joint=[0.01]"]
-    assert main(["sweep", "shifts", *few, *rates, "training.max_steps=2"]) == 0
+    # A schedule of two steps would be its warmup, and leave matrices at 0.
+    constant = ["training.schedule.kind=constant", "training.schedule.warmup=0.0"]
+    assert main(["sweep", "shifts", *few, *rates, *constant, "training.max_steps=2"]) == 0
     of_sweep = ["analysis.methods=[sft]", "dataset=listops"]
     patch.setattr(analyses, "compose", lambda names: recorded(compose(names), read))
     small = {
         "theory": ["analysis.draws=1", "analysis.search.restarts=1", "analysis.search.steps=1"],
         "oracle": ["analysis.rows=2", "analysis.steps=2"],
-        "overlap": ["analysis.rows=2"],
+        "overlap": ["analysis.rows=2", *of_sweep, "analysis.early=[shifts]", "analysis.joint=joint_orth"],
+        "latency": ["analysis.prompt=4", "analysis.new_tokens=1", "analysis.turns=1", "analysis.rounds=1"],
         "shares": ["analysis.rows=2", *of_sweep],
         "cosines": ["analysis.rows=2", "analysis.methods=[joint_orth]", *of_sweep[1:]],
         "norms": ["analysis.methods=[joint_orth]", *of_sweep[1:]],

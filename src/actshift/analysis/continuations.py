@@ -8,7 +8,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -67,9 +66,7 @@ def continuations(config: Config, *, session: Session | None = None) -> pd.DataF
 
 def _adapters(config: Config) -> tuple[Trained, list[Trained]]:
     """The fine-tuned model's adapter (its first seed), and those of the other methods."""
-    analysis = config.analysis_as(ContinuationsConfig)
-    with_reference = replace(config, analysis=replace(analysis, methods=[analysis.reference, *analysis.methods]))
-    every = trained(with_reference)
+    analysis, every = config.analysis_as(ContinuationsConfig), trained(config)
     first = next(each for each in every if each.method == analysis.reference)
     return first, [each for each in every if each.method != analysis.reference]
 

@@ -1,13 +1,17 @@
-"""Figure 3: the directions that a full adapter after the block and the down projection learn in their first step.
+"""Figure 3: the directions that an adapter after the block and the down projection learn first.
 
-Shapes: B rows, T tokens, D width, M inner width of the MLP, N tokens, K directions.
+Of a full adapter and a full down projection in their first step, for the loss and for what fine-tuning changes; and of
+the matrices of joint training after some steps.
+
+Shapes: B rows, T tokens, D width, M inner width of the MLP, N tokens, K directions, R rank of the adapter, L of LoRA.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
-from actshift.analysis.activations import batch_of, tokens_BT
+from actshift.analysis.activations import batch_of, record, tokens_BT
+from actshift.analysis.adapters import Trained, attached, trained
+from actshift.errors import ActshiftError
 from actshift.models.loading import Base
 from actshift.models.sites import Change
 from actshift.runtime.session import Session
@@ -25,7 +31,15 @@ from actshift.training.batches import Batch
 
 Array = NDArray[np.float64]
 Seen = dict[tuple[str, int], torch.Tensor]
-COLUMNS = ("layer", "width", "directions", "tokens", "overlap", "random", "diagonal")
+Pair = tuple[Array, Array]
+"""Orthonormal directions, the columns: (D, K) each."""
+COLUMNS = (
+    *("compared", "method", "seed", "steps"),
+    *("layer", "width", "directions", "tokens", "overlap", "random", "diagonal"),
+)
+GRADIENT, ORACLE, TRAINED = "gradient", "oracle", "trained"
+"""What a row compares: the products with minus the gradient, with the tuned model's shift, or trained matrices."""
+BLOCK = "post_block"
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,10 @@ class Layer:
         """``R Y'`` (D, D) and ``R F'`` (D, M): minus the gradients of a full adapter and of the down projection."""
         return self.block_residual_DN @ self.block_DN.T, self.down_residual_DN @ self.features_MN.T
 
+    def with_residual(self, residual_DN: Array) -> tuple[Array, Array]:
+        """The same products with another residual at the block's output, which both parts are to add."""
+        return residual_DN @ self.block_DN.T, residual_DN @ self.features_MN.T
+
 
 def leading(matrix: Array, k: int) -> Array:
     """(D, K): the first left singular vectors, no more than there are."""
@@ -55,8 +73,7 @@ def inner_products(first: Array, second: Array, k: int) -> Array:
 
 def overlap(first: Array, second: Array, k: int) -> float:
     """``|U' V|_F^2 / K``: 1 where both span one subspace, K / D on average where they are random."""
-    products = inner_products(first, second, k)
-    return float(np.sum(products**2) / len(products))
+    return _numbers((leading(first, k), leading(second, k)))[0]
 
 
 def layers(base: Base, batch: Batch) -> list[Layer]:
@@ -111,25 +128,97 @@ def _loss(base: Base, batch: Batch) -> torch.Tensor:
 
 
 def overlaps(config: Config, *, session: Session | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Two frames: one row a layer (`COLUMNS`), and the inner products of three layers, one row a direction.
+    """Two frames: one row a residual, adapter and layer (`COLUMNS`), and the inner products of three layers, one row a
+    direction.
 
-    `random` is K / D, `diagonal` the mean absolute value of the inner products of equal rank. The three layers are the
-    first, the middle one and the one at three quarters.
+    gradient: R is minus the gradient of the loss at the block output, in ``R Y'`` and ``R F'``.
+    oracle: R is what a fine-tuned model (`analysis.methods`) has there more than the base model, ``h_FT - h_base``.
+    trained: the adapter's W2 and LoRA's B of the down projection, as the runs of `analysis.early` left them.
+    `random` is the overlap of random subspaces of that size on average, `diagonal` the mean absolute value of the inner
+    products of equal rank. The three layers are the first, the middle one and the one at three quarters.
     """
     session, analysis = session or Session(), config.analysis_as(OverlapConfig)
+    tuned = trained(config, methods=analysis.methods) if analysis.methods else []
+    early = [each for sweep in analysis.early for each in trained(config, sweep=sweep, methods=[analysis.joint])]
     base = session.base(config)
-    found = layers(base, batch_of(config, base, rows=analysis.rows, session=session))
-    width = base.sites.model_width
-    k = min(analysis.directions, width)
-    rows = []
-    for number, layer in enumerate(found):
-        products = inner_products(*layer.products(), k)
-        diagonal = float(np.mean(np.abs(np.diag(products))))
-        tokens = layer.block_DN.shape[1]
-        rows.append((number, width, k, tokens, float(np.sum(products**2) / k), k / width, diagonal))
+    batch = batch_of(config, base, rows=analysis.rows, session=session)
+    found = layers(base, batch)
+    k = min(analysis.directions, base.sites.model_width)
+    of: dict[tuple[Any, ...], list[Pair]] = {
+        (GRADIENT, "", None, None): [_leading(each.products(), k) for each in found]
+    }
+    for each in tuned:
+        residuals = _oracle(base, batch, each)
+        products = [layer.with_residual(residual) for layer, residual in zip(found, residuals, strict=True)]
+        of[ORACLE, each.method, each.seed, None] = [_leading(pair, k) for pair in products]
+    for each in early:
+        of[TRAINED, each.method, each.seed, each.steps] = [matrices(each, layer) for layer in range(len(found))]
+    tokens = found[0].block_DN.shape[1]
+    rows = [
+        (*key, number, pair[0].shape[0], pair[0].shape[1], None if key[0] == TRAINED else tokens, *_numbers(pair))
+        for key, pairs in of.items()
+        for number, pair in enumerate(pairs)
+    ]
     shown = sorted({0, len(found) // 2, 3 * len(found) // 4})
     maps = [
-        pd.DataFrame(np.abs(inner_products(*found[number].products(), k))).round(3).assign(layer=number)
+        pd.DataFrame(np.abs(pairs[number][0].T @ pairs[number][1])).round(3).assign(compared=key[0], layer=number)
+        for key, pairs in _first_of_each(of).items()
         for number in shown
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS)), pd.concat(maps).rename(columns=str)
+
+
+def _leading(products: tuple[Array, Array], k: int) -> Pair:
+    return leading(products[0], k), leading(products[1], k)
+
+
+def matrices(each: Trained, layer: int) -> Pair:
+    """The leading left singular vectors of the adapter's W2 (D, R) and of LoRA's B (D, L) of the down projection in a
+    layer, as many as the smaller of both ranks.
+
+    Errors: a method without both; a matrix of zeros, which no step has changed yet.
+    """
+    state = each.adapter.state
+    ends = f"steering.{layer}.{BLOCK}.up", f".{layer}.mlp.down_proj.lora_B"
+    up, down = ([value for name, value in state.items() if end in name] for end in ends)
+    if not up or not down:
+        raise ActshiftError(
+            f"{each.method} has no LoRA of down_proj beside a post-block adapter of two matrices in layer {layer}: "
+            "name a joint method with analysis.joint=..."
+        )
+    found = [matrix[0].double().numpy() for matrix in (up, down)]
+    for matrix in found:
+        if not matrix.any():
+            raise ActshiftError(
+                f"{each.adapter.folder}: a matrix of layer {layer} is still 0, for no step has changed it: train with "
+                "a rate that is positive from the first step on (training.schedule.kind=constant)"
+            )
+    return _leading((found[0], found[1]), min(matrix.shape[1] for matrix in found))
+
+
+@torch.no_grad()
+def _oracle(base: Base, batch: Batch, each: Trained) -> list[Array]:
+    """(D, N) by layer: what the block outputs of a model with an adapter have more than the base model's."""
+    _, before = record(base, batch, sites=(BLOCK,))
+    with attached(base, each, batch.prompt_BT):
+        _, after = record(base, batch, sites=(BLOCK,))
+    mask_BT = tokens_BT(batch)
+    return [
+        (after[BLOCK, layer] - before[BLOCK, layer])[mask_BT].double().cpu().numpy().T
+        for layer in range(base.sites.layers)
+    ]
+
+
+def _numbers(pair: Pair) -> tuple[float, float, float]:
+    """Overlap, that of random subspaces, and the mean absolute inner product of directions of equal rank."""
+    products = pair[0].T @ pair[1]
+    d, k = pair[0].shape
+    return float(np.sum(products**2)) / k, k / d, float(np.mean(np.abs(np.diag(products))))
+
+
+def _first_of_each(of: Mapping[tuple[Any, ...], list[Pair]]) -> dict[tuple[Any, ...], list[Pair]]:
+    """The gradient and the first fine-tuned model: what heat maps are drawn of."""
+    kinds: dict[str, tuple[Any, ...]] = {}
+    for key in of:
+        kinds.setdefault(key[0], key)
+    return {key: of[key] for kind, key in kinds.items() if kind != TRAINED}

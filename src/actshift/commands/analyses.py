@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actshift.commands.requests import console
+from actshift.commands import analysis_jobs
+from actshift.commands.requests import console, split_options
 from actshift.config.composition import compose
 from actshift.config.groups import groups
 from actshift.config.identity import identity_of, ignored_keys
 from actshift.errors import ActshiftError, unknown
 from actshift.files import write_file
-from actshift.schema.analysis import AnalysisConfig, SweepAnalysisConfig, TheoryConfig
+from actshift.schema.analysis import AnalysisConfig, TheoryConfig
 from actshift.schema.config import Config
 
 if TYPE_CHECKING:
@@ -27,37 +28,35 @@ def analyze_command(request: Namespace) -> int:
         raise unknown("analysis", request.name, groups()["analysis"], where="conf/analysis/")
     if any(override.startswith("analysis=") for override in request.overrides):
         raise ActshiftError("analysis=... : the analysis is the command's first word, as in `actshift analyze theory`")
-    config = compose([f"analysis={request.name}", *request.overrides])
+    own, overrides = split_options(request.overrides, ["profile"])
+    _refuse_together(request, profile=own.get("profile"))
+    config = compose([f"analysis={request.name}", *overrides])
+    if request.plan:
+        return analysis_jobs.plan_analysis(config, overrides)
+    if request.submit:
+        return analysis_jobs.submit_analysis(request, config, profile=own.get("profile"), overrides=overrides)
     if request.train:
         _train(config)
     ANALYSES[request.name](config, Path(config.results) / "analyses")
     return 0
 
 
+def _refuse_together(request: Namespace, *, profile: str | None) -> None:
+    """Refuse what means nothing: plan and submit at once, and options of a submission without one."""
+    if request.plan and (request.submit or request.train):
+        raise ActshiftError("--plan does nothing but print what the analysis costs: leave --submit and --train out")
+    given = {"--dry-run": request.dry_run, "--slurm": request.slurm, "profile=...": profile}
+    if not request.submit and (alone := [name for name, value in given.items() if value]):
+        raise ActshiftError(f"{', '.join(alone)}: only with --submit, which hands the analysis to a SLURM cluster")
+
+
 def _train(config: Config) -> None:
-    """Do the sweep whose adapters an analysis looks at, where some are missing. Errors: an analysis of no sweep.
-
-    A run that has a test record and no adapter any more (records are kept in git, adapters are not) loses the record
-    first: the sweep then does it again, and writes the record of the same run.
-    """
-    from actshift.analysis.adapters import MissingAdapters, without_adapter
+    """Do the sweeps whose adapters an analysis looks at, where some are missing. Errors: an analysis of no sweep."""
     from actshift.commands.runs import sweep_command
-    from actshift.store.store import Store
 
-    analysis, store = config.analysis_as(AnalysisConfig), Store(config.results)
-    if not isinstance(analysis, SweepAnalysisConfig):
-        raise ActshiftError(f"the analysis '{analysis.name}' looks at no sweep's adapters: leave --train out")
-    try:
-        identities = without_adapter(config) if analysis.methods else []
-        if not identities:
-            return
-    except MissingAdapters:
-        identities = []
-    for identity in identities:
-        store.record_path(identity, "test").unlink(missing_ok=True)
-    data = [f"data.dir={config.data.dir}"] if config.data.dir else []
-    overrides = [f"results={config.results}", *data]
-    sweep_command(Namespace(sweep=analysis.sweep, overrides=overrides, retry=False, replan=False, extend=False))
+    for each in analysis_jobs.missing_adapters(config):
+        overrides = analysis_jobs.sweep_overrides(config)
+        sweep_command(Namespace(sweep=each.sweep, overrides=overrides, retry=False, replan=False, extend=False))
 
 
 def theory(config: Config, folder: Path) -> None:
@@ -157,6 +156,17 @@ def retention(config: Config, folder: Path) -> None:
     _write(config, folder, {"": frame}, {"_front": retention_fronts(frame)})
 
 
+def latency(config: Config, folder: Path) -> None:
+    """What adapters cost when they answer: latency-MODEL.csv, .json and a figure. Times are of this machine."""
+    from actshift.analysis.latency import latency as frame_of
+    from actshift.report.latency_figure import latency_ratios
+
+    frame = frame_of(config)
+    shown = ["method", "folded", "batch", "milliseconds_per_token", "token_ratio", "prompt_ratio", "adapter_bytes"]
+    print(frame[shown].round(2).to_string(index=False))
+    _write(config, folder, {"": frame}, {"_ratios": latency_ratios(frame)})
+
+
 def _write(config: Config, folder: Path, frames: Mapping[str, pd.DataFrame], figures: Mapping[str, Figure]) -> None:
     """The frames as CSV, what they were made from as JSON, and the figures; NAME-MODEL is what all files begin with."""
     from actshift.analysis.records import record
@@ -181,5 +191,6 @@ ANALYSES: dict[str, Callable[[Config, Path], None]] = {
     "norms": norms,
     "continuations": continuations,
     "retention": retention,
+    "latency": latency,
 }
 """What does each analysis of conf/analysis."""

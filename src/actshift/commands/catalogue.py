@@ -206,13 +206,17 @@ COMMANDS = {
     ),
     **JUDGING,
     "analyze": Command(
-        "theory; shares, overlap, cosines, norms (Figures 2, 3, 5, 6); oracle, continuations, retention",
+        "theory; shares, overlap, cosines, norms (Figures 2, 3, 5, 6); oracle, continuations, retention, latency",
         "analyses.analyze_command",
         "actshift analyze theory analysis.seed=1",
         overrides="Hydra overrides: model=A dataset=B analysis.rows=N results=FOLDER ...",
         arguments={
             "name": {"metavar": "NAME", "help": "a file of conf/analysis without .yaml"},
-            "--train": {**FLAG, "help": "do the sweep analysis.sweep first, where adapters of it are missing"},
+            "--train": {**FLAG, "help": "do the sweeps of its adapters first, where some of these are missing"},
+            "--plan": {**FLAG, "help": "print hours, memory and missing adapters, and do nothing"},
+            "--submit": {**FLAG, "help": "as a job of a SLURM cluster; profile=NAME takes a file of slurm/profiles"},
+            "--dry-run": {**FLAG, "help": "with --submit: print the call of sbatch"},
+            "--slurm": {"metavar": "FOLDER", "help": "with --submit: a folder with array.sbatch and profiles/"},
         },
     ),
     "study": Command(

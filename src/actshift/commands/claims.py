@@ -40,11 +40,11 @@ def claims_command(request: Namespace) -> int:
 
 
 def judged(store: Store) -> list[Judgment]:
-    """Every judgment that a results folder allows: the paper's numbers, its sweeps in order of name, its analyses."""
+    """Every judgment that a results folder allows: the paper's numbers, its sweeps by name, its analyses."""
     from actshift.report import claims
     from actshift.report.frame import cells
 
-    found = claims.printed(theory_record(store.root / "analyses"))
+    found = claims.printed(theory_record(store.root / "analyses")) + claims.over_seeds()
     records = store.records("test")
     for sweep in store.planned():
         last = stages_of(store, read_manifest(store.manifest_path(sweep, "grid")))[-1]

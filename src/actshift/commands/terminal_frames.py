@@ -82,9 +82,10 @@ def claims_table(judgments: Sequence[claims.Judgment]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=False)
     for column in ("claim", *claims.HEADINGS):
         table.add_column(column, overflow="fold")
-    for claim, on_paper, ours in claims.by_claim(judgments):
-        where, text, verdict, measured = claims.texts(claim, on_paper, ours)
-        table.add_row(claim.name, where, Text(text), Text(verdict, style=VERDICT_STYLES[verdict]), Text(measured))
+    for line in claims.by_claim(judgments):
+        where, text, *verdicts, measured = claims.texts(line)
+        shown = [Text(verdict, style=VERDICT_STYLES.get(verdict, "")) for verdict in verdicts]
+        table.add_row(line.claim.name, where, Text(text), *shown, Text(measured))
     return table
 
 

@@ -29,6 +29,7 @@ SCHEMAS: dict[tuple[str | None, str], type] = {
     ("analysis", "theory_schema"): analysis.TheoryConfig,
     ("analysis", "oracle_schema"): analysis.OracleConfig,
     ("analysis", "overlap_schema"): analysis.OverlapConfig,
+    ("analysis", "latency_schema"): analysis.LatencyConfig,
     ("analysis", "shares_schema"): analysis.SharesConfig,
     ("analysis", "cosines_schema"): analysis.CosinesConfig,
     ("analysis", "norms_schema"): analysis.NormsConfig,

@@ -111,6 +111,15 @@ def _generation(config: Config, rows: float, *, copies: int = 1, batches: float)
     )
 
 
+def passes_seconds(config: Config, *, tokens: float) -> float:
+    """Seconds of one plain pass over some tokens, logits at each of them: bound by operations, or by moving weights."""
+    speed, shape, work = config.hardware.speed, config.model.shape, _work(config)
+    a_token = (2 * layer_weights(shape) + _attention(shape, work.prompt) + work.head) / work.rate + work.aside
+    moved = all_weights(shape) * BYTES[config.training.precision] / speed.bytes_per_second
+    seconds: float = max(tokens * a_token, moved) + shape.layers * speed.layer_seconds / 3
+    return seconds
+
+
 def _batches(config: Config, rows: float) -> float:
     """Evaluation batches that some rows make."""
     return max(1.0, rows * _work(config).prompt / config.hardware.evaluation_tokens)

@@ -109,7 +109,7 @@ def _activations(config: Config) -> float:
     shape, hardware = config.model.shape, config.hardware
     size, layers = BYTES[config.training.precision], shape.layers
     row = min(config.dataset.tokens.longest, config.training.max_tokens or math.inf)
-    inside, site_values = _inside(config, row), _site_values(config)
+    inside, site_values = kept_inside(config, row), _site_values(config)
     passing = size * (3 * shape.mlp_width + 2 * shape.width)  # gradients of one layer's inside
     # Of an answer token: logits as they come and in float32, their softmax, and the gradients of these, all of which
     # are gone when the backward pass comes to the layers.
@@ -127,7 +127,7 @@ def _activations(config: Config) -> float:
 
 
 def _tokenwise(config: Config) -> float:
-    """Bytes of `_inside` that the MLP, the queries and attention's output have in it.
+    """Bytes of `kept_inside` that the MLP, the queries and attention's output have in it.
 
     Less those of keys and values that are copied for every query head, as they are where attention has a mask.
     """
@@ -142,7 +142,7 @@ def _tokenwise(config: Config) -> float:
     return float(kept)
 
 
-def _inside(config: Config, row: float) -> float:
+def kept_inside(config: Config, row: float) -> float:
     """Bytes that one decoder layer keeps of one token of a row of so many tokens for the backward pass."""
     model, kind = config.model, _kind(config)
     architecture = ARCHITECTURES[str(model.architecture)]

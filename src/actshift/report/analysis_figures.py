@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -17,30 +17,57 @@ SITES = {"post_block": "block output", "post_mlp": "MLP output", "pre_mlp": "MLP
 
 
 def overlap_maps(maps: pd.DataFrame) -> Figure:
-    """Figure 3: absolute inner products of the leading directions, a heat map a layer, and one scale for all."""
+    """Figure 3: absolute inner products of the leading directions, a heat map a layer and, where there is a fine-tuned
+    model, a second row of what it changes; one scale for all."""
     from matplotlib.figure import Figure
 
-    shown = list(maps.groupby("layer", sort=False))
+    kinds, layers = maps["compared"].unique(), maps["layer"].unique()
     with style():
-        figure = Figure(figsize=(2.6 * len(shown) + 0.9, 3.0), layout="constrained")
-        axes = figure.subplots(1, len(shown), squeeze=False)[0]
-        for ax, (layer, group) in zip(axes, shown, strict=True):
-            image = ax.imshow(group.drop(columns="layer").to_numpy(), cmap="cividis", vmin=0, vmax=1)
-            ax.set(title=f"layer {layer}", xlabel="directions of R F' (down_proj)")
-            ax.grid(False)
-        axes[0].set_ylabel("directions of R Y' (adapter)")
-        figure.colorbar(image, ax=list(axes), label="absolute inner product", shrink=0.8)
+        figure = Figure(figsize=(2.6 * len(layers) + 0.9, 2.7 * len(kinds) + 0.3), layout="constrained")
+        grid = figure.subplots(len(kinds), len(layers), squeeze=False)
+        for row, kind in zip(grid, kinds, strict=True):
+            for ax, layer in zip(row, layers, strict=True):
+                group = maps[maps["compared"].eq(kind) & maps["layer"].eq(layer)]
+                values = group.drop(columns=["compared", "layer"]).to_numpy(dtype=float)
+                image = ax.imshow(values, cmap="cividis", vmin=0, vmax=1)
+                ax.set(title=f"layer {layer}, R of {RESIDUALS[str(kind)]}")
+                ax.grid(False)
+            row[0].set_ylabel("directions of R Y' (adapter)")
+        for ax in grid[-1]:
+            ax.set_xlabel("directions of R F' (down_proj)")
+        figure.colorbar(image, ax=list(grid.flat), label="absolute inner product", shrink=0.8)
     return figure
 
 
 def overlap_by_layer(frame: pd.DataFrame) -> Figure:
-    """Overlap of the leading subspaces by layer, beside its value for random subspaces."""
-    layers = frame["layer"].tolist()
-    curves = [
-        Curve("", "", "measured", layers, frame["overlap"].tolist()),
-        Curve("", "", "random subspaces", layers, frame["random"].tolist()),
-    ]
-    return small_multiples(curves, x_label="layer", y_label="overlap of subspaces", width=4.5)
+    """Overlap of the leading subspaces by layer, beside its value for random ones: of the products in the first step
+    and, where runs were stopped early, of the matrices that they trained."""
+    curves = []
+    key: Any
+    for trained, group in frame.groupby(frame["compared"].eq("trained"), sort=False):
+        title = "trained W2 and B of down_proj" if trained else "R Y' and R F', first step"
+        keys = ["compared", "method", "steps"]
+        for key, part in group.groupby(keys, sort=False, dropna=False):
+            by_layer = part.groupby("layer")["overlap"].mean()
+            curves.append(Curve("", title, _label(*key), by_layer.index.tolist(), by_layer.tolist()))
+        random = group.groupby("layer")["random"].first()
+        curves.append(Curve("", title, "", random.index.tolist(), random.tolist()))
+    width = 3.6 if len({curve.column for curve in curves}) > 1 else 4.5
+    return small_multiples(
+        curves, x_label="layer", y_label="overlap of subspaces", width=width, grey="random subspaces"
+    )
+
+
+RESIDUALS = {"gradient": "the gradient", "oracle": "the tuned model"}
+
+
+def _label(compared: str, method: str, steps: float) -> str:
+    """What the legend calls a line of `overlap_by_layer`."""
+    if compared == "gradient":
+        return "R: minus the gradient"
+    if compared == "oracle":
+        return f"R: what {display.method(method)} changes"
+    return f"after {steps:.0f} step{'' if steps == 1 else 's'}" if steps == steps else "trained to the end"
 
 
 def oracle_sites(frame: pd.DataFrame) -> Figure:

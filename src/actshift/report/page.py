@@ -66,7 +66,10 @@ def page(
         # Whoever planned a sweep of their own asks for that first.
         paper_first=any((conf_dir() / "sweep" / f"{part.manifest.sweep}.yaml").is_file() for part in parts),
         claims=claims.view(
-            [*(claims.printed() if judged is None else judged), *(each for part in shown for each in part["judged"])]
+            [
+                *([*claims.printed(), *claims.over_seeds()] if judged is None else judged),
+                *(each for part in shown for each in part["judged"]),
+            ]
         ),
         drawings=drawings,
         audit=[[str(value) for value in vars(finding).values()] for finding in findings],

@@ -30,19 +30,31 @@ class OracleConfig(AnalysisConfig):
 
 
 @dataclass
-class OverlapConfig(AnalysisConfig):
-    """Figure 3: the directions in which a full adapter and down_proj learn first."""
-
-    rows: int = number(least=2)
-    directions: int = number(least=1)  # leading left singular vectors that are compared
-
-
-@dataclass
 class SweepAnalysisConfig(AnalysisConfig):
     """Analyses of trained adapters: those of a sweep's final runs on the configuration's model and data set."""
 
     sweep: str = "shifts"  # planned or done in the results folder
     methods: list[str] = MISSING  # of the sweep: those whose adapters are looked at
+
+    def adapters(self) -> dict[str, list[str]]:
+        """The methods whose adapters are looked at, by sweep."""
+        return {self.sweep: [*self.methods]} if self.methods else {}
+
+
+@dataclass
+class OverlapConfig(SweepAnalysisConfig):
+    """Figure 3: the directions in which a full adapter and down_proj learn first; methods: of fine-tuned models."""
+
+    rows: int = number(least=2)
+    directions: int = number(least=1)  # leading left singular vectors that are compared
+    early: list[str] = MISSING  # sweeps whose joint training was stopped after few steps
+    joint: str = MISSING  # the method of these sweeps
+
+    def adapters(self) -> dict[str, list[str]]:
+        found = super().adapters()
+        for sweep in self.early:
+            found[sweep] = [*found.get(sweep, []), self.joint]
+        return found
 
 
 @dataclass
@@ -76,6 +88,9 @@ class ContinuationsConfig(SweepAnalysisConfig):
     ridge: float = number(least=0)  # of the linear ones, over the mean squared norm of the inputs
     steps: int = number(least=0)  # of the fit of those with a hidden layer; 0 leaves these out
 
+    def adapters(self) -> dict[str, list[str]]:
+        return {self.sweep: [self.reference, *self.methods]}
+
 
 @dataclass
 class RetentionConfig(SweepAnalysisConfig):
@@ -85,6 +100,18 @@ class RetentionConfig(SweepAnalysisConfig):
     window: int = number(least=2)  # tokens of the text at a time
     datasets: list[str] = MISSING  # other data sets that each adapted model answers
     rows: int = number(least=2)  # of their test splits, at most
+
+
+@dataclass
+class LatencyConfig(AnalysisConfig):
+    """What adapters cost when they answer, beside the base model, taking turns."""
+
+    methods: list[str] = MISSING  # with random values: time does not depend on them
+    batches: list[int] = MISSING  # rows that are answered at once
+    prompt: int = number(least=1)  # tokens of a prompt
+    new_tokens: int = number(least=1)  # generated after it
+    turns: int = number(least=1)  # of every contestant, each turn beginning with another one
+    rounds: int = number(least=1)  # of a turn, the fastest of which counts
 
 
 @dataclass

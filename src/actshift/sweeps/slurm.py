@@ -57,22 +57,27 @@ class Job:
     profile: ClusterProfile
     arguments: tuple[str, ...]
     tasks: int = 0
-    """Tasks of an array; 0 is a job without an array and without a GPU."""
+    """Tasks of an array; 0 is a job without an array."""
+    device: bool = False
+    """Whether a job without an array asks for a node as the tasks of one do; false is a small job without a GPU."""
     after: tuple[int, ...] = ()
     strictly: bool = False
     """Whether the jobs before must have succeeded."""
+    after_jobs: tuple[str, ...] = ()
+    """Numbers of jobs of another submission that must have ended before, well or not."""
 
     def command(self, *, script: Path, logs: Path, ids: Sequence[str]) -> list[str]:
         """The arguments of sbatch, `ids` being those of the jobs submitted so far."""
-        options = [f"--job-name={self.name}", *self.profile.options(gpu=self.tasks > 0)]
+        options = [f"--job-name={self.name}", *self.profile.options(gpu=self.tasks > 0 or self.device)]
         if self.tasks:
             options.append(f"--array=0-{self.tasks - 1}%{self.profile.throttle}")
             options.append(f"--signal=B:USR1@{self.profile.warning_seconds}")
         folder = str(logs).replace("%", "%%")  # sbatch fills in what follows a single one
         options.append(f"--output={folder}/{'%A_%a.log' if self.tasks else '%j.log'}")
-        if self.after:
+        if self.after or self.after_jobs:
             kind = "afterok" if self.strictly else "afterany"
-            options.append(f"--dependency={kind}:{':'.join(ids[index] for index in self.after)}")
+            before = [*(ids[index] for index in self.after), *self.after_jobs]
+            options.append(f"--dependency={kind}:{':'.join(before)}")
             options.append("--kill-on-invalid-dep=yes")
         return ["sbatch", "--parsable", *options, str(script), sys.executable, *self.arguments]
 
@@ -206,12 +211,17 @@ def queued(store: Store, sweep: str) -> set[tuple[Any, ...]]:
 
 def waiting(store: Store, sweep: str, module: str) -> bool:
     """Whether a job that runs `module` for this sweep is in the queue."""
+    return any(arguments[0] == module for arguments in in_queue(store, sweep).values())
+
+
+def in_queue(store: Store, sweep: str) -> dict[str, list[str]]:
+    """The jobs of this sweep that wait or run: by number, what each runs. Errors: squeue does not answer."""
     path = jobs_folder(store, sweep) / "jobs.jsonl"
     if not path.exists():
-        return False
+        return {}
     alive = {job for job, _ in _alive()}
     notes = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return any(note["job"] in alive and note["arguments"][0] == module for note in notes)
+    return {note["job"]: note["arguments"] for note in notes if note["job"] in alive}
 
 
 def queue_states(store: Store, sweep: str) -> dict[str, int]:

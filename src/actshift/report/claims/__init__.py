@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from actshift.report.claims.document import HEADINGS, by_claim, csv, frame, markdown, summary, texts, view
 from actshift.report.claims.estimates import Verdict
-from actshift.report.claims.ledger import PAPER, Judgment, analysed, measured, printed
+from actshift.report.claims.ledger import PAPER, SEEDS, Judgment, analysed, measured, over_seeds, printed
 
 __all__ = [
     "HEADINGS",
     "PAPER",
+    "SEEDS",
     "Judgment",
     "Verdict",
     "analysed",
@@ -17,6 +18,7 @@ __all__ = [
     "frame",
     "markdown",
     "measured",
+    "over_seeds",
     "printed",
     "summary",
     "texts",

@@ -25,6 +25,8 @@ class Accuracies(ABC):
 
     models: Sequence[str]
     datasets: Sequence[str]
+    over_seeds = True
+    """Whether estimates have the doubt that few runs leave; false where numbers are taken as printed."""
 
     @abstractmethod
     def accuracy(self, model: str, dataset: str, method: str) -> float:
@@ -33,6 +35,10 @@ class Accuracies(ABC):
     @abstractmethod
     def difference(self, model: str, dataset: str, method: str, other: str) -> Estimate:
         """Accuracy of a method less that of another. Errors: NotThere."""
+
+    @abstractmethod
+    def deviation(self, model: str, dataset: str, method: str) -> tuple[float, int]:
+        """The standard deviation over seeds, percent points, and the number of runs. Errors: NotThere."""
 
     @abstractmethod
     def share(self, model: str, method: str) -> float:
@@ -62,6 +68,8 @@ class Accuracies(ABC):
 class Printed(Accuracies):
     """A table as printed; SFT stands in Table 1 alone, and holds for the same models and data sets in Table 2."""
 
+    over_seeds = False
+
     def __init__(self, number: int) -> None:
         table = paper.table(number)
         first = paper.table(1)
@@ -70,6 +78,13 @@ class Printed(Accuracies):
         shares = table.set_index(["model", "method"]).get("params_pct", pd.Series(dtype=float))
         self._shares: dict[Any, float] = shares.groupby(level=[0, 1]).first().to_dict() if len(shares) else {}
         self.models, self.datasets = list(table["model"].unique()), list(table["dataset"].unique())
+        # A single run of SFT has the deviation 0 in Table 11, and stands in for the SFT of the other tables too.
+        self._deviations: dict[Any, float] = {
+            (row.model, row.dataset, row.method): row.std
+            for source in (11, DEVIATIONS[number])
+            for row in _rows(paper.table(source))
+            if source == DEVIATIONS[number] or row.method == "sft"
+        }
 
     def accuracy(self, model: str, dataset: str, method: str) -> float:
         value = self._cells.get((model, dataset, method))
@@ -82,6 +97,13 @@ class Printed(Accuracies):
         gap = self.accuracy(model, dataset, method) - self.accuracy(model, dataset, other)
         return Estimate(gap, math.hypot(ROUNDING, ROUNDING))
 
+    def deviation(self, model: str, dataset: str, method: str) -> tuple[float, int]:
+        value = self._deviations.get((model, dataset, method))
+        if value is None:
+            place = f"{names.method(method)} on {names.dataset(dataset)}, {names.model(model)}"
+            raise NotThere(f"the paper prints no deviation over seeds of {place}")
+        return value, RUNS
+
     def share(self, model: str, method: str) -> float:
         return self._shares[model, method]
 
@@ -92,6 +114,54 @@ class Printed(Accuracies):
         return []
 
 
+def _rows(table: pd.DataFrame) -> list[Any]:
+    return list(table.itertuples())
+
+
+class OverSeeds(Printed):
+    """A table as printed, with the doubt that its runs leave by their deviations: 95% intervals of differences.
+
+    The two methods' runs are taken to be independent (Welch's interval), and SFT, a single run, to have no doubt. Nor
+    has a cell whose deviation is not printed: intervals are then at least so wide.
+    """
+
+    over_seeds = True
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self._without: dict[str, None] = {}
+
+    def difference(self, model: str, dataset: str, method: str, other: str) -> Estimate:
+        from scipy.special import stdtrit  # scipy.stats takes a second to import
+
+        gap = self.accuracy(model, dataset, method) - self.accuracy(model, dataset, other)
+        parts = [self._variance(model, dataset, name) / RUNS for name in (method, other)]
+        if not any(parts):
+            return Estimate(gap, 0.0, 0.0, RUNS)
+        degrees = (RUNS - 1) * sum(parts) ** 2 / sum(part**2 for part in parts)
+        half = float(stdtrit(degrees, 0.975)) * math.sqrt(sum(parts))
+        return Estimate(gap, half, half, RUNS)
+
+    def _variance(self, model: str, dataset: str, method: str) -> float:
+        try:
+            return self.deviation(model, dataset, method)[0] ** 2
+        except NotThere:
+            known = {name for _, name, _ in self._deviations}
+            self._without[names.dataset(dataset) if dataset not in known else names.method(method)] = None
+            return 0.0
+
+    @property
+    def note(self) -> str:
+        """The data sets and methods that were looked at and have no deviation."""
+        if not self._without:
+            return ""
+        return f"no deviation is printed of {', '.join(self._without)}: intervals are at least so wide"
+
+
+DEVIATIONS = {1: 11, 2: 12, 4: 13}
+"""The tables of standard deviations, by the table of the accuracies."""
+RUNS = 5
+"""Runs behind an accuracy of the paper (Appendix F.3)."""
 COUNTED = {
     "lora_r8": {
         "llama3.2-1b": 5_636_096,
@@ -154,6 +224,10 @@ class Measured(Accuracies):
         half = max(found.interval.high - gap, gap - found.interval.low)
         rows = max(alone.interval.high - gap, alone.interval.low - gap, gap - alone.interval.low)
         return Estimate(gap, half, math.sqrt(max(half**2 - rows**2, 0.0)), min(len(ours), len(theirs)))
+
+    def deviation(self, model: str, dataset: str, method: str) -> tuple[float, int]:
+        row = self._row(model, dataset, method)
+        return float(row.std), int(row.n_finished)
 
     def share(self, model: str, method: str) -> float:
         return float(self._row(model, self.datasets[0], method).params_pct)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from actshift.paper.claims import Claim
 from actshift.report.claims.estimates import Verdict
-from actshift.report.claims.ledger import PAPER, Judgment
+from actshift.report.claims.ledger import PAPER, SEEDS, Judgment
 from actshift.report.markdown_text import table as markdown_table
 
 COLUMNS = ("claim", "where", "text", "reading", "evidence", "verdict", "estimate", "note", "runs")
-HEADINGS = ("where", "the paper says", "its numbers", "our runs")
+HEADINGS = ("where", "the paper says", "its numbers", "over its seeds", "our runs")
+TITLES = {PAPER: "The paper's printed numbers", SEEDS: "The same over seeds, by the deviations of Tables 11 to 13"}
 NONE_YET = "no runs yet"
 
 INTRODUCTION = """\
@@ -23,7 +25,8 @@ its own printed numbers and one on each of our sweeps or analyses, by the same r
 (`src/actshift/paper/claims.toml`). *Reading* is what a claim is taken for where its words leave that open.
 
 **borne out** and **not borne out**: the whole 95% interval lies on one side, over test rows and seeds, paired over
-rows; a printed number is taken as printed. **cannot be told**: it does not, or the numbers are not there; what is
+rows; a printed number is taken as printed. *Over its seeds*: the same with 95% intervals from the standard deviations
+over five runs that Tables 11 to 13 print. **cannot be told**: it does not, or the numbers are not there; what is
 missing stands beside it. A sweep at small scale says nothing of the paper's models: it says what holds there.
 """
 
@@ -45,13 +48,34 @@ def csv(judgments: Sequence[Judgment]) -> str:
     return frame(judgments).to_csv(index=False, lineterminator="\n")
 
 
-def by_claim(judgments: Sequence[Judgment]) -> list[tuple[Claim, Judgment, list[Judgment]]]:
-    """Each claim with the judgment on the paper's numbers, and those on ours in the order given."""
-    ours: dict[str, list[Judgment]] = {}
+@dataclass(frozen=True)
+class Line:
+    """A claim with the judgment on the paper's numbers, that on them with their deviations, and those on our runs."""
+
+    claim: Claim
+    on_paper: Judgment
+    over_seeds: Judgment | None
+    ours: tuple[Judgment, ...]
+
+    @property
+    def judgments(self) -> list[Judgment]:
+        """All of them, the paper's first."""
+        return [self.on_paper, *([self.over_seeds] if self.over_seeds else []), *self.ours]
+
+
+def by_claim(judgments: Sequence[Judgment]) -> list[Line]:
+    """A line a claim, in the order of the judgments on the paper's numbers."""
+    others: dict[str, list[Judgment]] = {}
     for each in judgments:
         if each.evidence != PAPER:
-            ours.setdefault(each.claim.name, []).append(each)
-    return [(each.claim, each, ours.get(each.claim.name, [])) for each in judgments if each.evidence == PAPER]
+            others.setdefault(each.claim.name, []).append(each)
+    lines = []
+    for each in judgments:
+        if each.evidence == PAPER:
+            found = others.get(each.claim.name, [])
+            seeds = next((one for one in found if one.evidence == SEEDS), None)
+            lines.append(Line(each.claim, each, seeds, tuple(one for one in found if one is not seeds)))
+    return lines
 
 
 def summary(judgments: Sequence[Judgment]) -> list[str]:
@@ -62,7 +86,7 @@ def summary(judgments: Sequence[Judgment]) -> list[str]:
     lines = []
     for evidence, found in counts.items():
         shown = ", ".join(f"{found[verdict]} {verdict}" for verdict in Verdict if found[verdict])
-        title = "The paper's printed numbers" if evidence == PAPER else evidence
+        title = TITLES.get(evidence, evidence)
         lines.append(f"{title}: {sum(found.values())} claims, {shown}")
     return lines
 
@@ -76,9 +100,11 @@ def short(judgments: Sequence[Judgment]) -> list[str]:
     return [f"{', '.join(evidence)}: {line}" for line, evidence in lines.items()]
 
 
-def texts(claim: Claim, on_paper: Judgment, ours: Sequence[Judgment]) -> tuple[str, str, str, str]:
+def texts(line: Line) -> tuple[str, str, str, str, str]:
     """One line of the ledger, a text for each of `HEADINGS`."""
-    return claim.where, claim.text, on_paper.verdict.value, "\n".join(short(ours)) or _no_runs(claim)
+    over_seeds = line.over_seeds.verdict.value if line.over_seeds else ""
+    ours = "\n".join(short(line.ours)) or _no_runs(line.claim)
+    return line.claim.where, line.claim.text, line.on_paper.verdict.value, over_seeds, ours
 
 
 def _no_runs(claim: Claim) -> str:
@@ -88,11 +114,12 @@ def _no_runs(claim: Claim) -> str:
 def markdown(judgments: Sequence[Judgment]) -> str:
     """The document: counts, the ledger with both verdicts, then what every verdict rests on."""
     lines = ["# The paper's claims", "", INTRODUCTION, *(f"- {line}" for line in summary(judgments)), ""]
-    rows = [(*texts(*each)[:3], texts(*each)[3].replace("\n", "; ")) for each in by_claim(judgments)]
+    rows = [tuple(text.replace("\n", "; ") for text in texts(line)) for line in by_claim(judgments)]
     lines += ["## Verdicts", "", markdown_table(HEADINGS, rows), "", "## What they rest on", ""]
-    for claim, on_paper, ours in by_claim(judgments):
+    for line in by_claim(judgments):
+        claim = line.claim
         lines += [f"**{claim.text}** ({claim.where})" + (f". Reading: {claim.reading}." if claim.reading else "."), ""]
-        for each in (on_paper, *ours):
+        for each in line.judgments:
             parts = [f"{each.evidence}: {each.verdict}", each.estimate, each.note, _runs(each)]
             lines.append(f"- {'. '.join(filter(None, parts))}.")
         lines.append("")
@@ -106,13 +133,12 @@ def _runs(judgment: Judgment) -> str:
 def view(judgments: Sequence[Judgment]) -> dict[str, Any]:
     """The ledger as the report page shows it; runs are those of sweeps, which the page has too."""
     lines = []
-    for claim, on_paper, ours in by_claim(judgments):
-        where, text, verdict, measured = texts(claim, on_paper, ours)
-        details = [on_paper, *ours]
+    for line in by_claim(judgments):
+        where, text, verdict, over_seeds, measured = texts(line)
         lines.append(
             {
-                **{"where": where, "text": text, "reading": claim.reading, "verdict": verdict},
-                **{"ours": measured.split("\n"), "judgments": details},
+                **{"where": where, "text": text, "reading": line.claim.reading, "verdict": verdict},
+                **{"over_seeds": over_seeds, "ours": measured.split("\n"), "judgments": line.judgments},
             }
         )
     return {"summary": summary(judgments), "lines": lines}

@@ -12,7 +12,7 @@ import pandas as pd
 from actshift.paper.claims import Claim, claims
 from actshift.paper.printed import table_number
 from actshift.report.claims import elsewhere
-from actshift.report.claims.accuracies import Accuracies, Measured, Printed
+from actshift.report.claims.accuracies import Accuracies, Measured, OverSeeds, Printed
 from actshift.report.claims.estimates import Check, Item, NotThere, Verdict
 from actshift.report.claims.rules import RULES, models_of
 
@@ -21,13 +21,18 @@ if TYPE_CHECKING:
     from actshift.store.records import Record
 
 PAPER = "paper"
+SEEDS = "paper, by Tables 11-13"
+TABLES = {"1": 1, "2": 2, "4": 4}
+"""The tables of accuracies that the paper prints, by the name that a claim has for each."""
+ON_DIFFERENCES = ("average", "cells", "largest", "pronounced", "deviations")
+"""The rules that compare what has a deviation over seeds."""
 SHOWN = 6
 """How many items an estimate names; of more it gives counts and the range."""
 
 
 @dataclass(frozen=True)
 class Judgment:
-    """The verdict on a claim from one body of numbers: `evidence` is PAPER, a sweep, or an analysis of a model.
+    """The verdict on a claim from one body of numbers: `evidence` is PAPER, SEEDS, a sweep, or an analysis of a model.
 
     `estimate` is what was compared, with 95% intervals where runs stand behind it; `note` what an open verdict needs or
     what else the numbers show; `runs` the identities of the runs, of which there are none behind printed numbers.
@@ -43,8 +48,20 @@ class Judgment:
 
 def printed(theory: Mapping[str, Any] | None = None) -> list[Judgment]:
     """One judgment a claim, on the printed numbers; on statements of the theory from the record of their ledger."""
-    tables = {str(number): Printed(number) for number in (1, 2, 4)}
+    tables = {name: Printed(number) for name, number in TABLES.items()}
     return [_on_paper(claim, tables, theory) for claim in claims()]
+
+
+def over_seeds() -> list[Judgment]:
+    """One judgment a claim about accuracies of Tables 1, 2 and 4, with the deviations of Tables 11 to 13."""
+    found = []
+    for claim in claims():
+        if claim.rule in ON_DIFFERENCES and claim.table in TABLES:
+            table = OverSeeds(TABLES[claim.table])
+            check = RULES[claim.rule](table, claim.arguments)
+            note = "; ".join(filter(None, (check.note, table.note)))
+            found.append(Judgment(claim, SEEDS, check.verdict(), _shown(check), note))
+    return found
 
 
 def _on_paper(claim: Claim, tables: Mapping[str, Accuracies], theory: Mapping[str, Any] | None) -> Judgment:

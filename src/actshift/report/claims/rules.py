@@ -13,7 +13,7 @@ from typing import Any
 from actshift.report import names
 from actshift.report.audit.finding import HALF
 from actshift.report.claims.accuracies import Accuracies
-from actshift.report.claims.estimates import Check, Condition, Estimate, Item, difference, mean
+from actshift.report.claims.estimates import Check, Condition, Estimate, Item, NotThere, difference, mean
 
 Arguments = Mapping[str, Any]
 
@@ -114,6 +114,26 @@ def ratio(table: Accuracies, arguments: Arguments) -> Check:
     return Check(tuple(items), condition(arguments), "any")
 
 
+def deviations(table: Accuracies, arguments: Arguments) -> Check:
+    """The logarithm of the deviation over seeds of `other` over that of `method`, in each cell.
+
+    Its 95% interval is that of a ratio of two variances, wide with five runs.
+    """
+    from scipy.special import fdtri  # scipy.stats takes a second to import
+
+    method, other, items = arguments["method"], arguments["other"], []
+    for model in models_of(table, arguments):
+        for dataset in arguments.get("datasets") or table.datasets:
+            (ours, runs), (theirs, others) = (table.deviation(model, dataset, name) for name in (method, other))
+            place = f"{names.model(model)}, {names.dataset(dataset)}"
+            if not (ours > 0 and theirs > 0 and min(runs, others) > 1):
+                raise NotThere(f"needs 2 runs and more that differ: {place}")
+            half = math.log(fdtri(runs - 1, others - 1, 0.975)) / 2 if table.over_seeds else 0.0
+            estimate = Estimate(math.log(theirs / ours), half, half, min(runs, others) if table.over_seeds else 0)
+            items.append(Item(place, estimate))
+    return Check(tuple(items), condition(arguments), "most", note="logarithms of ratios of deviations")
+
+
 def models_of(table: Accuracies, arguments: Arguments) -> Sequence[str]:
     """The models that the claim names, or all of the table."""
     return arguments.get("models") or table.models
@@ -144,4 +164,5 @@ RULES: dict[str, Callable[[Accuracies, Arguments], Check]] = {
     "pronounced": pronounced,
     "shares": shares,
     "ratio": ratio,
+    "deviations": deviations,
 }
