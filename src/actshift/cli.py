@@ -62,10 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _without_config_dir(arguments: list[str]) -> list[str]:
-    """The arguments after ``--config-dir FOLDER`` was obeyed, which every command takes, wherever it stands."""
-    from actshift.paths import use_config_dir
+    """The arguments after ``--config-dir FOLDER`` was obeyed, which every command takes, wherever it stands.
 
-    left, words = [], iter(arguments)
+    Errors: a folder that is not there, two folders.
+    """
+    from actshift.paths import CONFIG_DIR, use_config_dir
+
+    left, words, given = list[str](), iter(arguments), ""
+    if named := os.environ.get(CONFIG_DIR):
+        use_config_dir(named)
     for word in words:
         flag, sign, folder = word.partition("=")
         if flag not in ("--config-dir", "-cd"):
@@ -77,6 +82,9 @@ def _without_config_dir(arguments: list[str]) -> list[str]:
                 f"--config-dir {folder or '(nothing)'}: there is no such folder. It holds config groups of your own, "
                 "as in FOLDER/method/mine.yaml, and Python files that they name."
             )
+        if given and Path(given).resolve() != Path(folder).expanduser().resolve():
+            raise ActshiftError(f"--config-dir {given} and --config-dir {folder}: there can be one folder")
+        given = str(Path(folder).expanduser())
         use_config_dir(folder)
     return left
 

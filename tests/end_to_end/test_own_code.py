@@ -135,6 +135,16 @@ def test_a_sweep_over_a_method_and_a_task_of_ones_own(folder: Path, tmp_path: Pa
     assert f"--config-dir '{folder}'" in shown.stdout
 
 
+def test_the_variable_of_the_folder_finds_code_as_well(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CONFIG_DIR, str(folder))
+    assert main(["run", "--cfg", "job", "method=scaled"]) == 0
+
+
+def test_two_folders_are_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "method", "--config-dir", str(folder), f"--config-dir={tmp_path}"]) == 2
+    assert "there can be one folder" in capsys.readouterr().err
+
+
 def test_changed_code_is_another_run(folder: Path) -> None:
     assert main(["list", "method", f"--config-dir={folder}"]) == 0
     request = ["method=scaled", "dataset=parity"]

@@ -53,6 +53,13 @@ def test_runs_that_are_listed_alike_say_in_what_they_differ(tmp_path: Path, caps
     assert "loss" not in shown  # a column in which nothing stands
 
 
+def test_a_diverged_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["run", "debug=few_steps", "method=sft", "training.max_steps=20", f"results='{tmp_path}'"]
+    assert main([*few, "lr=1e30"]) == 0
+    assert "training diverged" in capsys.readouterr().out
+    assert list(runs_frame(Store(tmp_path).records(), sweeps={})["diverged"]) == ["yes"]
+
+
 def test_differences_and_discordant_rows_are_those_of_the_records(results: Path) -> None:
     found = records(results)
     sft, ours = found["sft", "boolq"], found["post_block", "boolq"]

@@ -55,6 +55,20 @@ def test_a_sweep_that_cannot_start_is_not_planned(
     assert not (tmp_path / "results").exists()
 
 
+def test_a_sweeps_own_file_may_name_its_folder_of_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows").mkdir()
+    own = "defaults: [smoke, _self_]\nname: own\noverrides: [data.source=local, protocol=paper, data.dir=rows]\n"
+    (tmp_path / "configs" / "sweep").mkdir(parents=True)
+    (tmp_path / "configs" / "sweep" / "own.yaml").write_text(own)
+    monkeypatch.setenv(CONFIG_DIR, str(tmp_path / "configs"))
+    assert main(["submit", "own", "--dry-run", "profile=cpu"]) == 0
+    grid = sweep_request(Namespace(sweep="own", overrides=[])).grid(CachedComposer())
+    assert all(override("data.dir", tmp_path / "rows") in cell.variants[0].overrides for cell in grid.cells)
+
+
 def test_an_absolute_folder_of_data_stays_as_it_is_written(tmp_path: Path) -> None:
     given = f"data.dir={tmp_path}"
     assert sweep_request(Namespace(sweep="smoke", overrides=[given])).launch == [given]

@@ -183,7 +183,7 @@ def test_the_local_folder_can_be_another(tmp_path: Path) -> None:
     ("rows", "message"),
     [
         ([*ROWS[:5], {"question": "q", "answer": True}], r"line 6: no column passage; there is question, answer"),
-        ([*ROWS[:5], {**ROWS[5], "passage": None}], r"line 6: no column passage"),
+        ([*ROWS[:5], {**ROWS[5], "passage": None}], r"line 6: no value of passage: null"),
         ([*ROWS[:5], [1]], "line 6: a row is a JSON object, got list"),
         ([*ROWS[:5], {**ROWS[5], "answer": "yes"}], "line 6: answer must be true or false"),
         (ROWS[:5], r"has 5 rows, but 6 are expected.*set dataset\.hub\.rows\.train=5"),

@@ -25,11 +25,11 @@ def runs_command(request: Namespace) -> int:
     for key, value in wanted.items():
         frame = frame[frame[key].astype(str) == value]
     if frame.empty:
-        print(
-            f"no finished run {' '.join(f'{key}={value}' for key, value in wanted.items())} in {store.root.resolve()}"
-        )
+        named = "".join(f" {key}={value}" for key, value in wanted.items())
+        print(f"no finished run{named} in {store.root.resolve()}")
         return 0
-    empty = [column for column in ("loss", "sweep", "differs") if not frame[column].fillna("").astype(str).any()]
+    optional = ("loss", "diverged", "sweep", "differs")
+    empty = [column for column in optional if not frame[column].fillna("").astype(str).any()]
     console(200).print(frame_table(frame.drop(columns=empty)))
     write_copies(frame, (request.csv, lambda rows: rows.to_csv(index=False)))
     return 0

@@ -14,7 +14,7 @@ from actshift.config.cached import CachedComposer
 from actshift.config.composition import compose
 from actshift.config.groups import groups
 from actshift.config.identity import ignored_keys
-from actshift.config.overrides import override
+from actshift.config.overrides import override, text_of
 from actshift.errors import ActshiftError, unknown
 from actshift.planning.expand import expand_grid
 from actshift.planning.extend import keep_extended
@@ -125,6 +125,9 @@ def sweep_request(request: Namespace) -> SweepRequest:
     config = compose([f"sweep={request.sweep}", *shared] if known else shared)
     store = Store(Path(config.results))
     launch, frozen = _launch_and_frozen(map(_anywhere, request.overrides))
+    if config.sweep is not None:
+        everywhere = [_anywhere(each) for each in config.sweep.overrides]
+        config = replace(config, sweep=replace(config.sweep, overrides=everywhere))
     name = config.sweep.name if known and config.sweep else request.sweep
     if not known and not (re.fullmatch(r"[\w.-]+", name) and store.manifest_path(name, "grid").exists()):
         where = f"conf/sweep/, or the sweeps planned in {store.root.resolve()}"
@@ -167,15 +170,11 @@ def _launch_and_frozen(overrides: Iterable[str]) -> tuple[list[str], list[str]]:
 
 def _anywhere(given: str) -> str:
     """An override that means the same folder or file wherever a worker or a SLURM task starts."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     key = given.lstrip("+").partition("=")[0]
-    if key not in ("data.dir", "model.path"):
+    named = text_of(given) if key in ("data.dir", "model.path") else None
+    if named is None or Path(named).expanduser().is_absolute():
         return given
-    named = OverridesParser.create().parse_override(given).value()
-    if named is None or Path(str(named)).expanduser().is_absolute():
-        return given
-    return override(key, Path(str(named)).expanduser().absolute())
+    return override(key, Path(named).expanduser().absolute())
 
 
 def planned_grid(request: Namespace) -> tuple[Store, Manifest]:

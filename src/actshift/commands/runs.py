@@ -13,6 +13,7 @@ from actshift.commands.baselines import make_baselines
 from actshift.commands.reports import print_tables
 from actshift.commands.requests import console, planned_grid, results_folder, split_options, stages_of, sweep_request
 from actshift.config.cached import CachedComposer
+from actshift.config.overrides import text_of
 from actshift.errors import ActshiftError
 from actshift.planning.expand import expand_final, expand_grid
 from actshift.planning.extend import extend
@@ -230,7 +231,8 @@ def _refuse_impossible(manifest: Manifest, *, config: Config) -> None:
     from actshift.config.validation import validate_folder
 
     for planned in manifest.cells:
-        validate_folder(config.data.dir, source=planned.settings.data.source)
+        named = [text_of(each) for each in planned.variants[0].overrides if each.startswith("data.dir=")]
+        validate_folder(config.data.dir or next(iter(named), None), source=planned.settings.data.source)
         validate_installed(replace(planned.settings, logger=config.logger))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from actshift.config.groups import folders_shown, groups, option_shown, search_path
 from actshift.config.keys import SCHEMAS, choices, is_known, known_below, known_keys, unknown_key
+from actshift.config.overrides import override as quoted
 from actshift.config.validation import validate
 from actshift.errors import ActshiftError, impossible, unknown
 from actshift.libraries.user_code import code_sha256
@@ -120,7 +121,9 @@ def check_names(overrides: Sequence[str]) -> None:
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except OverrideParseException as error:
-        raise ActshiftError(f"override '{error.override}' cannot be read: {_lines(error)}") from error
+        raise ActshiftError(
+            f"override '{error.override}' cannot be read: {_unreadable(str(error.override), error)}"
+        ) from error
     options = groups()
     chosen = {override.key_or_group for override in parsed}
     for override in parsed:
@@ -146,6 +149,14 @@ def check_names(overrides: Sequence[str]) -> None:
             for value in _values(override.value(), allowed):
                 if value not in allowed and "${" not in value:  # an interpolation is checked once it is resolved
                     raise unknown(name, value, allowed, where=f"the override {name}=...")
+
+
+def _unreadable(given: str, error: Exception) -> str:
+    """Why an override cannot be read, and how it would be."""
+    key, sign, value = given.partition("=")
+    if not sign or not key or key != key.strip():
+        return f"{_lines(error)}. An override is key=value, with no space beside the equals sign."
+    return f'{_lines(error)}. Such a value takes quotation marks within those of the shell: "{quoted(key, value)}"'
 
 
 def _refuse_hydra_key(name: str) -> None:
@@ -238,6 +249,11 @@ def _explained(error: Exception) -> ActshiftError:
                 f"{key.rpartition('.')[0]}{where} has a key that YAML does not read as text ({_lines(cause)}). Put it "
                 'in quotation marks: "yes", "no", "on", "off", "true" and numbers are other values without them.'
             )
+        if re.search(r"is not a subclass of \w+Config", str(cause)):
+            _, below = known_below(f"{key}.*")
+            return ActshiftError(f"{key}{where} is a group of keys: set one of them ({', '.join(below)}).")
+        if "is not a ListConfig" in str(cause):
+            return ActshiftError(f"{key}{where} is a list: write {key}=[a,b], within quotation marks for the shell.")
         converted = re.match(r"Value '(.*)' of type .* could not be converted to (\w+)", str(cause))
         if isinstance(cause, ValidationError) and converted and converted[2] in _KINDS:
             return impossible(key, converted[1] or "''", _KINDS[converted[2]])

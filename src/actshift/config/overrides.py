@@ -16,3 +16,11 @@ def override(key: str, value: str | Path) -> str:
     text = re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", text)
     text = re.sub(r"(\\+)$", lambda found: found[1] * 2, text)
     return f"{key}='{text}'"
+
+
+def text_of(given: str) -> str | None:
+    """The text of a ``key=value`` override's value as Hydra reads it; None for null."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    value = OverridesParser.create().parse_override(given).value()
+    return None if value is None else str(value)

@@ -11,7 +11,7 @@ from actshift.config.keys import REGISTERED
 from actshift.config.objective_validation import validate_objective
 from actshift.config.packages import validate_installed
 from actshift.data.splits import check_rules
-from actshift.errors import ActshiftError, unknown
+from actshift.errors import ActshiftError, shown, unknown
 from actshift.errors import impossible as _impossible
 from actshift.methods import KINDS
 from actshift.paths import embedded_model_dir
@@ -73,7 +73,11 @@ def _validate_model(model: ModelConfig) -> None:
 def validate_folder(folder: str | None, *, source: str) -> None:
     """Refuse local data without the folder that holds them."""
     if source == "local" and not (folder and Path(folder).expanduser().is_dir()):
-        raise _impossible("data.dir", folder, "an existing folder of data sets, since data.source=local")
+        raise ActshiftError(
+            f"data.dir = {shown(folder)} is impossible: it must be an existing folder of data sets, since "
+            "data.source=local. Give data.dir=FOLDER to this command, whatever was planned: rows lie elsewhere on each "
+            "machine."
+        )
 
 
 def _validate_optimizer(config: Config) -> None:

@@ -196,7 +196,9 @@ def _parse(line: str, columns: tuple[str, ...], *, where: str) -> dict[str, Any]
         raise ActshiftError(f"{where}: not JSON ({error}).") from error
     if not isinstance(row, dict):
         raise ActshiftError(f"{where}: a row is a JSON object, got {type(row).__name__}.")
-    _check_columns([name for name, value in row.items() if value is not None], columns, where=where)
+    _check_columns(list(row), columns, where=where)
+    if empty := [column for column in columns if row[column] is None]:
+        raise ActshiftError(f"{where}: no value of {', '.join(empty)}: null. Correct the row, or leave it out.")
     return row
 
 

@@ -18,7 +18,7 @@ from actshift.store.records import Record
 
 RUN_COLUMNS = (
     *("identity", "model", "method", "dataset", "protocol", "objective"),
-    *("lr", "seed", "split", "accuracy", "loss", "rows", "sweep", "differs"),
+    *("lr", "seed", "split", "accuracy", "loss", "rows", "diverged", "sweep", "differs"),
 )
 _ALIKE = ["model", "method", "dataset", "protocol", "objective", "lr", "seed", "split"]
 COMPARED_COLUMNS = ("identity", "cell", "lr", "seed", "accuracy", "difference", "only_this", "only_first", "p_holm")
@@ -41,6 +41,7 @@ def runs_frame(records: Iterable[Record], *, sweeps: dict[str, list[str]]) -> pd
             "accuracy": record.metrics.get("accuracy"),
             "loss": record.metrics.get("loss"),
             "rows": record.metrics["rows"],
+            "diverged": "yes" if record.metrics["diverged"] else "",
             "sweep": ", ".join(sweeps.get(record.identity, [])),
         }
         for record in found

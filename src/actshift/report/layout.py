@@ -19,6 +19,7 @@ from actshift.planning.manifests import Manifest
 from actshift.report import frame, names
 from actshift.report import instruction_columns as tuned
 from actshift.report.evidence import SIGNIFICANT
+from actshift.report.origins import limit_facts
 
 ABSENT = "–"
 
@@ -143,6 +144,7 @@ def _facts(cells: pd.DataFrame, manifest: Manifest, *, variant: str) -> list[str
         f"Runs finished: {cells['n_finished'].sum()} of {cells['n_planned'].sum()}. "
         f"Protocol: {', '.join(protocols)}. Data: {', '.join(sources)}.",
         *_small_scale(cells),
+        *limit_facts(manifest),
         *cells.attrs.get("origins", ()),
     ]
     facts += tuned.facts(cells) if tuned.is_instruction_tuning(cells, manifest) else []

@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from actshift.errors import ActshiftError, unknown
+from actshift.planning.manifests import Manifest
+from actshift.report import names
+from actshift.schema.data import SPLITS
 from actshift.schema.objective import GrpoConfig
 from actshift.store.records import Record
 
@@ -55,6 +58,21 @@ def origin_facts(records: Sequence[Record]) -> list[str]:
     if mixed:
         facts.append(f"Runs of one cell were trained in different precisions: {', '.join(mixed)}.")
     return facts
+
+
+def limit_facts(manifest: Manifest) -> list[str]:
+    """A sentence where the cells of a table train on, or are scored on, the first rows or steps alone."""
+    limited: dict[str, list[str]] = {}
+    for planned in manifest.cells:
+        settings = planned.settings
+        rows = [f"{rows:,} {split}" for split in SPLITS if (rows := settings.data.limit.of(split)) is not None]
+        parts = [f"the first {', '.join(rows)} rows"] if rows else []
+        parts += [f"{steps:,} steps"] if (steps := settings.training.max_steps) is not None else []
+        limited.setdefault(" and ".join(parts), []).append(names.dataset(planned.cell.dataset))
+    if len(limited) == 1:
+        return [f"Limited to {text}." for text in limited if text]
+    texts = [f"{text or 'nothing'} ({', '.join(dict.fromkeys(datasets))})" for text, datasets in limited.items()]
+    return [f"Limited to {'; '.join(texts)}."] if texts else []
 
 
 def objective_name(record: Record) -> str:

@@ -76,7 +76,8 @@ class Record:
     def outcome(self) -> str:
         """The score in words: an accuracy in percent, or a loss in nats a token."""
         if "accuracy" in self.metrics:
-            return f"accuracy {self.metrics['accuracy']:.2f} ({self.metrics['correct']}/{self.metrics['rows']})"
+            score = f"accuracy {self.metrics['accuracy']:.2f} ({self.metrics['correct']}/{self.metrics['rows']})"
+            return f"{score}, training diverged" if self.metrics["diverged"] else score
         return "diverged" if self.metrics["loss"] is None else f"loss {self.metrics['loss']:.4f}"
 
     @cached_property
