@@ -69,6 +69,14 @@ def test_a_sweeps_own_file_may_name_its_folder_of_data(
     assert all(override("data.dir", tmp_path / "rows") in cell.variants[0].overrides for cell in grid.cells)
 
 
+def test_a_debug_option_wins_over_a_sweeps_own_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["debug=few_steps", "data.limit.test=8", "sweep.name=few"]
+    grid = sweep_request(Namespace(sweep="smoke", overrides=given)).grid(CachedComposer())
+    assert vars(grid.cells[0].settings.data.limit) == {"train": 32, "validation": 16, "test": 8}
+    assert grid.cells[0].settings.training.max_steps == 4
+
+
 def test_an_absolute_folder_of_data_stays_as_it_is_written(tmp_path: Path) -> None:
     given = f"data.dir={tmp_path}"
     assert sweep_request(Namespace(sweep="smoke", overrides=[given])).launch == [given]

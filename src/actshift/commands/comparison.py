@@ -29,7 +29,7 @@ def runs_command(request: Namespace) -> int:
         print(f"no finished run{named} in {store.root.resolve()}")
         return 0
     optional = ("loss", "diverged", "sweep", "differs")
-    empty = [column for column in optional if not frame[column].fillna("").astype(str).any()]
+    empty = [column for column in optional if frame[column].isna().all() or frame[column].eq("").all()]
     console(200).print(frame_table(frame.drop(columns=empty)))
     write_copies(frame, (request.csv, lambda rows: rows.to_csv(index=False)))
     return 0

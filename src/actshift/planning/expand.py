@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from actshift.config.groups import groups, keys_in, option_file
 from actshift.config.identity import hashed_part, ignored_keys
 from actshift.errors import ActshiftError, unknown
 from actshift.planning.fraction import Combination, combinations, fraction_of
@@ -26,7 +27,9 @@ def expand_grid(sweep: SweepConfig, compose: Callable[[list[str]], Config], *, e
     `extra` overrides win over the sweep's own. Raises ActshiftError where a cell has no grid of learning rates, a
     rate or seed stands there twice, an exclusion or an override names what it cannot, or no cell is left.
     """
-    overrides = _merged([*sweep.overrides, *extra], sweep=sweep.name)
+    outdone = _keys_of_debug(extra)
+    overrides = [given for given in sweep.overrides if given.partition("=")[0] not in outdone]
+    overrides = _merged([*overrides, *extra], sweep=sweep.name)
     for method in sweep.variants:
         if method not in sweep.methods:
             raise unknown("method with variants", method, sweep.methods, where=_file(sweep))
@@ -180,6 +183,16 @@ def _product(sweep: SweepConfig) -> list[tuple[str, str, str]]:
 def _methods(sweep: SweepConfig) -> list[str]:
     """The methods of a sweep by name, and the combinations of its fraction."""
     return [*sweep.methods, *combinations(sweep)]
+
+
+def _keys_of_debug(overrides: Iterable[str]) -> set[str]:
+    """The keys that ``debug=...`` among some overrides sets: Hydra alone would let a sweep's own keys win over them."""
+    found: set[str] = set()
+    for given in overrides:
+        group, _, name = given.partition("=")
+        if group == "debug" and name in groups()["debug"]:
+            found.update(keys_in(option_file("debug", name)))
+    return found
 
 
 def _merged(overrides: Iterable[str], *, sweep: str) -> list[str]:
