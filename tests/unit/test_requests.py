@@ -77,6 +77,11 @@ def test_a_debug_option_wins_over_a_sweeps_own_keys(tmp_path: Path, monkeypatch:
     assert grid.cells[0].settings.training.max_steps == 4
 
 
+def test_a_models_name_on_the_hub_is_no_path() -> None:
+    given = ["model.path=org/model", "sweep.name=own"]
+    assert sweep_request(Namespace(sweep="smoke", overrides=given)).frozen[0] == "model.path=org/model"
+
+
 def test_an_absolute_folder_of_data_stays_as_it_is_written(tmp_path: Path) -> None:
     given = f"data.dir={tmp_path}"
     assert sweep_request(Namespace(sweep="smoke", overrides=[given])).launch == [given]

@@ -172,9 +172,11 @@ def _anywhere(given: str) -> str:
     """An override that means the same folder or file wherever a worker or a SLURM task starts."""
     key = given.lstrip("+").partition("=")[0]
     named = text_of(given) if key in ("data.dir", "model.path") else None
-    if named is None or Path(named).expanduser().is_absolute():
+    folder = Path(named or "").expanduser()
+    # A model's path may also be its name on the hub.
+    if not named or folder.is_absolute() or (key == "model.path" and not folder.exists()):
         return given
-    return override(key, Path(named).expanduser().absolute())
+    return override(key, folder.absolute())
 
 
 def planned_grid(request: Namespace) -> tuple[Store, Manifest]:
