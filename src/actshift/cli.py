@@ -68,7 +68,7 @@ def _without_config_dir(arguments: list[str]) -> list[str]:
     """
     from actshift.paths import CONFIG_DIR, use_config_dir
 
-    left, words, given = list[str](), iter(arguments), ""
+    left, words, folders = list[str](), iter(arguments), dict[Path, str]()
     if named := os.environ.get(CONFIG_DIR):
         use_config_dir(named)
     for word in words:
@@ -82,9 +82,9 @@ def _without_config_dir(arguments: list[str]) -> list[str]:
                 f"--config-dir {folder or '(nothing)'}: there is no such folder. It holds config groups of your own, "
                 "as in FOLDER/method/mine.yaml, and Python files that they name."
             )
-        if given and Path(given).resolve() != Path(folder).expanduser().resolve():
-            raise ActshiftError(f"--config-dir {given} and --config-dir {folder}: there can be one folder")
-        given = str(Path(folder).expanduser())
+        folders[Path(folder).expanduser().resolve()] = folder
+        if len(folders) > 1:
+            raise ActshiftError(f"--config-dir {' and --config-dir '.join(folders.values())}: there can be one folder")
         use_config_dir(folder)
     return left
 

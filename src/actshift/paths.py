@@ -33,6 +33,12 @@ def user_conf_dir() -> Path | None:
     return Path(named) if named else None
 
 
+def config_dir_flags() -> list[str]:
+    """The flags that give another process the folder of ``--config-dir``; none where none was given."""
+    user_folder = user_conf_dir()
+    return ["--config-dir", str(user_folder)] if user_folder else []
+
+
 def slurm_dir() -> Path:
     """The folder of the SLURM script and profiles: inside the package in a wheel, else at the top of the checkout."""
     installed = PACKAGE / "slurm"

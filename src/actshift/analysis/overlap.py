@@ -66,14 +66,19 @@ def leading(matrix: Array, k: int) -> Array:
     return np.linalg.svd(matrix, full_matrices=False)[0][:, :k]
 
 
-def inner_products(first: Array, second: Array, k: int) -> Array:
-    """(K, K): ``U' V`` of the leading left singular vectors of two matrices of D rows."""
-    return leading(first, k).T @ leading(second, k)
+def leading_pair(products: tuple[Array, Array], k: int) -> Pair:
+    """The leading left singular vectors of two matrices of D rows."""
+    return leading(products[0], k), leading(products[1], k)
+
+
+def inner_products(pair: Pair) -> Array:
+    """(K, K): ``U' V`` of the directions on both sides."""
+    return pair[0].T @ pair[1]
 
 
 def overlap(first: Array, second: Array, k: int) -> float:
     """``|U' V|_F^2 / K``: 1 where both span one subspace, K / D on average where they are random."""
-    return _numbers((leading(first, k), leading(second, k)))[0]
+    return _numbers(leading_pair((first, second), k))[0]
 
 
 def layers(base: Base, batch: Batch) -> list[Layer]:
@@ -145,12 +150,12 @@ def overlaps(config: Config, *, session: Session | None = None) -> tuple[pd.Data
     found = layers(base, batch)
     k = min(analysis.directions, base.sites.model_width)
     of: dict[tuple[Any, ...], list[Pair]] = {
-        (GRADIENT, "", None, None): [_leading(each.products(), k) for each in found]
+        (GRADIENT, "", None, None): [leading_pair(each.products(), k) for each in found]
     }
     for each in tuned:
         residuals = _oracle(base, batch, each)
         products = [layer.with_residual(residual) for layer, residual in zip(found, residuals, strict=True)]
-        of[ORACLE, each.method, each.seed, None] = [_leading(pair, k) for pair in products]
+        of[ORACLE, each.method, each.seed, None] = [leading_pair(pair, k) for pair in products]
     for each in early:
         of[TRAINED, each.method, each.seed, each.steps] = [matrices(each, layer) for layer in range(len(found))]
     tokens = found[0].block_DN.shape[1]
@@ -161,15 +166,11 @@ def overlaps(config: Config, *, session: Session | None = None) -> tuple[pd.Data
     ]
     shown = sorted({0, len(found) // 2, 3 * len(found) // 4})
     maps = [
-        pd.DataFrame(np.abs(pairs[number][0].T @ pairs[number][1])).round(3).assign(compared=key[0], layer=number)
+        pd.DataFrame(np.abs(inner_products(pairs[number]))).round(3).assign(compared=key[0], layer=number)
         for key, pairs in _first_of_each(of).items()
         for number in shown
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS)), pd.concat(maps).rename(columns=str)
-
-
-def _leading(products: tuple[Array, Array], k: int) -> Pair:
-    return leading(products[0], k), leading(products[1], k)
 
 
 def matrices(each: Trained, layer: int) -> Pair:
@@ -193,7 +194,7 @@ def matrices(each: Trained, layer: int) -> Pair:
                 f"{each.adapter.folder}: a matrix of layer {layer} is still 0, for no step has changed it: train with "
                 "a rate that is positive from the first step on (training.schedule.kind=constant)"
             )
-    return _leading((found[0], found[1]), min(matrix.shape[1] for matrix in found))
+    return leading_pair((found[0], found[1]), min(matrix.shape[1] for matrix in found))
 
 
 @torch.no_grad()
@@ -211,7 +212,7 @@ def _oracle(base: Base, batch: Batch, each: Trained) -> list[Array]:
 
 def _numbers(pair: Pair) -> tuple[float, float, float]:
     """Overlap, that of random subspaces, and the mean absolute inner product of directions of equal rank."""
-    products = pair[0].T @ pair[1]
+    products = inner_products(pair)
     d, k = pair[0].shape
     return float(np.sum(products**2)) / k, k / d, float(np.mean(np.abs(np.diag(products))))
 

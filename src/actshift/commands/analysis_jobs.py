@@ -6,15 +6,16 @@ import shlex
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actshift.commands.requests import console
+from actshift.commands.requests import anywhere, console
 from actshift.config.composition import compose
 from actshift.config.groups import groups
 from actshift.config.overrides import override
 from actshift.errors import ActshiftError
-from actshift.paths import slurm_dir, user_conf_dir
+from actshift.paths import config_dir_flags, slurm_dir
 from actshift.schema.analysis import AnalysisConfig, SweepAnalysisConfig
 from actshift.schema.config import Config
 from actshift.store.store import Store
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from actshift.analysis.adapters import Needed
     from actshift.estimates.analyses import AnalysisCost
     from actshift.sweeps.profiles import ClusterProfile
+    from actshift.sweeps.slurm import Job
 
 SEEDS = 5
 """Seeds of a sweep that is neither planned nor in conf/sweep."""
@@ -35,14 +37,14 @@ class Plan:
     config: Config
     needs: tuple[Needed, ...]
 
-    @property
+    @cached_property
     def adapters(self) -> int:
         """How many adapters there will be; those of a sweep that is not planned yet by its seeds."""
         return sum(
             len(each.methods) * _seeds(each.sweep) if each.planned is None else each.planned for each in self.needs
         )
 
-    @property
+    @cached_property
     def cost(self) -> AnalysisCost:
         from actshift.estimates.analyses import estimate_analysis
 
@@ -67,10 +69,10 @@ class Plan:
 def plan_analysis(config: Config, overrides: Sequence[str]) -> int:
     """Print what an analysis costs, on the named hardware or on what suits the model, and which adapters it lacks."""
     from actshift.commands.terminal import text_table
-    from actshift.estimates.sweep import DEFAULT_HARDWARE, HARDWARE
+    from actshift.estimates.sweep import planned_hardware
 
     named = any(each.startswith("hardware=") for each in overrides)
-    hardware = None if named else HARDWARE.get(config.model.scale, DEFAULT_HARDWARE)
+    hardware = None if named else planned_hardware(config.model.scale)
     plan = _plan(config, hardware=hardware)
     cost, shown = plan.cost, plan.config
     columns = ("analysis", "model", "data set", "hardware", "adapters", "hours", "peak GB", "host GB", "")
@@ -93,9 +95,7 @@ def submit_analysis(request: Namespace, config: Config, *, profile: str | None, 
     from actshift.sweeps.profiles import profile_of, read_profiles
 
     folder = Path(request.slurm) if request.slurm else slurm_dir()
-    script = folder / "array.sbatch"
-    if not script.is_file():
-        raise ActshiftError(f"there is no {script}: name the folder of the SLURM files with --slurm")
+    script = slurm.script_in(folder)
     chosen = profile_of(config.model.scale, read_profiles(folder / "profiles"), chosen=profile)
     plan = _plan(config, hardware=chosen.hardware)
     _refuse_long(plan, chosen)
@@ -173,13 +173,9 @@ def _refuse_long(plan: Plan, profile: ClusterProfile) -> None:
 
 def _arguments(name: str, config: Config, overrides: Sequence[str], profile: ClusterProfile) -> tuple[str, ...]:
     """What the job runs: this very command, where results and data mean the same folders wherever it starts."""
-    own = ("hardware=", "results=", "data.dir=")
-    given = [each for each in overrides if not each.lstrip("+").startswith(own)]
-    data = [override("data.dir", Path(config.data.dir).expanduser().absolute())] if config.data.dir else []
+    given = [anywhere(each) for each in overrides if not each.lstrip("+").startswith(("hardware=", "results="))]
     where = [override("results", Path(config.results).absolute()), f"hardware={profile.hardware}"]
-    user_folder = user_conf_dir()
-    folder = ["--config-dir", str(user_folder)] if user_folder else []
-    return ("actshift.cli", "analyze", name, *given, *data, *where, *folder)
+    return ("actshift.cli", "analyze", name, *given, *where, *config_dir_flags())
 
 
 def _submit_sweeps(request: Namespace, config: Config, *, profile: str | None) -> None:
@@ -209,10 +205,9 @@ def _training(plan: Plan, store: Store) -> list[str]:
     return found
 
 
-def _show(job: object, plan: Plan, script: Path, store: Store, *, train: bool) -> int:
+def _show(job: Job, plan: Plan, script: Path, store: Store, *, train: bool) -> int:
     from actshift.sweeps import slurm
 
-    assert isinstance(job, slurm.Job)
     folder = f"analyze-{plan.config.analysis_as(AnalysisConfig).name}"
     logs = slurm.jobs_folder(store, folder).resolve() / "logs"
     ids = tuple(f"<jobs of {each.sweep}>" for each in plan.missing)

@@ -31,28 +31,19 @@ def lengths_command(request: Namespace) -> int:
 
     given, overrides = split_options(request.overrides, ["dataset", "protocol"])
     named = {key: given[key].split(",") if key in given else groups()[key] for key in ("dataset", "protocol")}
+    datasets = {name: composed([f"dataset={name}"]).dataset for name in named["dataset"]}
     if "dataset" not in given and not any(word.startswith("data.source=") for word in overrides):
-        named["dataset"] = [name for name in named["dataset"] if has_generator(name)]
+        datasets = {name: dataset for name, dataset in datasets.items() if dataset.procedural.rows}
     configs = [
-        compose([f"dataset={dataset}", f"protocol={protocol}", *overrides])
-        for dataset in named["dataset"]
-        for protocol in (named["protocol"] if "protocol" in given else protocols_of(dataset))
+        compose([f"dataset={name}", f"protocol={protocol}", *overrides])
+        for name, dataset in datasets.items()
+        for protocol in (named["protocol"] if "protocol" in given else sorted(map(str, dataset.splits)))
     ]
     tokenizer = None if request.tokenizer is None else lengths.tokenizer_in(request.tokenizer)
     rows = list(lengths.lengths(configs, tokenizer=tokenizer))
     console().print(lengths.terminal(rows))
     write_copies(rows, (request.csv, lengths.csv), (request.markdown, lengths.markdown))
     return 0
-
-
-def protocols_of(dataset: str) -> list[str]:
-    """The protocols for which a data set of conf/dataset has splits."""
-    return sorted(map(str, composed([f"dataset={dataset}"]).dataset.splits))
-
-
-def has_generator(dataset: str) -> bool:
-    """Whether a data set of conf/dataset has procedural rows, the default source."""
-    return bool(compose([f"dataset={dataset}", "data.source=hub"]).dataset.procedural.rows)
 
 
 def overlaps_command(request: Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -105,14 +105,13 @@ class SweepRequest:
         path = self.store.manifest_path(self.name, "grid")
         if self.config.sweep is None:
             grid = read_manifest(path)
-            check(grid)
-            return grid
-        grid = expand_grid(self.config.sweep, compose_cell, extra=self.frozen)
-        grid = replace(grid, selection=self.config.selection)
-        if path.exists() and not replan:
-            grid = keep_extended(grid, read_manifest(path))
+        else:
+            grid = expand_grid(self.config.sweep, compose_cell, extra=self.frozen)
+            grid = replace(grid, selection=self.config.selection)
+            if path.exists() and not replan:
+                grid = keep_extended(grid, read_manifest(path))
         check(grid)
-        return freeze(self.store, grid, replan=replan)
+        return grid if self.config.sweep is None else freeze(self.store, grid, replan=replan)
 
 
 def sweep_request(request: Namespace) -> SweepRequest:
@@ -124,30 +123,32 @@ def sweep_request(request: Namespace) -> SweepRequest:
         shared = [given for given in shared if not given.lstrip("+").startswith("sweep.")]
     config = compose([f"sweep={request.sweep}", *shared] if known else shared)
     store = Store(Path(config.results))
-    launch, frozen = _launch_and_frozen(map(_anywhere, request.overrides))
+    launch, frozen = _launch_and_frozen(map(anywhere, request.overrides))
     if config.sweep is not None:
-        everywhere = [_anywhere(each) for each in config.sweep.overrides]
+        everywhere = [anywhere(each) for each in config.sweep.overrides]
         config = replace(config, sweep=replace(config.sweep, overrides=everywhere))
     name = config.sweep.name if known and config.sweep else request.sweep
     if not known and not (re.fullmatch(r"[\w.-]+", name) and store.manifest_path(name, "grid").exists()):
         where = f"conf/sweep/, or the sweeps planned in {store.root.resolve()}"
         raise unknown("sweep", request.sweep, [*groups()["sweep"], *store.planned()], where=where)
     if not known:
-        plan = read_manifest(store.manifest_path(name, "grid"))
-        frozen = [given for given in frozen if not _is_planned(given, plan)]
         # Its name is known already; any other key of the sweep would change what was planned.
         frozen += [given for given in request.overrides if given.startswith("sweep.") and given != f"sweep.name={name}"]
-    if not known and frozen:
-        raise ActshiftError(
-            f"'{name}' is a planned sweep, and its plan is frozen: {' '.join(frozen)} cannot change it. Leave these "
-            "out, or plan another sweep from a file of conf/sweep with sweep.name=..."
-        )
+        _refuse_changes(name, frozen, store)
     return SweepRequest(name, config, launch, frozen, store)
 
 
-def _is_planned(given: str, manifest: Manifest) -> bool:
-    """Whether every run of a plan has an override already, so that asking again changes nothing."""
-    return all(given in variant.overrides for planned in manifest.cells for variant in planned.variants)
+def _refuse_changes(sweep: str, frozen: Sequence[str], store: Store) -> None:
+    """Refuse overrides that a planned sweep does not have in each of its runs already: its plan cannot change."""
+    if not frozen:
+        return
+    cells = read_manifest(store.manifest_path(sweep, "grid")).cells
+    has = [variant.overrides for planned in cells for variant in planned.variants]
+    if changes := [given for given in frozen if not all(given in overrides for overrides in has)]:
+        raise ActshiftError(
+            f"'{sweep}' is a planned sweep, and its plan is frozen: {' '.join(changes)} cannot change it. Leave these "
+            "out, or plan another sweep from a file of conf/sweep with sweep.name=..."
+        )
 
 
 def _launch_and_frozen(overrides: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -168,7 +169,7 @@ def _launch_and_frozen(overrides: Iterable[str]) -> tuple[list[str], list[str]]:
     return [each for each in launch if not each.lstrip("+~").startswith(used_up)], frozen
 
 
-def _anywhere(given: str) -> str:
+def anywhere(given: str) -> str:
     """An override that means the same folder or file wherever a worker or a SLURM task starts."""
     key = given.lstrip("+").partition("=")[0]
     named = text_of(given) if key in ("data.dir", "model.path") else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -58,28 +58,14 @@ def option_shown(group: str, option: str) -> str:
 def folders_shown(group: str) -> str:
     """What a message says of where the options of a group are looked for."""
     user_folder = user_conf_dir()
-    where = "FOLDER/{0}/ with --config-dir FOLDER" if user_folder is None else f"{user_folder}/{{0}}/"
-    return f"conf/{group}/ or {where.format(group)}"
+    own = f"FOLDER/{group}/ with --config-dir FOLDER" if user_folder is None else f"{user_folder}/{group}/"
+    return f"conf/{group}/ or {own}"
 
 
 def option_file(group: str, option: str) -> Path:
     """The YAML file of an option, in the package or in the folder of ``--config-dir``."""
     user_folder, file = user_conf_dir(), Path(group) / f"{option}.yaml"
     return user_folder / file if user_folder is not None and (user_folder / file).is_file() else conf_dir() / file
-
-
-def keys_in(file: Path) -> list[str]:
-    """The dotted keys that a YAML file of the package ``_global_`` sets."""
-    import yaml
-
-    def below(node: object, path: str) -> Iterator[str]:
-        if isinstance(node, dict):
-            for key, value in node.items():
-                yield from below(value, f"{path}.{key}".lstrip("."))
-        else:
-            yield path
-
-    return list(below(yaml.safe_load(file.read_text(encoding="utf-8")) or {}, ""))
 
 
 def search_path() -> list[str]:

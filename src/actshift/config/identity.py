@@ -74,7 +74,7 @@ def scored_part(
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Sorted lines ``dotted.key: old -> new``; a key that one side lacks reads ``(absent)``. Lists compare whole."""
-    before, after = dict(_leaves(old, "")), dict(_leaves(new, ""))
+    before, after = dict(leaves(old, "")), dict(leaves(new, ""))
     return [
         f"{key}: {before.get(key, ABSENT)} -> {after.get(key, ABSENT)}"
         for key in sorted(before.keys() | after.keys())
@@ -147,11 +147,11 @@ def _canonical(value: Any, ignore: frozenset[str], path: tuple[str, ...]) -> Any
     )
 
 
-def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, str]]:
+def leaves(value: Any, prefix: str) -> Iterator[tuple[str, str]]:
     """Dotted keys and their values as canonical JSON; an empty mapping is a leaf."""
     if isinstance(value, Mapping) and (value or not prefix):
         for key, inner in value.items():
-            yield from _leaves(inner, f"{prefix}.{key}" if prefix else str(key))
+            yield from leaves(inner, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, canonical_json(_canonical(value, frozenset(), tuple(prefix.split("."))))
 

@@ -18,6 +18,12 @@ HARDWARE = {"8b": "a100-80gb", "tiny": "cpu", "135m": "cpu"}
 """The hardware profile that a model's scale is planned on where none is named; every other goes to the default."""
 DEFAULT_HARDWARE = "a100-40gb"
 
+
+def planned_hardware(scale: str) -> str:
+    """The hardware profile that a model of a scale is planned on where none is named."""
+    return HARDWARE.get(scale, DEFAULT_HARDWARE)
+
+
 Compose = Callable[[Sequence[str]], Config]
 
 
@@ -49,7 +55,7 @@ class Estimates:
         for planned in grid.cells:
             config = compose([*planned.variants[0].overrides, "stage=grid"])  # as the plan composed it
             scale = config.model.scale
-            name = hardware.get(planned.cell.model) or HARDWARE.get(scale, DEFAULT_HARDWARE)
+            name = hardware.get(planned.cell.model) or planned_hardware(scale)
             self._configs[planned.cell] = replace(config, hardware=compose([f"hardware={name}"]).hardware)
         by_identity: dict[str, Config] = {run.identity: self._configs[run.cell] for run in grid.runs}
         planned_here = [record for record in store.records() if record.identity in by_identity]

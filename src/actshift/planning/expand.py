@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from actshift.config.groups import groups, keys_in, option_file
-from actshift.config.identity import hashed_part, ignored_keys
+from actshift.config.groups import groups, option_file
+from actshift.config.identity import hashed_part, ignored_keys, leaves
 from actshift.errors import ActshiftError, unknown
 from actshift.planning.fraction import Combination, combinations, fraction_of
 from actshift.planning.manifests import Exclusion, Manifest, PlannedCell, Run, Variant
@@ -187,11 +187,14 @@ def _methods(sweep: SweepConfig) -> list[str]:
 
 def _keys_of_debug(overrides: Iterable[str]) -> set[str]:
     """The keys that ``debug=...`` among some overrides sets: Hydra alone would let a sweep's own keys win over them."""
+    import yaml
+
     found: set[str] = set()
     for given in overrides:
         group, _, name = given.partition("=")
         if group == "debug" and name in groups()["debug"]:
-            found.update(keys_in(option_file("debug", name)))
+            document = yaml.safe_load(option_file("debug", name).read_text(encoding="utf-8"))
+            found.update(key for key, _ in leaves(document or {}, ""))
     return found
 
 

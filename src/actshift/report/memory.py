@@ -14,7 +14,7 @@ from actshift.config.cached import CachedComposer, hub_models
 from actshift.config.groups import groups
 from actshift.errors import ActshiftError
 from actshift.estimates.memory import CARDS, Fit, Peak, estimate_peak, fit
-from actshift.estimates.sweep import DEFAULT_HARDWARE, HARDWARE
+from actshift.estimates.sweep import planned_hardware
 from actshift.report import names
 from actshift.report.markdown_text import table as markdown_table
 from actshift.schema.config import Config
@@ -86,7 +86,7 @@ def _composed(composer: CachedComposer, overrides: list[str]) -> Config:
     given = {override.partition("=")[0] for override in overrides}
     if "hardware" not in given:
         scale = composer(overrides[:1]).model.scale
-        overrides = [f"hardware={HARDWARE.get(scale, DEFAULT_HARDWARE)}", *overrides]
+        overrides = [f"hardware={planned_hardware(scale)}", *overrides]
     if "dataset" not in given:
         overrides = [f"dataset={_longest(composer)}", *overrides]
     return composer(overrides)

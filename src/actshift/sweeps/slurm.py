@@ -164,6 +164,14 @@ def read_tasks(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return head, tasks
 
 
+def script_in(folder: Path) -> Path:
+    """The script that sbatch is given. Errors: a folder without it."""
+    script = folder / "array.sbatch"
+    if not script.is_file():
+        raise ActshiftError(f"there is no {script}: name the folder of the SLURM files with --slurm")
+    return script
+
+
 def jobs_folder(store: Store, sweep: str) -> Path:
     """Where a sweep's submissions lie: task lists, logs, and the numbers of its jobs."""
     return store.root / "slurm" / sweep

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from actshift.config.overrides import override
-from actshift.errors import ActshiftError
 from actshift.estimates.sweep import Compose, Estimates
-from actshift.paths import user_conf_dir
+from actshift.paths import config_dir_flags
 from actshift.planning.halving import budget, states
 from actshift.planning.manifests import Manifest, PlannedCell, Run
 from actshift.schema.config import STAGES
@@ -38,9 +37,7 @@ class Submission:
         self._store = store
         self._dry = dry
         self._grid = grid
-        self._script = folder / "array.sbatch"
-        if not self._script.is_file():
-            raise ActshiftError(f"there is no {self._script}: name the folder of the SLURM files with --slurm")
+        self._script = slurm.script_in(folder)
         profiles = read_profiles(folder / "profiles")
         scales = {planned.cell.model: _scale(planned, compose) for planned in grid.cells}
         self._profiles = {model: profile_of(scale, profiles, chosen=profile) for model, scale in scales.items()}
@@ -97,9 +94,7 @@ class Submission:
 
     def _selection(self, *, after: int) -> Job:
         results = override("results", self._store.root.resolve())
-        user_folder = user_conf_dir()
-        folder = ("--config-dir", str(user_folder)) if user_folder else ()
-        arguments = ("actshift.cli", "select", self._grid.sweep, results, *folder)
+        arguments = ("actshift.cli", "select", self._grid.sweep, results, *config_dir_flags())
         profile = next(iter(self._profiles.values()))
         return Job(f"{slurm.NAME}-{self._grid.sweep}-select", profile, arguments, after=tuple(range(after)))
 

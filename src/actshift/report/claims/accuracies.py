@@ -81,9 +81,9 @@ class Printed(Accuracies):
         # A single run of SFT has the deviation 0 in Table 11, and stands in for the SFT of the other tables too.
         self._deviations: dict[Any, float] = {
             (row.model, row.dataset, row.method): row.std
-            for source in (11, DEVIATIONS[number])
+            for source in (names.DEVIATIONS[1], names.DEVIATIONS[number])
             for row in _rows(paper.table(source))
-            if source == DEVIATIONS[number] or row.method == "sft"
+            if source == names.DEVIATIONS[number] or row.method == "sft"
         }
 
     def accuracy(self, model: str, dataset: str, method: str) -> float:
@@ -158,8 +158,6 @@ class OverSeeds(Printed):
         return f"no deviation is printed of {', '.join(self._without)}: intervals are at least so wide"
 
 
-DEVIATIONS = {1: 11, 2: 12, 4: 13}
-"""The tables of standard deviations, by the table of the accuracies."""
 RUNS = 5
 """Runs behind an accuracy of the paper (Appendix F.3)."""
 COUNTED = {

@@ -11,6 +11,7 @@ import pandas as pd
 
 from actshift.paper.claims import Claim, claims
 from actshift.paper.printed import table_number
+from actshift.report import names
 from actshift.report.claims import elsewhere
 from actshift.report.claims.accuracies import Accuracies, Measured, OverSeeds, Printed
 from actshift.report.claims.estimates import Check, Item, NotThere, Verdict
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 PAPER = "paper"
 SEEDS = "paper, by Tables 11-13"
-TABLES = {"1": 1, "2": 2, "4": 4}
+TABLES = {str(number): number for number in names.DEVIATIONS}
 """The tables of accuracies that the paper prints, by the name that a claim has for each."""
 ON_DIFFERENCES = ("average", "cells", "largest", "pronounced", "deviations")
 """The rules that compare what has a deviation over seeds."""
