@@ -88,8 +88,11 @@ def test_the_grid_is_scored_on_validation_alone(undisturbed: tuple[Path, str]) -
 def test_a_second_call_does_nothing_again(undisturbed: tuple[Path, str]) -> None:
     results, _ = undisturbed
     before, written = stamps(results), tables(results)
-    output = call("sweep", results).stdout
+    code = "import sys; from actshift.cli import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+    words = [sys.executable, "-c", code, *command("sweep", results)[3:]]
+    output = subprocess.run(words, capture_output=True, text=True, check=True, timeout=280).stdout
     assert "[1/" not in output
+    assert output.splitlines()[-1] == "False", "what computes nothing does not wait for torch"
     assert stamps(results) == before and tables(results) == written
 
 
@@ -120,6 +123,7 @@ def test_a_changed_request_is_refused_with_the_keys_that_changed(undisturbed: tu
 
 
 def test_killed_at_three_moments_ends_with_the_same_tables(undisturbed: tuple[Path, str], tmp_path: Path) -> None:
+    """Once the launcher alone is killed, and its workers end by themselves; twice all of them are."""
     reference, _ = undisturbed
     rng = random.Random(0)
     for already in (1, GRID // 2, GRID + 3):
@@ -128,8 +132,13 @@ def test_killed_at_three_moments_ends_with_the_same_tables(undisturbed: tuple[Pa
         )
         wait_for_records(tmp_path, count=already, process=process)
         time.sleep(rng.random())
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        if already == 1:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            wait_for_end(process.pid)
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         before = stamps(tmp_path)
         assert before, "killed before anything was done"
         for path in (tmp_path / "records").glob("[!.]*"):
@@ -140,21 +149,22 @@ def test_killed_at_three_moments_ends_with_the_same_tables(undisturbed: tuple[Pa
     assert tables(tmp_path) == tables(reference)
 
 
-def test_workers_end_with_a_killed_launcher(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        command("sweep", tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    wait_for_records(tmp_path, count=1, process=process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+def wait_for_end(group: int) -> None:
+    """Until no process of the group lives. Raises where one is left after a minute."""
     deadline = time.monotonic() + 60
-    while group_lives(process.pid):
+    while group_lives(group):
         assert time.monotonic() < deadline, "workers outlive their launcher"
         time.sleep(0.2)
 
 
 def test_a_failing_run_is_named_and_retried(tmp_path: Path) -> None:
-    one = ["sweep.methods=[sft]", "sweep.datasets=[listops]", "sweep.seeds=[42]", "training.max_steps=2"]
+    one = [
+        "sweep.methods=[sft]",
+        "sweep.datasets=[listops]",
+        "sweep.seeds=[42]",
+        "training.max_steps=2",
+        "hardware.workers=1",
+    ]
     call("plan", tmp_path, *one)
     runs = [json.loads(line) for line in (tmp_path / "manifests" / "demo.grid.jsonl").read_text().splitlines()]
     identity = next(line["identity"] for line in runs if line["kind"] == "run")

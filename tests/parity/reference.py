@@ -19,9 +19,9 @@ SHOWN = 24
 """How many logits of a row go into a file of expected numbers."""
 ROWS_SEED = 3
 LOGITS, LOSSES, BASE = 1e-6, 1e-5, 3
-"""How far ours may be from others' numbers: logits, losses (nats). Where the numbers are of another CPU, or of another
-version's attention, sums run in another order and move the base model's own logits by some 1e-5: there logits may
-differ by as much more as BASE times what the base model's differ by, with no method on."""
+"""How far ours may be from others' numbers: logits, losses (nats). On another CPU, or with another version's attention,
+sums run in another order. So logits may differ by as much more as BASE times what the base model's differ by with no
+method on: from those in the file, or from its own in float64, whichever is larger (1e-6 to 1e-5)."""
 
 
 def numbers(name: str, *shape: int, scale: float = 1.0) -> torch.Tensor:

@@ -126,7 +126,6 @@ def submit_command(request: Namespace) -> int:
     options, request.overrides = split_options(request.overrides, ["profile"])
     wanted, compose_cell = sweep_request(request), CachedComposer()
     config, store = wanted.config, wanted.store
-    size = 1000 if request.dry_run else slurm.array_size()
     grid = wanted.grid(compose_cell, replan=request.replan, check=partial(_refuse_impossible, config=config))
     submission = Submission(
         store,
@@ -141,6 +140,7 @@ def submit_command(request: Namespace) -> int:
     if not request.dry_run:
         refuse_changed_plan(stages[-1], store, compose=compose_cell, overrides=wanted.launch)
         prefetch.require(stages[-1], store=store, compose=compose_cell)
+    size = 1000 if request.dry_run else slurm.array_size()
     selected = len(stages) > 1 and set(states_of(grid, store)) <= {"done", "dropped"}
     queued = set() if request.dry_run else slurm.queued(store, grid.sweep)
     jobs = submission.jobs(stages[-1], selected=selected, queued=queued, size=size)

@@ -52,7 +52,7 @@ def baseline(config: Config, *, session: Session | None = None, progress: Progre
     found = read_baseline(store.root, identity)
     if found is not None:
         kept = found.provenance["data"][SPLIT]
-        refuse_changed_rows(config, SPLIT, kept=kept, what=f"the baseline {identity}", session=session)
+        refuse_changed_rows(config, SPLIT, kept=kept, what=f"the baseline {identity}", data=session)
         return found
     set_threads(config.hardware)
     split = session.split(config, SPLIT)

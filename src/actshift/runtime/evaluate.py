@@ -78,7 +78,7 @@ def evaluate(config: Config, *, session: Session | None = None, progress: Progre
     if path.exists():
         found = _read(path)
         kept = found.provenance.get("data", {}).get(SPLIT)
-        refuse_changed_rows(config, SPLIT, kept=kept, what=f"the evaluation {path.name}", session=session)
+        refuse_changed_rows(config, SPLIT, kept=kept, what=f"the evaluation {path.name}", data=session)
         return found
 
     set_threads(config.hardware)

@@ -89,7 +89,7 @@ def run_together(
         # One may have been finished between the look and the lock.
         records = {name: record for name in named if (record := store.record(name, split)) is not None}
         for name, record in records.items():
-            refuse_changed_record(named[name], record, session=session)
+            refuse_changed_record(named[name], record, data=session)
         missing = {name: config for name, config in named.items() if name not in records}
         try:
             if missing:
@@ -192,7 +192,7 @@ class _Runs:
         if facts.identity != identity:
             raise ActshiftError(f"{folder} belongs to run {facts.identity}, not {identity}")
         kept, what = facts.train_fingerprint, f"the adapter in {folder}"
-        refuse_changed_rows(self._configs[identity], "train", kept=kept, what=what, session=self._session)
+        refuse_changed_rows(self._configs[identity], "train", kept=kept, what=what, data=self._session)
         return facts
 
     def _evaluate(self, base: Base, facts: Mapping[str, Trained], *, split: Split) -> dict[str, dict[str, Any]]:

@@ -8,9 +8,9 @@ import threading
 
 import torch
 
-from actshift.data.splits import Split, load_split
 from actshift.errors import ActshiftError
 from actshift.models.loading import Base, computed_precision, load_base, set_products
+from actshift.runtime.loaded import LoadedData
 from actshift.schema.building import plain
 from actshift.schema.config import Config, HardwareConfig
 
@@ -23,16 +23,16 @@ class Paused(BaseException):
     """A run trained the share of its steps that was asked for: it can be continued, and is not a failed one."""
 
 
-class Session:
+class Session(LoadedData):
     """What stays warm between the runs of one process: the base model that was loaded last, and its data.
 
     Once `stop` is set, the run at hand checkpoints and ends in `Interrupted`.
     """
 
     def __init__(self, *, stop: threading.Event | None = None) -> None:
+        super().__init__()
         self.stop = stop or threading.Event()
         self._base: tuple[str, Base] | None = None
-        self._data: tuple[str, dict[str, Split]] = "", {}
 
     def base(self, config: Config) -> Base:
         """The base model of a configuration, loaded anew only if it is another one than the last.
@@ -48,16 +48,6 @@ class Session:
             if (computed := computed_precision(precision, device)) != precision:
                 print(f"training.precision={precision} is {computed} on this {device.type} device", file=sys.stderr)
         return self._base[1]
-
-    def split(self, config: Config, name: str) -> Split:
-        """One split of a configuration's data; those of the last data set are kept."""
-        key = json.dumps(plain([config.dataset, config.data]), sort_keys=True)
-        if self._data[0] != key:
-            self._data = key, {}
-        splits = self._data[1]
-        if name not in splits:
-            splits[name] = load_split(config, name)
-        return splits[name]
 
 
 def pick_device(hardware: HardwareConfig) -> torch.device:
