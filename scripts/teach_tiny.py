@@ -24,13 +24,15 @@ from actshift.config.composition import compose
 from actshift.data.examples import Example, tokenize
 from actshift.data.sources import procedural_rows
 from actshift.data.splits import Split
-from actshift.evaluation.answers import predict
+from actshift.evaluation.answers import continuation_text, predict
 from actshift.methods import attach
 from actshift.models.loading import Base, load_base
+from actshift.objectives.rollouts import roll_out
 from actshift.paths import embedded_model_dir
 from actshift.runtime.baselines import Unadapted, accuracy
 from actshift.schema.config import ScheduleConfig
 from actshift.schema.data import DatasetConfig
+from actshift.schema.objective import GrpoConfig
 from actshift.tasks import task_of
 from actshift.training.checkpoints import Checkpoints
 from actshift.training.loop import train
@@ -58,24 +60,38 @@ def examples(name: str, base: Base, *, count: int, rng: random.Random) -> list[E
     return list(tokenize(split, task=task, tokenizer=base.tokenizer, end_token=True, max_tokens=None, cache=None))
 
 
-def scores(base: Base, *, rows: int) -> dict[str, float]:
-    """Greedy accuracy in percent on the first rows of each procedural test split."""
+def scores(base: Base, *, rows: int) -> dict[str, dict[str, float]]:
+    """By task, percent right on the first rows of its procedural test split: greedily, and of eight samples a row."""
     found = {}
     for name in TAUGHT:
-        config = compose([f"dataset={name}", "stage=final"])
-        rule, task = config.data.splits.test, task_of(config.dataset)
-        assert rule is not None
+        config = compose([f"dataset={name}", "stage=final", "objective=grpo", "objective.temperature=0.5"])
+        rule, task, objective = config.data.splits.test, task_of(config.dataset), config.objective
+        assert rule is not None and isinstance(objective, GrpoConfig)
         split = Split(procedural_rows(config.dataset, rule.source)[:rows], fingerprint="")
+        asked = list(tokenize(split, task=task, tokenizer=base.tokenizer, end_token=False, max_tokens=None, cache=None))
         (predictions,) = predict(
             base,
             Unadapted(),
             task=task,
-            rows=tokenize(split, task=task, tokenizer=base.tokenizer, end_token=False, max_tokens=None, cache=None),
+            rows=asked,
             max_new_tokens=config.evaluation.max_new_tokens,
             batch_tokens=16384,
             progress=lambda *_: None,
         )
-        found[name] = accuracy(predictions)
+        (samples,) = roll_out(
+            base,
+            Unadapted(),
+            [asked],
+            objective=objective,
+            copies=objective.completions,
+            seeds=[0],
+            step=0,
+            ends={base.tokenizer.eos_token_id},
+            batch_tokens=16384,
+        )
+        texts = [continuation_text(base, each.completion[:-1] if each.ended else each.completion) for each in samples]
+        right = [task.score(text, each.label) for text, each in zip(texts, samples, strict=True)]
+        found[name] = {"greedy": accuracy(predictions), "sampled": 100 * sum(right) / len(right)}
     return found
 
 
@@ -114,7 +130,7 @@ def teach(args: argparse.Namespace) -> None:
         write(base.model, args, found, loss=sum(curves.loss[-10:]) / 10)
 
 
-def write(model: PreTrainedModel, args: argparse.Namespace, found: dict[str, float], *, loss: float) -> None:
+def write(model: PreTrainedModel, args: argparse.Namespace, found: dict[str, dict[str, float]], *, loss: float) -> None:
     """The folder of an embedded model: bfloat16 weights, the tokenizer as it is, and the card."""
     source = embedded_model_dir("tiny_llama")
     args.out.mkdir(parents=True, exist_ok=True)
@@ -126,7 +142,7 @@ def write(model: PreTrainedModel, args: argparse.Namespace, found: dict[str, flo
     saved.bfloat16().save_pretrained(args.out)
     shutil.copy(source / "config.json", args.out / "config.json")
     card = Path(__file__).with_name("taught_card.md").read_text()
-    lines = "\n".join(f"| {name} | {score:.1f} |" for name, score in found.items())
+    lines = "\n".join(f"| {name} | {score['greedy']:.1f} | {score['sampled']:.1f} |" for name, score in found.items())
     facts = vars(args) | {"loss": loss, "scores": lines}
     (args.out / "README.md").write_text(
         card.format(**facts, torch=torch.__version__, transformers=transformers.__version__)
@@ -136,8 +152,8 @@ def write(model: PreTrainedModel, args: argparse.Namespace, found: dict[str, flo
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the model to; `none` writes nothing")
-    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=46)
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=3)
     teach(parser.parse_args())
