@@ -119,7 +119,7 @@ def test_list_shows_every_option_and_what_it_is(capsys: pytest.CaptureFixture[st
         else:
             option, about = line.split(maxsplit=1)
             shown.setdefault(group, []).append(option)
-            assert len(about) > 10
+            assert len(about) > 10 and about[-1] in ".?", "a whole sentence"
     assert shown == groups()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from argparse import Namespace
+from itertools import takewhile
 from pathlib import Path
 
 from actshift.commands.requests import console, results_folder, split_options, write_copies
@@ -108,14 +110,19 @@ def explain_command(request: Namespace) -> int:
 
 
 def list_command(request: Namespace) -> int:
-    """Every option of the config groups with the first line of its file."""
+    """Every option of the config groups with the first sentence of its file's comment."""
     there = groups()
     if request.group is not None and request.group not in there:
         raise unknown("group", request.group, there, where="actshift list <group>")
     for group in [request.group] if request.group else there:
         print(group)
         for option in there[group]:
-            first = option_file(group, option).read_text(encoding="utf-8").splitlines()
-            about = next((line[2:] for line in first if line.startswith("# ") and "@package" not in line), "")
-            print(f"  {option:<22} {about}")
+            print(f"  {option:<22} {_about(option_file(group, option))}")
     return 0
+
+
+def _about(file: Path) -> str:
+    """The first sentence of the comment that a YAML begins with; empty where there is none."""
+    lines = (line for line in file.read_text(encoding="utf-8").splitlines() if "@package" not in line)
+    comment = " ".join(line[2:] for line in takewhile(lambda line: line.startswith("# "), lines))
+    return re.split(r"(?<=\.)\s", comment, maxsplit=1)[0]
