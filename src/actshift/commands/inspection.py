@@ -125,4 +125,4 @@ def _about(file: Path) -> str:
     """The first sentence of the comment that a YAML begins with; empty where there is none."""
     lines = (line for line in file.read_text(encoding="utf-8").splitlines() if "@package" not in line)
     comment = " ".join(line[2:] for line in takewhile(lambda line: line.startswith("# "), lines))
-    return re.split(r"(?<=\.)\s", comment, maxsplit=1)[0]
+    return re.split(r"(?<=\w{3}\.)\s", comment, maxsplit=1)[0]  # "Dr. GRPO" goes on
