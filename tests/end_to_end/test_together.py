@@ -22,7 +22,7 @@ from actshift.sweeps.worker import Event, Worker
 
 SWEEP = [
     "sweep.methods=[lora_r8,post_block]",
-    "sweep.reference=lora_r8",
+    "sweep.reference=post_block",
     "sweep.datasets=[listops]",
     "sweep.seeds=[1,2,3]",
     "data.limit.train=160",
