@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
 from pathlib import Path
 
 from actshift.config.cached import CachedComposer
 from actshift.config.composition import compose
+from actshift.config.overrides import override
 from actshift.observe.provenance import code_provenance
 from actshift.planning.expand import expand_grid
 from actshift.planning.manifests import freeze
 from actshift.store.store import Store
-from actshift.sweeps.devices import Devices
+from actshift.sweeps.devices import Devices, usable_cores
 from actshift.sweeps.local import LocalEngine
 
 METHODS = ("sft", "lora_r8", "post_block")
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("results/bench"))
     arguments = parser.parse_args()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     splits = [(workers, cores // workers) for workers in range(1, cores + 1) if cores % workers == 0]
     found: dict[tuple[int, int], list[dict[str, float]]] = {split: [] for split in splits}
     for turn in range(arguments.rounds):
@@ -62,23 +62,23 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace, workers: int, threads: int) -> dict[str, float]:
     """Runs an hour by method, by so many workers of so many threads."""
-    config = compose([f"model={arguments.model}", f"hardware.workers={workers}", f"hardware.threads={threads}"])
-    scale, rates = config.model.scale, [1e-4 * 1.1**place for place in range(2 * workers)]
     launch = [f"hardware.workers={workers}", f"hardware.threads={threads}", "execution=separate"]
-    data = ["data.source=procedural", "sweep.datasets=[boolq]"]
+    config = compose([f"model={arguments.model}", *launch])
+    scale, rates = config.model.scale, [1e-4 * 1.1**place for place in range(2 * workers)]
+    dataset, extra = "boolq", ["data.source=procedural"]
     if arguments.data:
-        data = ["data.source=local", "sweep.datasets=[sst2]", f"data.dir='{Path(arguments.data).resolve()}'"]
+        dataset, extra = "sst2", ["data.source=local", override("data.dir", Path(arguments.data).resolve())]
+    extra += [f"data.limit.train={arguments.rows}", "data.limit.validation=40"]
     found = {}
     for method in METHODS:
         key = compose([f"method={method}"]).method.rates
         words = ["sweep=smoke", f"sweep.models=[{arguments.model}]", f"sweep.methods=[{method}]"]
-        words += [f"sweep.reference={method}", f"+sweep.rates.{scale}.{key}={rates}", *data[1:2]]
+        words += [f"sweep.reference={method}", f"sweep.datasets=[{dataset}]", f"+sweep.rates.{scale}.{key}={rates}"]
         sweep = compose(words).sweep
         assert sweep is not None
-        limits = [f"data.limit.train={arguments.rows}", "data.limit.validation=40", data[0], *data[2:]]
         with tempfile.TemporaryDirectory() as folder:
             store = Store(Path(folder))
-            grid = freeze(store, expand_grid(sweep, CachedComposer(), extra=limits))
+            grid = freeze(store, expand_grid(sweep, CachedComposer(), extra=extra))
             with LocalEngine(store, devices=Devices(config.hardware), overrides=launch) as engine:
                 engine.do(grid)
             seconds = [r.provenance["train_seconds"] + r.provenance["evaluation_seconds"] for r in store.records()]

@@ -89,8 +89,7 @@ def scores(base: Base, *, rows: int) -> dict[str, dict[str, float]]:
             ends={base.tokenizer.eos_token_id},
             batch_tokens=16384,
         )
-        texts = [continuation_text(base, each.completion[:-1] if each.ended else each.completion) for each in samples]
-        right = [task.score(text, each.label) for text, each in zip(texts, samples, strict=True)]
+        right = [task.score(continuation_text(base, each.answer), each.label) for each in samples]
         found[name] = {"greedy": accuracy(predictions), "sampled": 100 * sum(right) / len(right)}
     return found
 

@@ -20,16 +20,15 @@ from actshift.store.records import Record
 from actshift.store.store import Store
 from actshift.sweeps.worker import Event, Worker
 
+LIMITS = ["data.limit.train=160", "data.limit.validation=40", "data.limit.test=40"]
 SWEEP = [
     "sweep.methods=[lora_r8,post_block]",
     "sweep.reference=post_block",
     "sweep.datasets=[listops]",
     "sweep.seeds=[1,2,3]",
-    "data.limit.train=160",
-    "data.limit.validation=40",
-    "data.limit.test=40",
+    *LIMITS,
 ]
-ONE = ["model=tiny", "method=post_block", "dataset=listops", *SWEEP[4:], "training.validations=2"]
+ONE = ["model=tiny", "method=post_block", "dataset=listops", *LIMITS, "training.validations=2"]
 
 
 def swept(folder: Path, execution: str) -> dict[str, Record]:
@@ -164,7 +163,7 @@ def planned(folder: Path) -> Manifest:
     """A plan of three cells with two rates each, whose runs all meet a file where their adapter's folder should go."""
     sweep = ["sweep.methods=[post_block,sft]", "sweep.datasets=[listops,boolq]", "sweep.seeds=[1]"]
     rates = "sweep.rates.tiny={sft:[1e-4,1e-3],steering_r8:[1e-3,1e-2]}"
-    assert main(["plan", "demo", *sweep, rates, *SWEEP[4:], f"results={folder}"]) == 0
+    assert main(["plan", "demo", *sweep, rates, *LIMITS, f"results={folder}"]) == 0
     manifest = read_manifest(Store(folder).manifest_path("demo", "grid"))
     for each in manifest.runs:
         (folder / "runs" / each.identity).mkdir(parents=True)
@@ -196,7 +195,7 @@ def test_the_launcher_of_a_stopped_sweep_ends_and_says_why(tmp_path: Path, capsy
     planned(tmp_path)
     sweep = ["sweep.methods=[post_block,sft]", "sweep.datasets=[listops,boolq]", "sweep.seeds=[1]"]
     rates = "sweep.rates.tiny={sft:[1e-4,1e-3],steering_r8:[1e-3,1e-2]}"
-    assert main(["sweep", "demo", *sweep, rates, *SWEEP[4:], f"results={tmp_path}", "hardware.workers=1"]) == 1
+    assert main(["sweep", "demo", *sweep, rates, *LIMITS, f"results={tmp_path}", "hardware.workers=1"]) == 1
     said = capsys.readouterr()
     assert "stopped: 3 runs in a row failed for one cause" in said.out
     assert said.err.count("failed: ") == 3

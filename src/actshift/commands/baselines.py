@@ -29,18 +29,15 @@ def baselines_command(request: Namespace) -> int:
 
 def make_baselines(wanted: SweepRequest, manifest: Manifest, compose_cell: CachedComposer) -> None:
     """Make the baselines that a sweep's table shows and that are not there yet."""
-    missing = {
-        identity: planned
-        for planned in manifest.cells
-        if read_baseline(wanted.store.root, identity := baseline_identity(planned.config)) is None
-    }
+    cells = {baseline_identity(planned.config): planned for planned in manifest.cells}
+    missing = [planned for identity, planned in cells.items() if read_baseline(wanted.store.root, identity) is None]
     if not missing:
         return  # nothing is computed, so nothing that computes needs to be imported
     from actshift.runtime.baselines import baseline
     from actshift.runtime.session import Session
 
     session = Session()
-    for planned in missing.values():
+    for planned in missing:
         words = [*wanted.launch, override("results", wanted.store.root), "stage=final"]
         config = compose_cell([*planned.variants[0].overrides, *words])
         baseline(config, session=session)

@@ -142,9 +142,8 @@ class Grpo(Objective):
         ]
 
     def _completion(self, rollout: Rollout) -> Completion:
-        ids = rollout.completion
-        text = continuation_text(self._base, ids[:-1] if rollout.ended else ids)
-        return Completion(text, rollout.label, len(ids), self._config.max_new_tokens, rollout.ended)
+        text, tokens = continuation_text(self._base, rollout.answer), len(rollout.completion)
+        return Completion(text, rollout.label, tokens, self._config.max_new_tokens, rollout.ended)
 
     @torch.no_grad()
     def _reference_logprobs(self) -> dict[int, torch.Tensor]:

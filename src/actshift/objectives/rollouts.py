@@ -36,6 +36,11 @@ class Rollout(Example):
     def completion(self) -> list[int]:
         return self.ids[self.prompt_length :]
 
+    @property
+    def answer(self) -> list[int]:
+        """The completion without its end token."""
+        return self.completion[:-1] if self.ended else self.completion
+
 
 def roll_out(
     base: Base,
