@@ -73,7 +73,11 @@ def measure(arguments: argparse.Namespace, workers: int, threads: int) -> dict[s
     for method in METHODS:
         key = compose([f"method={method}"]).method.rates
         words = ["sweep=smoke", f"sweep.models=[{arguments.model}]", f"sweep.methods=[{method}]"]
-        words += [f"sweep.reference={method}", f"sweep.datasets=[{dataset}]", f"+sweep.rates.{scale}.{key}={rates}"]
+        words += [
+            f"sweep.reference={method}",
+            f"sweep.datasets=[{dataset}]",
+            f"+sweep.rates={{{scale}: {{{key}: {rates}}}}}",
+        ]
         sweep = compose(words).sweep
         assert sweep is not None
         with tempfile.TemporaryDirectory() as folder:

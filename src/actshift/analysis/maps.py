@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch.nn.functional import silu
 
-from actshift.analysis.activations import Places, noting
+from actshift.analysis.activations import Places
 from actshift.analysis.regression import Array, reduced_rank
 from actshift.models.loading import Base
+from actshift.models.sites import Change
 from actshift.schema.analysis import ContinuationsConfig, OracleConfig
 from actshift.training.batches import Batch
 
@@ -112,13 +113,19 @@ def fit_all_layers(base: Base, batch: Batch, wanted: Places, mask_BT: torch.Tens
     """One map a layer such that all steer together: each is fitted to what the model steered in the layers before it
     lacks of the tuned model's block output, on the tokens of a mask."""
     maps: dict[int, Map] = {}
-    for layer in range(base.sites.layers):
-        seen: Places = {}
-        with steered(base, maps), ExitStack() as hooks:
-            hooks.callback(base.sites.hook(BLOCK, layer, noting(seen, (BLOCK, layer))).remove)
-            base.model(input_ids=batch.ids_BT)
-        h_BTD = seen[BLOCK, layer]
-        maps[layer] = fit(columns(h_BTD, mask_BT), columns(wanted[BLOCK, layer] - h_BTD, mask_BT))
+
+    def fitting(layer: int) -> Change:
+        def change(h_BTD: torch.Tensor) -> torch.Tensor:
+            lacking_BTD = wanted[BLOCK, layer] - h_BTD
+            maps[layer] = fit(columns(h_BTD, mask_BT), columns(lacking_BTD, mask_BT))
+            return _shifting(maps[layer])(h_BTD)
+
+        return change
+
+    with ExitStack() as hooks:  # one pass: a layer's input is steered by the maps of the layers before it
+        for layer in range(base.sites.layers):
+            hooks.callback(base.sites.hook(BLOCK, layer, fitting(layer)).remove)
+        base.model(input_ids=batch.ids_BT)
     return maps
 
 

@@ -51,43 +51,49 @@ def oracle(config: Config, *, session: Session | None = None) -> pd.DataFrame:
     with tuned(base, batch, analysis):
         wanted, after = record(base, batch, sites=sites_of(base))
     shifts = {place: value - before[place] for place, value in after.items() if place[0] == BLOCK}
+    everywhere, (_, scored) = Distance(wanted, plain, tokens_BT(batch)), _halves(batch)
     rows = [
-        *_overwriting(base, batch, plain, wanted, after),
-        *_rows(BLOCK, None, ADDED, overwritten(base, batch, shifts, added=True), plain, wanted, tokens_BT(batch)),
+        *_overwriting(base, batch, everywhere, after),
+        *everywhere.rows(BLOCK, None, ADDED, overwritten(base, batch, shifts, added=True)),
         *_maps(batch, before, after, analysis),
-        *_steering(base, batch, after, plain, wanted, analysis),
+        *_steering(base, batch, Distance(wanted, plain, scored), after, analysis),
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _overwriting(base: Base, batch: Batch, plain: torch.Tensor, wanted: torch.Tensor, after: Places) -> Iterator[Row]:
-    mask_BT = tokens_BT(batch)
+class Distance:
+    """How far logits are from the tuned model's on the tokens of a mask, as a share of the base model's distance."""
+
+    def __init__(self, wanted_BTV: torch.Tensor, plain_BTV: torch.Tensor, mask_BT: torch.Tensor) -> None:
+        """Takes the logits of the tuned model and of the base model."""
+        self.mask_BT, self.wanted_NV = mask_BT, wanted_BTV[mask_BT]
+        self.largest = self.wanted_NV.abs().max()
+        self.logprobs_NV = log_probabilities(self.wanted_NV)  # once: the same for every logits that are compared
+        self.of_base = divergence(self.logprobs_NV, log_probabilities(plain_BTV[mask_BT]))
+
+    def rows(self, site: str, layer: int | None, how: str, found_BTV: torch.Tensor) -> Iterator[Row]:
+        """The rows `logit_error` and `kl_left` of logits."""
+        found_NV = found_BTV[self.mask_BT]
+        yield "logit_error", site, layer, how, float((found_NV - self.wanted_NV).abs().max() / self.largest)
+        left = divergence(self.logprobs_NV, log_probabilities(found_NV)) / self.of_base
+        yield "kl_left", site, layer, how, left
+
+
+def _overwriting(base: Base, batch: Batch, distance: Distance, after: Places) -> Iterator[Row]:
     for site in sites_of(base):
         everywhere = {place: value for place, value in after.items() if place[0] == site}
         for layer, places in [(None, everywhere), *((at, {(site, at): everywhere[site, at]}) for _, at in everywhere)]:
-            found = overwritten(base, batch, places)
-            yield from _rows(site, layer, "", found, plain, wanted, mask_BT)
+            yield from distance.rows(site, layer, "", overwritten(base, batch, places))
 
 
-def _rows(
-    site: str,
-    layer: int | None,
-    how: str,
-    found: torch.Tensor,
-    plain: torch.Tensor,
-    wanted: torch.Tensor,
-    mask_BT: torch.Tensor,
-) -> Iterator[Row]:
-    error = float((found - wanted)[mask_BT].abs().max() / wanted[mask_BT].abs().max())
-    yield "logit_error", site, layer, how, error
-    left = divergence(wanted[mask_BT], found[mask_BT]) / divergence(wanted[mask_BT], plain[mask_BT])
-    yield "kl_left", site, layer, how, left
+def log_probabilities(logits_NV: torch.Tensor) -> torch.Tensor:
+    """The natural logarithms of probabilities, in float64."""
+    return logits_NV.double().log_softmax(dim=-1)
 
 
 def divergence(wanted_NV: torch.Tensor, found_NV: torch.Tensor) -> float:
-    """Mean over tokens of ``KL(wanted || found)`` in nats, from logits."""
-    found, wanted = found_NV.double().log_softmax(dim=-1), wanted_NV.double().log_softmax(dim=-1)
-    return float(kl_div(found, wanted, reduction="batchmean", log_target=True))
+    """Mean over tokens of ``KL(wanted || found)`` in nats, from log probabilities."""
+    return float(kl_div(found_NV, wanted_NV, reduction="batchmean", log_target=True))
 
 
 def _halves(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -120,12 +126,10 @@ def participation(squares: np.ndarray) -> float:
     return float(squares.sum() ** 2 / np.square(squares).sum())
 
 
-def _steering(
-    base: Base, batch: Batch, after: Places, plain: torch.Tensor, wanted: torch.Tensor, analysis: OracleConfig
-) -> Iterator[Row]:
+def _steering(base: Base, batch: Batch, distance: Distance, after: Places, analysis: OracleConfig) -> Iterator[Row]:
     """What is left of the divergence on other rows where fitted maps steer all layers together."""
-    fitted, scored = _halves(batch)
+    fitted, _ = _halves(batch)
     for name, fit in kinds(analysis, width=base.sites.model_width).items():
         with torch.no_grad(), steered(base, fit_all_layers(base, batch, after, fitted, fit)):
             found = base.model(input_ids=batch.ids_BT).logits
-        yield from _rows(BLOCK, None, f"{name} steers", found, plain, wanted, scored)
+        yield from distance.rows(BLOCK, None, f"{name} steers", found)

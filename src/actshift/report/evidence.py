@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from actshift.report.origins import objective_name
 from actshift.report.statistics import (
     Bits,
     SeedVariance,
@@ -40,7 +41,7 @@ NUMBERS = [
     "p_mcnemar",
     "detectable",
 ]
-TEXTS = ["paper_inside", "precision", "hardware", "scoring", "evidence_gap"]
+TEXTS = ["paper_inside", "objective", "precision", "hardware", "scoring", "evidence_gap"]
 PAPER_RUNS = {"sft": 1}
 """How many runs stand behind a figure of the paper (Appendix F.3); five where a method is not listed."""
 SIGNIFICANT = 0.05
@@ -103,6 +104,7 @@ def _evidence(row: Any, runs: Sequence[Record]) -> dict[str, Any]:
     facts: dict[str, Any] = dict.fromkeys(NUMBERS, np.nan) | dict.fromkeys(TEXTS, "")
     if not runs:
         return facts | {"evidence_gap": row.excluded or "no finished run"}
+    facts["objective"] = " ".join(sorted({objective_name(run) for run in runs}))
     for name in ("precision", "hardware", "scoring"):
         facts[name] = " ".join(sorted({str(run.provenance.get(name, "")) for run in runs} - {""}))
     interval = mean_interval(values)

@@ -97,6 +97,9 @@ def evidence_text(row: Any) -> str:
         edge = f", {row.lr_edge} of its grid" if row.lr_edge else ""
         tied = f", tied: {row.lr_tied}" if row.lr_tied else ""
         lines.append(f"learning rate {row.lr:g} {row.variant}".rstrip() + edge + tied)
-    lines.append(f"protocol {row.protocol}, {row.precision or '?'}, {row.hardware or '?'}, data {row.source}")
+    objective = f"objective {row.objective}, " if row.objective else ""
+    lines.append(
+        f"{objective}protocol {row.protocol}, {row.precision or '?'}, {row.hardware or '?'}, data {row.source}"
+    )
     lines += [f"empty: {row.evidence_gap}"] if row.evidence_gap else []
     return "\n".join(lines)
