@@ -13,7 +13,7 @@ from adapted import LOCAL_MODELS, base_of, composed
 
 from actshift.analysis import overlap as figure3
 from actshift.analysis.activations import batch_of, tuned
-from actshift.analysis.oracle import ADDED, BLOCK, divergence, oracle, log_probabilities
+from actshift.analysis.oracle import ADDED, BLOCK, divergence, log_probabilities, oracle
 from actshift.analysis.regression import explained, objective, reduced_rank
 from actshift.cli import main
 from actshift.runtime.session import Session
@@ -66,7 +66,7 @@ def test_a_change_of_weights_is_taken_back(model: str) -> None:
 
 def test_the_divergence_of_two_coins() -> None:
     """KL((3/4, 1/4) || (1/2, 1/2)) = log 2 - entropy."""
-    one, even = torch.tensor([[0.75, 0.25]]).log(), torch.tensor([[0.5, 0.5]]).log()
+    one, even = (torch.tensor([odds], dtype=torch.float64).log() for odds in ([0.75, 0.25], [0.5, 0.5]))
     expected = np.log(2) + 0.75 * np.log(0.75) + 0.25 * np.log(0.25)
     assert divergence(one, even) == pytest.approx(expected, rel=1e-6)
     assert divergence(one, log_probabilities(one + 3.0)) == pytest.approx(0, abs=1e-9)
