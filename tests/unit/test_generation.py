@@ -7,17 +7,18 @@ import dataclasses
 
 import pytest
 import torch
-from adapted import answers, attached, base_of, method_config, naive_answer, perturb, some_prompts
+from adapted import LOCAL_MODELS, answers, attached, base_of, method_config, naive_answer, perturb, some_prompts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actshift.evaluation import cache
+from actshift.evaluation import cache, one_token
 from actshift.evaluation.generation import COMPACT_BELOW_SHARE, generate, length_batches
 from actshift.evaluation.generation import _groups as read_groups
 from actshift.evaluation.limits import PROMPT_TOKENS
 from actshift.models.loading import Base
 from actshift.models.packing.forward_pass import ForwardPass
 
+RANDOM = [model for model in LOCAL_MODELS if model.startswith("random-")]
 SENTENCES = [
     "Question: is the cat in the garden? Answer:",
     "What is 3 + 4?",
@@ -235,3 +236,31 @@ def ends_on_even(ids: list[int]) -> bool:
 
 def until_even(ids: list[int]) -> list[int]:
     return next((ids[: end + 1] for end, token in enumerate(ids) if token % 2 == 0), ids)
+
+
+@pytest.mark.parametrize("model", RANDOM)
+def test_one_token_by_batched_products_is_that_of_the_fused_kernel(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On every architecture, with prompts of several lengths, and longer than the window of those that slide."""
+    base = base_of(model)
+    prompts = some_prompts(base, [3, 40, 17], seed=1)
+    found = {}
+    for name in ("batched", "fused"):
+        noted: list[torch.Tensor] = []
+
+        def choose(logits_BV: torch.Tensor, rows: list[int], noted: list[torch.Tensor] = noted) -> torch.Tensor:
+            noted.append(logits_BV.clone())
+            return torch.tensor([7 + len(noted) + row for row in rows])  # both ways go on from the same tokens
+
+        with monkeypatch.context() as patch, attached(base, method_config("post_block", model=model)) as adaptation:
+            if name == "fused":
+                patch.setattr(one_token, "suits", lambda base: False)
+            perturb(adaptation, scale=0.02)
+            list(
+                generate(
+                    base, adaptation, prompts=prompts, max_new_tokens=12, batch_tokens=10**6, ends=(), choose=choose
+                )
+            )
+        found[name] = torch.stack(noted)
+    assert one_token.suits(base), "the batched way was at work"
+    torch.testing.assert_close(found["batched"], found["fused"], rtol=0, atol=1e-5 * float(found["fused"].abs().max()))
+    assert not torch.equal(found["batched"], found["fused"]), "the two ways are two"

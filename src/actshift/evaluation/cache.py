@@ -1,6 +1,6 @@
 """The key/value cache of rows that were read end to end, with room for the tokens to come.
 
-Shapes: A replicas, N packed tokens, B rows, H key/value heads, T tokens, K head size.
+Shapes: A replicas, N packed tokens of a replica, S of all, B rows, H key/value heads, T tokens, K head size.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn.functional import pad
@@ -35,7 +36,7 @@ class PreallocatedLayer(DynamicLayer):
         self._held += key_states.shape[-2]
         missing = self._held - self._store[0].shape[-2]
         if missing > 0:
-            self._store = [pad(each, (0, 0, 0, missing + SPARE_TOKENS)) for each in self._store]
+            self._store = [_longer(each, missing + SPARE_TOKENS, held=start) for each in self._store]
         for store, states in zip(self._store, (key_states, value_states), strict=True):
             store[:, :, start : self._held] = states
         return self._show()
@@ -67,17 +68,56 @@ class Part:
         return self.packing.packed_index_BT.gather(1, back_BT.clamp(min=0))
 
 
+@dataclass(frozen=True)
+class _Places:
+    """Where the tokens of all rows stand among the packed tokens of all parts, laid end to end: [replica, head, token].
+
+    A token that is number n of its replica's N tokens stands at ``H first + h N + n`` for head h, where `first` counts
+    the tokens of the replicas before. Padding before a row and room after it have places of tokens of the same part:
+    padding has the weight 0, and room is written to before it is looked at.
+    """
+
+    first_BT: torch.Tensor
+    number_BT: torch.Tensor
+    tokens_B: torch.Tensor
+
+    @classmethod
+    def of(cls, parts: Sequence[Part], *, room: int) -> _Places:
+        rows, width = sum(len(part.indices) for part in parts), max(part.left_BT.shape[1] for part in parts)
+        device = parts[0].lengths_B.device
+        first_BT, number_BT = (torch.empty(rows, width + room, dtype=torch.long, device=device) for _ in range(2))
+        tokens_B = torch.empty(rows, dtype=torch.long, device=device)
+        before = 0
+        for part in parts:
+            replicas, tokens = part.packing.position_AN.shape
+            left_BT, indices_B = part.left_BT, torch.tensor(part.indices, device=device)
+            padded_BT = pad(left_BT[None], (width - left_BT.shape[1], room), mode="replicate")[0]
+            first_BT[indices_B] = before + padded_BT // tokens * tokens
+            number_BT[indices_B], tokens_B[indices_B] = padded_BT % tokens, tokens
+            before += replicas * tokens
+        return cls(first_BT, number_BT, tokens_B)
+
+    def of_heads(self, heads: int) -> torch.Tensor:
+        """(B, H, T): the places of every head's keys."""
+        head_H1 = torch.arange(heads, device=self.tokens_B.device)[:, None]
+        return heads * self.first_BT[:, None] + head_H1 * self.tokens_B[:, None, None] + self.number_BT[:, None]
+
+
 def rows_cache(parts: Sequence[Part], *, config: PreTrainedConfig, new_tokens: int) -> DynamicCache:
     """One cache of all rows from those of packed passes, which are emptied. All rows end at the last position.
 
     At most `new_tokens` will follow.
     """
     found = DynamicCache(config=config)
+    places: dict[tuple[int, int], torch.Tensor] = {}  # by heads and room: most models have one of each
     for number, layer in enumerate(found.layers):
         assert isinstance(layer, DynamicLayer), f"no way to fill a cache of {type(layer).__name__}"
         # A sliding layer cuts what it holds by its length, so it gets no room.
         room = 0 if layer.is_sliding else min(SPARE_TOKENS, new_tokens)
-        keys_BHTK, values_BHTK = (_rows(parts, number, name, room=room) for name in ("keys", "values"))
+        heads = _heads(parts[0].cache.layers[number])
+        if (heads, room) not in places:
+            places[heads, room] = _Places.of(parts, room=room).of_heads(heads)
+        keys_BHTK, values_BHTK = (_rows(parts, number, name, places[heads, room]) for name in ("keys", "values"))
         if layer.is_sliding:
             layer.update(keys_BHTK, values_BHTK)
         else:
@@ -96,19 +136,23 @@ def forgetting(cache: DynamicCache) -> Iterator[None]:
             vars(layer).update(held)
 
 
-def _rows(parts: Sequence[Part], number: int, name: str, *, room: int) -> torch.Tensor:
-    """Keys or values of a layer by rows, [B, H, T, K], followed by `room` free positions."""
-    rows, width = sum(len(part.indices) for part in parts), max(part.packing.packed_index_BT.shape[1] for part in parts)
-    store_BHTK = None
-    for part in parts:
-        packed_AHNK = getattr(part.cache.layers[number], name)
-        setattr(part.cache.layers[number], name, None)
-        if store_BHTK is None:
-            store_BHTK = packed_AHNK.new_empty(rows, packed_AHNK.shape[1], width + room, packed_AHNK.shape[3])
-        rows_BTHK = packed_AHNK.transpose(1, 2).flatten(0, 1)[part.left_BT]
-        indices_B = torch.tensor(part.indices, device=packed_AHNK.device)
-        start = width - rows_BTHK.shape[1]
-        store_BHTK[indices_B, :, :start] = 0  # its weight is 0, which makes 0 of numbers alone
-        store_BHTK[indices_B, :, start:width] = rows_BTHK.transpose(1, 2)
-    assert store_BHTK is not None
-    return store_BHTK
+def _heads(filled: Any) -> int:
+    """The key/value heads of a layer of a cache that holds tokens."""
+    return int(filled.keys.shape[1])
+
+
+def _rows(parts: Sequence[Part], number: int, name: str, places_BHT: torch.Tensor) -> torch.Tensor:
+    """Keys or values of a layer by rows, [B, H, T, K]."""
+    layers = [part.cache.layers[number] for part in parts]
+    packed_SK = torch.cat([getattr(layer, name).flatten(0, 2) for layer in layers])
+    for layer in layers:
+        setattr(layer, name, None)
+    return packed_SK.index_select(0, places_BHT.flatten()).unflatten(0, places_BHT.shape)
+
+
+def _longer(store_BHTK: torch.Tensor, more: int, *, held: int) -> torch.Tensor:
+    """The first `held` positions of a store, and room for `more` beyond its end."""
+    rows, heads, tokens, size = store_BHTK.shape
+    longer_BHTK = store_BHTK.new_empty(rows, heads, tokens + more, size)
+    longer_BHTK[:, :, :held] = store_BHTK[:, :, :held]
+    return longer_BHTK

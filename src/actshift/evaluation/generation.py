@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import DynamicCache
 
 from actshift.data.examples import Example
+from actshift.evaluation import one_token
 from actshift.evaluation.cache import Part, forgetting, rows_cache
 from actshift.evaluation.limits import PROMPT_TOKENS
 from actshift.evaluation.sampling import Choose, greedy
@@ -201,13 +203,13 @@ def _next(
     cache: DynamicCache,
 ) -> torch.Tensor:
     """logits_BV of the tokens to follow."""
-    found = base.model(
-        input_ids=ids_B1,
-        attention_mask=attention_BT,
-        position_ids=position_B1,
-        use_cache=True,
-        **{cache_argument(base.model): cache},
-    )
+    options: dict[str, Any] = {"position_ids": position_B1, "use_cache": True, cache_argument(base.model): cache}
+    if one_token.suits(base):
+        hidden_BT = one_token.hidden(attention_BT, dtype=base.model.dtype)
+        with one_token.one_token_passes(base):
+            found = base.model(input_ids=ids_B1, hidden_BT=hidden_BT, **options)
+    else:
+        found = base.model(input_ids=ids_B1, attention_mask=attention_BT, **options)
     logits_BV: torch.Tensor = found.logits[:, -1]
     return logits_BV
 
