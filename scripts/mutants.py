@@ -191,7 +191,7 @@ MUTANTS = (
     Mutant("report/claims/elsewhere.py", 'errors * float(other["standard_error"])', '2 * errors * float(other["standard_error"])', "tests/unit/test_claims.py"),
     Mutant("analysis/shares.py", "float(part_N.mean() / whole_N.mean())", "float((part_N / whole_N).mean())", "tests/unit/test_adapter_analyses.py"),
     Mutant("analysis/shifts.py", 'if "lora_B" not in name or DOWN in name else', 'if "lora_B" not in name else', "tests/unit/test_adapter_analyses.py"),
-    Mutant("analysis/maps.py", "columns(wanted[BLOCK, layer] - h_BTD, mask_BT)", "columns(wanted[BLOCK, layer], mask_BT)", "tests/unit/test_oracle_maps.py"),
+    Mutant("analysis/maps.py", "lacking_BTD = wanted[BLOCK, layer] - h_BTD", "lacking_BTD = wanted[BLOCK, layer]", "tests/unit/test_oracle_maps.py"),
     Mutant("analysis/oracle.py", "squares.sum() ** 2 / np.square(squares).sum()", "squares.sum() / np.square(squares).sum()", "tests/unit/test_oracle_maps.py"),
     Mutant("analysis/continuations.py", "range(example.prompt_length - 1, len(example.ids) - 1)", "range(example.prompt_length, len(example.ids))", "tests/unit/test_oracle_maps.py"),
     Mutant("analysis/retention.py", "count += len(window) - 1", "count += len(window)", "tests/unit/test_adapter_analyses.py"),
