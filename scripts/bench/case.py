@@ -24,8 +24,10 @@ from actshift.tasks import get_task
 from actshift.tasks.base import Task
 
 SHAPES = {
-    "llama-100m": "width=768 layers=12 heads=12 kv_heads=12 head_size=64 mlp_width=2048 vocabulary=32000 tied=true",
-    "llama-small": "width=256 layers=4 heads=4 kv_heads=4 head_size=64 mlp_width=1024 vocabulary=8000 tied=true",
+    "llama-100m": "llama width=768 layers=12 heads=12 kv_heads=12 head_size=64 mlp_width=2048 vocabulary=32000 tied=true",
+    "llama-small": "llama width=256 layers=4 heads=4 kv_heads=4 head_size=64 mlp_width=1024 vocabulary=8000 tied=true",
+    "qwen3-150m": "qwen3 width=768 layers=12 heads=12 kv_heads=6 head_size=64 mlp_width=2304 vocabulary=96000 tied=true",
+    "gemma3-270m": "gemma3 width=640 layers=18 heads=4 kv_heads=1 head_size=256 mlp_width=2048 vocabulary=262144 tied=true",
 }
 """Decoders of sizes that no file in conf/model has, with random weights: speed does not depend on the weights."""
 METHODS = {"steering": "post_block", "lora": "lora_r8", "reft": "reft"}
@@ -77,8 +79,8 @@ class Case:
 def model_overrides(model: str) -> list[str]:
     """Overrides for a model by name: of `SHAPES`, or of conf/model, one of the hub's with random weights."""
     if model in SHAPES:
-        sizes = [f"model.shape.{size}" for size in SHAPES[model].split()]
-        return ["model=random-llama", f"model.name={model}", *sizes]
+        architecture, *sizes = SHAPES[model].split()
+        return [f"model=random-{architecture}", f"model.name={model}", *(f"model.shape.{size}" for size in sizes)]
     if compose([f"model={model}"]).model.source == "hub":
         return [f"model={model}", "model.source=random", "model.path=tiny_llama", "model.chat=false"]
     return [f"model={model}"]

@@ -77,7 +77,7 @@ def hidden_layer(inputs_DN: Array, targets_DN: Array, *, rank: int, steps: int, 
     with torch.enable_grad():
         for _ in range(steps):
             optimizer.zero_grad()
-            loss = (silu(x_ND @ down_RD.T) @ up_DR.T - s_ND).square().mean()
+            loss = _squared_error(silu(x_ND @ down_RD.T), up_DR, s_ND)
             loss.backward()
             optimizer.step()
             schedule.step()
@@ -89,6 +89,12 @@ def hidden_layer(inputs_DN: Array, targets_DN: Array, *, rank: int, steps: int, 
         return found
 
     return apply
+
+
+def _squared_error(codes_NR: torch.Tensor, up_DR: torch.Tensor, targets_ND: torch.Tensor) -> torch.Tensor:
+    """The mean of ``(codes up' - targets)^2`` but for that of ``targets^2``, without anything of N x D numbers."""
+    squares = ((codes_NR.T @ codes_NR) * (up_DR.T @ up_DR)).sum()
+    return (squares - 2 * (codes_NR * (targets_ND @ up_DR)).sum()) / targets_ND.numel()
 
 
 @contextmanager

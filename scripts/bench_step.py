@@ -1,0 +1,93 @@
+"""Where the time of a training step on a CPU goes, by kernel: products of matrices, attention, and everything else.
+
+    python scripts/bench_step.py [--models smollm2-135m llama-100m qwen3-150m gemma3-270m] [--data FOLDER] [--out results/bench]
+
+A step of steering (post_block) with one thread, on rows of BoolQ and Winogrande, after one that warms up. Shares are of the time that
+torch's profiler counts to kernels themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from bench.case import build
+from torch.profiler import ProfilerActivity, profile
+
+from actshift.methods import attach
+from actshift.observe.provenance import code_provenance
+from actshift.runtime.session import set_threads
+from actshift.training.checkpoints import Checkpoints
+from actshift.training.loop import train
+
+MODELS = ("smollm2-135m", "llama-100m", "qwen3-150m", "gemma3-270m")
+DATASETS = ("boolq", "winogrande")
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
+ATTENTION = "aten::_scaled_dot_product"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--data", type=Path, help="a folder of real rows; procedural ones without it")
+    parser.add_argument("--rows", type=int, default=16, help="rows of the steps that are counted")
+    parser.add_argument("--out", type=Path, default=Path("results/bench"))
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    cases = [(model, dataset) for model in arguments.models for dataset in DATASETS]
+    found = []
+    for model, dataset in cases:
+        found.append(shares(model, dataset, rows=arguments.rows, data=arguments.data))
+        print(found[-1])
+    report = {"code": code_provenance(), "steps": found}
+    path = arguments.out / "step.json"
+    path.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    print(path)
+
+
+def shares(model: str, dataset: str, *, rows: int, data: Path | None) -> dict[str, object]:
+    """Percent of a step's time by kind of kernel, and of the ten slowest kernels of the rest by name."""
+    case = build(model, dataset, "steering", rows=rows, scored=1, data=data)
+    set_threads(case.config.hardware)
+    adaptation = attach(case.base, config=case.config.method, seeds=[0])
+
+    def steps() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            train(
+                case.base,
+                adaptation,
+                rows=case.rows,
+                validation_rows=(),
+                training=replace(case.config.training, epochs=1),
+                lrs=[1e-4],
+                seeds=[0],
+                micro_batch=case.config.hardware.micro_batch,
+                checkpoints=Checkpoints(Path(folder), every=0),
+                progress=lambda *_: None,
+            )
+
+    steps()
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        steps()
+    adaptation.detach()
+    times = {event.key: float(event.self_cpu_time_total) for event in profiler.key_averages()}
+    whole, by_kind, rest = sum(times.values()), defaultdict(float), {}
+    for name, time in times.items():
+        kind = "products" if name in PRODUCTS else "attention" if name.startswith(ATTENTION) else "rest"
+        by_kind[kind] += time
+        if kind == "rest":
+            rest[name] = time
+    slowest = sorted(rest, key=rest.__getitem__, reverse=True)[:10]
+    percent = {name: round(100 * time / whole, 1) for name, time in by_kind.items()}
+    kept = ("model", "dataset", "parameters", "tokens_a_row")
+    facts = {name: value for name, value in case.facts().items() if name in kept} | {"seconds": round(whole / 1e6, 3)}
+    return facts | percent | {"slowest": {name: round(100 * rest[name] / whole, 1) for name in slowest}}
+
+
+if __name__ == "__main__":
+    main()
