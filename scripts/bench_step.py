@@ -15,7 +15,6 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from bench.case import build
 from torch.profiler import ProfilerActivity, profile
 
