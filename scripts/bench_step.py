@@ -1,9 +1,9 @@
 """Where the time of a training step on a CPU goes, by kernel: products of matrices, attention, and everything else.
 
-    python scripts/bench_step.py [--models smollm2-135m llama-100m qwen3-150m gemma3-270m] [--data FOLDER] [--out results/bench]
+    python scripts/bench_step.py [--models smollm2-135m llama-100m ...] [--data FOLDER] [--out results/bench]
 
-A step of steering (post_block) with one thread, on rows of BoolQ and Winogrande, after one that warms up. Shares are of the time that
-torch's profiler counts to kernels themselves.
+A step of steering (post_block) with one thread, on rows of BoolQ and Winogrande, after one that warms up. Shares are
+of the time that torch's profiler counts to kernels themselves.
 """
 
 from __future__ import annotations

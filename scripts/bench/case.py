@@ -23,13 +23,14 @@ from actshift.schema.config import Config
 from actshift.tasks import get_task
 from actshift.tasks.base import Task
 
+SIZES = ("width", "layers", "heads", "kv_heads", "head_size", "mlp_width", "vocabulary")
 SHAPES = {
-    "llama-100m": "llama width=768 layers=12 heads=12 kv_heads=12 head_size=64 mlp_width=2048 vocabulary=32000 tied=true",
-    "llama-small": "llama width=256 layers=4 heads=4 kv_heads=4 head_size=64 mlp_width=1024 vocabulary=8000 tied=true",
-    "qwen3-150m": "qwen3 width=768 layers=12 heads=12 kv_heads=6 head_size=64 mlp_width=2304 vocabulary=96000 tied=true",
-    "gemma3-270m": "gemma3 width=640 layers=18 heads=4 kv_heads=1 head_size=256 mlp_width=2048 vocabulary=262144 tied=true",
+    "llama-100m": ("llama", (768, 12, 12, 12, 64, 2048, 32000)),
+    "llama-small": ("llama", (256, 4, 4, 4, 64, 1024, 8000)),
+    "qwen3-150m": ("qwen3", (768, 12, 12, 6, 64, 2304, 96000)),
+    "gemma3-270m": ("gemma3", (640, 18, 4, 1, 256, 2048, 262144)),
 }
-"""Decoders of sizes that no file in conf/model has, with random weights: speed does not depend on the weights."""
+"""Decoders of `SIZES` that no file in conf/model has, with random weights: speed does not depend on the weights."""
 METHODS = {"steering": "post_block", "lora": "lora_r8", "reft": "reft"}
 
 
@@ -79,8 +80,9 @@ class Case:
 def model_overrides(model: str) -> list[str]:
     """Overrides for a model by name: of `SHAPES`, or of conf/model, one of the hub's with random weights."""
     if model in SHAPES:
-        architecture, *sizes = SHAPES[model].split()
-        return [f"model=random-{architecture}", f"model.name={model}", *(f"model.shape.{size}" for size in sizes)]
+        architecture, sizes = SHAPES[model]
+        shape = [f"model.shape.{name}={size}" for name, size in zip(SIZES, sizes, strict=True)]
+        return [f"model=random-{architecture}", f"model.name={model}", "model.shape.tied=true", *shape]
     if compose([f"model={model}"]).model.source == "hub":
         return [f"model={model}", "model.source=random", "model.path=tiny_llama", "model.chat=false"]
     return [f"model={model}"]
