@@ -17,6 +17,7 @@ from actshift.data.examples import Example, tokenize
 from actshift.data.sources import procedural_rows
 from actshift.data.splits import Split
 from actshift.errors import ActshiftError
+from actshift.evaluation import answers
 from actshift.evaluation.answers import choose
 from actshift.evaluation.predictions import Prediction, read_predictions
 from actshift.evaluation.rescoring import rescore
@@ -50,7 +51,11 @@ def one_by_one(base: Base, adaptation: Adaptation, prompt: list[int], answer: li
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("method", [["sft"], ["post_block", "method.scope.kind=last_prompt"]])
-def test_the_likelihoods_are_those_of_the_rows_one_by_one(model: str, method: list[str]) -> None:
+@pytest.mark.parametrize("way", ["prompt once", "prompt by prompt"])
+def test_the_likelihoods_are_those_of_the_rows_one_by_one(
+    model: str, method: list[str], way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "TOKEN_BY_TOKEN", 0 if way == "prompt once" else 10**6)
     base = base_of(model)
     rows, options = rows_and_options(base)
     with attached(base, method_config(*method, model=model)) as adaptation:
@@ -70,7 +75,9 @@ def test_the_likelihoods_are_those_of_the_rows_one_by_one(model: str, method: li
                 assert prediction.output == texts[prediction.extracted]
 
 
-def test_each_replica_chooses_for_itself() -> None:
+@pytest.mark.parametrize("token_cost", [0, 10**6])
+def test_each_replica_chooses_for_itself(token_cost: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "TOKEN_BY_TOKEN", token_cost)
     base = base_of("random-llama")
     rows, options = rows_and_options(base)
     config = method_config("post_block", model="random-llama")
@@ -96,7 +103,7 @@ def test_ties_go_to_the_first_option_and_progress_counts_answers() -> None:
             base, adaptation, rows=rows, options=options, batch_tokens=1, progress=lambda *pair: told.append(pair)
         )
     assert [each.extracted for each in found] == ["1"] * 3
-    assert told == [(done, 6) for done in range(1, 7)]
+    assert told == [(2, 6), (4, 6), (6, 6)], "a prompt's options come together"
 
 
 @pytest.mark.parametrize("name", ["aqua", "arc_challenge", "boolq", "winogrande"])

@@ -127,6 +127,36 @@ def continue_prompts(
     return new
 
 
+@torch.inference_mode()
+def continuation_logprobs(
+    base: Base,
+    adaptation: Adaptation,
+    prompts: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[Sequence[int]]],
+) -> list[list[list[float]]]:
+    """log p(continuation | prompt) in nats, by replica, of each of a prompt's continuations.
+
+    It is the sum over the continuation's tokens of log p(token | what is before it). A prompt is computed once.
+    """
+    replicas, device = adaptation.replicas, base.device
+    every = [ids for each in continuations for ids in each] * replicas
+    longest = max(map(len, every))
+    state = _read(base, adaptation, [*prompts] * replicas, new_tokens=longest)
+    counts = torch.tensor([len(each) for each in continuations] * replicas, device=device)
+    state.keep(torch.arange(len(counts), device=device).repeat_interleave(counts))
+    ids_BT = torch.tensor([[*ids, *[base.pad_id] * (longest - len(ids))] for ids in every], device=device)
+    length_B, logprob_B = torch.tensor([len(ids) for ids in every], device=device), torch.zeros(len(every))
+    adaptation.begin_pass(ForwardPass(None))
+    for step in range(longest):
+        ids_B = ids_BT[:, step]
+        found_B = state.logits_BV.float().log_softmax(dim=-1).gather(1, ids_B[:, None])[:, 0]
+        logprob_B += torch.where(step < length_B, found_B, 0.0).cpu()
+        if step + 1 < longest:
+            state.advance(base, adaptation, ids_B)
+    values = iter(logprob_B.tolist())
+    return [[[next(values) for _ in each] for each in continuations] for _ in range(replicas)]
+
+
 @dataclass
 class _State:
     """A batch on its way: what its next tokens may be and where these stand, and what they attend to."""
