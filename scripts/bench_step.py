@@ -75,7 +75,8 @@ def shares(model: str, dataset: str, *, rows: int, data: Path | None) -> dict[st
         steps()
     adaptation.detach()
     times = {event.key: float(event.self_cpu_time_total) for event in profiler.key_averages()}
-    whole, by_kind, rest = sum(times.values()), defaultdict(float), {}
+    whole, rest = sum(times.values()), {}
+    by_kind: dict[str, float] = defaultdict(float)
     for name, time in times.items():
         kind = "products" if name in PRODUCTS else "attention" if name.startswith(ATTENTION) else "rest"
         by_kind[kind] += time
