@@ -10,19 +10,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 
 from bench.case import build
+from bench.contestants import Actshift
 from torch.profiler import ProfilerActivity, profile
 
-from actshift.methods import attach
 from actshift.observe.provenance import code_provenance
 from actshift.runtime.session import set_threads
-from actshift.training.checkpoints import Checkpoints
-from actshift.training.loop import train
 
 MODELS = ("smollm2-135m", "llama-100m", "qwen3-150m", "gemma3-270m")
 DATASETS = ("boolq", "winogrande")
@@ -53,27 +49,11 @@ def shares(model: str, dataset: str, *, rows: int, data: Path | None) -> dict[st
     """Percent of a step's time by kind of kernel, and of the ten slowest kernels of the rest by name."""
     case = build(model, dataset, "steering", rows=rows, scored=1, data=data)
     set_threads(case.config.hardware)
-    adaptation = attach(case.base, config=case.config.method, seeds=[0])
-
-    def steps() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            train(
-                case.base,
-                adaptation,
-                rows=case.rows,
-                validation_rows=(),
-                training=replace(case.config.training, epochs=1),
-                lrs=[1e-4],
-                seeds=[0],
-                micro_batch=case.config.hardware.micro_batch,
-                checkpoints=Checkpoints(Path(folder), every=0),
-                progress=lambda *_: None,
-            )
-
-    steps()
+    ours = Actshift(case)
+    ours.train()
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        steps()
-    adaptation.detach()
+        ours.train()
+    ours.close()
     times = {event.key: float(event.self_cpu_time_total) for event in profiler.key_averages()}
     whole, rest = sum(times.values()), {}
     by_kind: dict[str, float] = defaultdict(float)

@@ -141,7 +141,7 @@ MUTANTS = (
     Mutant("evaluation/generation.py", ">= longest - lengths_B[:, None]).long()", ">= 0 * lengths_B[:, None]).long()", "tests/unit/test_generation.py"),
     Mutant("evaluation/generation.py", "key=lambda row: (-lengths[row], row)", "key=lambda row: (lengths[row], row)", "tests/unit/test_generation.py"),
     Mutant("evaluation/generation.py", "rows[index] not in going)[:most]", "rows[index] in going)[:most]", "tests/unit/test_generation.py"),
-    Mutant("evaluation/answers.py", "iter((-loss_S).tolist())", "iter(loss_S.tolist())", "tests/unit/test_likelihood.py"),
+    Mutant("evaluation/answers.py", "[-next(losses) for _", "[next(losses) for _", "tests/unit/test_likelihood.py"),
     Mutant("evaluation/generation.py", "torch.where(step < length_B, found_B, 0.0)", "found_B", "tests/unit/test_likelihood.py"),
     Mutant("evaluation/answers.py", "best = max(ordered,", "best = min(ordered,", "tests/unit/test_likelihood.py"),
     Mutant("evaluation/answers.py", "correct=best == label", "correct=best != label", "tests/unit/test_likelihood.py"),

@@ -39,6 +39,7 @@ LOCAL_MODELS = [
 ]
 """The models that load in a moment: the embedded one, and those of random weights. `tiny_taught` is `tiny` with other
 weights, which no method can tell."""
+RANDOM_MODELS = [model for model in LOCAL_MODELS if model.startswith("random-")]
 METHODS = groups()["method"]
 
 

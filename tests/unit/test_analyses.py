@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from adapted import LOCAL_MODELS, base_of, composed
+from adapted import LOCAL_MODELS, RANDOM_MODELS, base_of, composed
 
 from actshift.analysis import overlap as figure3
 from actshift.analysis.activations import batch_of, tuned
@@ -20,7 +20,6 @@ from actshift.runtime.session import Session
 
 FEW = ("analysis.rows=6", "dataset=listops", "hardware=cpu")
 QUICK = "analysis.steps=5"
-RANDOM = [model for model in LOCAL_MODELS if model.startswith("random-")]
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
@@ -31,7 +30,7 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def test_the_architectures_are_all_there() -> None:
-    assert {"random-gemma3", "random-llama", "random-qwen3"} <= set(RANDOM)
+    assert {"random-gemma3", "random-llama", "random-qwen3"} <= set(RANDOM_MODELS)
 
 
 @pytest.mark.parametrize("model", LOCAL_MODELS)
@@ -52,7 +51,7 @@ def test_overwriting_the_last_block_suffices() -> None:
     assert left[-1] <= 1e-9 < left[0]
 
 
-@pytest.mark.parametrize("model", RANDOM)
+@pytest.mark.parametrize("model", RANDOM_MODELS)
 def test_a_change_of_weights_is_taken_back(model: str) -> None:
     config, base = composed("analysis=oracle", f"model={model}", *FEW), base_of(model)
     before = {name: weight.clone() for name, weight in base.model.named_parameters()}
@@ -137,7 +136,7 @@ def test_the_overlap_of_turned_planes_is_known() -> None:
     assert figure3.overlap(first, turned @ first, 2) == pytest.approx((1 + np.cos(0.4) ** 2) / 2)
 
 
-@pytest.mark.parametrize("model", RANDOM)
+@pytest.mark.parametrize("model", RANDOM_MODELS)
 def test_the_products_are_the_gradients_of_a_full_adapter_and_of_down_proj(model: str) -> None:
     config, base = composed("analysis=overlap", f"model={model}", *FEW), base_of(model)
     batch = batch_of(config, base, rows=4, session=Session())

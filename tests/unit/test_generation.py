@@ -7,7 +7,7 @@ import dataclasses
 
 import pytest
 import torch
-from adapted import LOCAL_MODELS, answers, attached, base_of, method_config, naive_answer, perturb, some_prompts
+from adapted import RANDOM_MODELS, answers, attached, base_of, method_config, naive_answer, perturb, some_prompts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +18,6 @@ from actshift.evaluation.limits import PROMPT_TOKENS
 from actshift.models.loading import Base
 from actshift.models.packing.forward_pass import ForwardPass
 
-RANDOM = [model for model in LOCAL_MODELS if model.startswith("random-")]
 SENTENCES = [
     "Question: is the cat in the garden? Answer:",
     "What is 3 + 4?",
@@ -238,7 +237,7 @@ def until_even(ids: list[int]) -> list[int]:
     return next((ids[: end + 1] for end, token in enumerate(ids) if token % 2 == 0), ids)
 
 
-@pytest.mark.parametrize("model", RANDOM)
+@pytest.mark.parametrize("model", RANDOM_MODELS)
 def test_one_token_by_batched_products_is_that_of_the_fused_kernel(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On every architecture, with prompts of several lengths, and longer than the window of those that slide."""
     base = base_of(model)

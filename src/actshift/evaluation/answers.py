@@ -99,13 +99,15 @@ def choose(
     scores: list[list[dict[str, tuple[float, int]]]] = [[{} for _ in options] for _ in range(adaptation.replicas)]
     done = 0
     for chosen, likelihoods in ((short, _after_one_prompt), (long, _prompt_by_prompt)):
-        some = [asked[row] for row in chosen]
-        for places, logprobs in likelihoods(base, adaptation, some, batch_tokens=batch_tokens):
-            for own, of_replica in zip(scores, logprobs, strict=True):
-                for place, values in zip(places, of_replica, strict=True):
-                    lengths = map(len, some[place].answers.values())
-                    own[chosen[place]] = dict(zip(some[place].answers, zip(values, lengths, strict=True), strict=True))
-            done += sum(len(some[place].answers) for place in places)
+        for places in length_batches(
+            [asked[row].positions for row in chosen], tokens=batch_tokens // adaptation.replicas
+        ):
+            batch = [chosen[place] for place in places]
+            found = likelihoods(base, adaptation, [asked[row] for row in batch])
+            for own, of_replica in zip(scores, found, strict=True):
+                for row, logprobs in zip(batch, of_replica, strict=True):
+                    own[row] = asked[row].by_label(logprobs)
+            done += sum(len(asked[row].answers) for row in batch)
             progress(done, sum(len(each.answers) for each in asked))
     return [
         [_chosen(row, rows[row].label, options[row], logprobs) for row, logprobs in enumerate(own)] for own in scores
@@ -135,30 +137,26 @@ class _Asked:
         """What its rows hold of a batch: prompt and longest answer, once for each answer."""
         return len(self.answers) * (len(self.prompt) + max(map(len, self.answers.values())))
 
-
-Likelihoods = Iterator[tuple[list[int], list[list[list[float]]]]]
-"""Batches of places in a list of what is asked, and log p by replica, place and answer."""
-
-
-def _after_one_prompt(base: Base, adaptation: Adaptation, asked: Sequence[_Asked], *, batch_tokens: int) -> Likelihoods:
-    """Each prompt is computed once, and its answers continue it token by token."""
-    for batch in length_batches([each.positions for each in asked], tokens=batch_tokens // adaptation.replicas):
-        prompts, answers = [asked[place].prompt for place in batch], [asked[place].answers for place in batch]
-        yield batch, continuation_logprobs(base, adaptation, prompts, [list(each.values()) for each in answers])
+    def by_label(self, logprobs: Sequence[float]) -> dict[str, tuple[float, int]]:
+        """The log-likelihood of each answer, and the number of its tokens."""
+        return {
+            label: (logprob, len(ids)) for (label, ids), logprob in zip(self.answers.items(), logprobs, strict=True)
+        }
 
 
-@torch.inference_mode()
-def _prompt_by_prompt(base: Base, adaptation: Adaptation, asked: Sequence[_Asked], *, batch_tokens: int) -> Likelihoods:
-    """Each answer is computed in one pass with its prompt."""
-    for batch in length_batches([each.positions for each in asked], tokens=batch_tokens // adaptation.replicas):
-        examples = [
-            Example([*asked[place].prompt, *ids], len(asked[place].prompt), label="")
-            for place in batch
-            for ids in asked[place].answers.values()
-        ]
-        stacked = collate(examples * adaptation.replicas, pad_id=base.pad_id, device=base.device)
-        found = [iter((-loss_S).tolist()) for loss_S in answer_losses(base, adaptation, stacked)]
-        yield batch, [[[next(each) for _ in asked[place].answers] for place in batch] for each in found]
+def _after_one_prompt(base: Base, adaptation: Adaptation, asked: Sequence[_Asked]) -> list[list[list[float]]]:
+    """log p by replica, place and answer: each prompt is computed once, and its answers continue it token by token."""
+    answers = [list(each.answers.values()) for each in asked]
+    return continuation_logprobs(base, adaptation, [each.prompt for each in asked], answers)
+
+
+def _prompt_by_prompt(base: Base, adaptation: Adaptation, asked: Sequence[_Asked]) -> list[list[list[float]]]:
+    """log p by replica, place and answer: each answer is computed in one pass with its prompt."""
+    examples = [
+        Example([*each.prompt, *ids], len(each.prompt), label="") for each in asked for ids in each.answers.values()
+    ]
+    found = [iter(losses) for losses in _batch_losses(base, adaptation, examples)]
+    return [[[-next(losses) for _ in each.answers] for each in asked] for losses in found]
 
 
 def _encoded(base: Base, texts: Mapping[str, str]) -> dict[str, list[int]]:
@@ -188,15 +186,21 @@ def answer_loss(
     return [AnswerLoss(each, tokens) for each in nats]
 
 
-@torch.inference_mode()
 def _losses(
     base: Base, adaptation: Adaptation, examples: Sequence[Example], *, batch_tokens: int
 ) -> Iterator[tuple[list[int], list[list[float]]]]:
     """Batches of indices, and of each replica the summed negative log-likelihoods there."""
-    replicas = adaptation.replicas
-    for batch in length_batches([len(example.ids) for example in examples], tokens=batch_tokens // replicas):
-        stacked = collate([examples[index] for index in batch] * replicas, pad_id=base.pad_id, device=base.device)
-        yield batch, answer_losses(base, adaptation, stacked).tolist()
+    lengths = [len(example.ids) for example in examples]
+    for batch in length_batches(lengths, tokens=batch_tokens // adaptation.replicas):
+        yield batch, _batch_losses(base, adaptation, [examples[index] for index in batch])
+
+
+@torch.inference_mode()
+def _batch_losses(base: Base, adaptation: Adaptation, examples: Sequence[Example]) -> list[list[float]]:
+    """The summed negative log-likelihood of each example's answer, by replica."""
+    stacked = collate([*examples] * adaptation.replicas, pad_id=base.pad_id, device=base.device)
+    found: list[list[float]] = answer_losses(base, adaptation, stacked).tolist()
+    return found
 
 
 def _chosen(row: int, label: str, texts: Mapping[str, str], logprobs: Mapping[str, tuple[float, int]]) -> Prediction:

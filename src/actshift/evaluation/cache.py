@@ -83,7 +83,8 @@ class _Places:
 
     @classmethod
     def of(cls, parts: Sequence[Part], *, room: int) -> _Places:
-        rows, width = sum(len(part.indices) for part in parts), max(part.left_BT.shape[1] for part in parts)
+        rows = sum(len(part.indices) for part in parts)
+        width = max(part.packing.packed_index_BT.shape[1] for part in parts)
         device = parts[0].lengths_B.device
         first_BT, number_BT = (torch.empty(rows, width + room, dtype=torch.long, device=device) for _ in range(2))
         tokens_B = torch.empty(rows, dtype=torch.long, device=device)
