@@ -58,6 +58,9 @@ class Case:
     def prompt_tokens(self) -> int:
         return sum(row.prompt_length for row in self.scored)
 
+    def tokens_of(self, text: str) -> int:
+        return len(self.base.tokenizer(text, add_special_tokens=False)["input_ids"])
+
     def facts(self) -> dict[str, Any]:
         lengths = [len(row.ids) for row in self.rows]
         return {

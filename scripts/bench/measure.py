@@ -37,13 +37,15 @@ def digits(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def timed(work: Callable[[], T], *, device: torch.device) -> tuple[float, T]:
-    """Seconds that some work took, what it left to do on the device included, and its result."""
+def timed(
+    work: Callable[[], T], *, device: torch.device, clock: Callable[[], float] = time.perf_counter
+) -> tuple[float, T]:
+    """Seconds that some work took by `clock`, what it left to do on the device included, and its result."""
     synchronize(device)
-    started = time.perf_counter()
+    started = clock()
     result = work()
     synchronize(device)
-    return time.perf_counter() - started, result
+    return clock() - started, result
 
 
 def synchronize(device: torch.device) -> None:

@@ -181,6 +181,7 @@ def test_nothing_run_yet_is_a_page_too() -> None:
     assert effects.effects(none) == [] and figures.combinations(none) is None and figures.contrasts(none, []) is None
     text = page.markdown([page.Findings(none, [], variance(none), {})], command="actshift study x")
     assert "0 of 6 cells are finished" in text
+    assert "answered by every seed (42, 43, 44, 45 and 46)" in text, "the seeds that are planned"
 
 
 def test_figures_show_every_run_and_every_contrast() -> None:

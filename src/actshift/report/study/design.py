@@ -33,6 +33,8 @@ class Study:
     title: str
     model: str
     datasets: tuple[str, ...]
+    seeds: tuple[int, ...]
+    """The seeds that are planned, by which a cell is finished."""
     fraction: Fraction
     cells: pd.DataFrame
     levels: Mapping[str, Levels]
@@ -85,6 +87,7 @@ def study_of(
         title=manifest.title,
         model=manifest.models[0],
         datasets=manifest.datasets,
+        seeds=tuple(sorted({seed for planned in manifest.cells for seed in planned.seeds})),
         fraction=manifest.fraction,
         cells=frame,
         levels=levels,

@@ -74,20 +74,16 @@ def _short(found: Findings) -> str:
 
 def _design(found: Findings) -> Iterator[str]:
     study = found.study
-    seeds = sorted({seed for planned in study.cells["seeds"] for seed in planned})
     yield f"### {study.title} (`{study.name}`)"
     done, planned = study.grid_runs
     yield (
         f"{names.model(study.model)} on {_and([names.dataset(each) for each in study.datasets])}; "
-        f"{len(study.fraction.contrasts)} contrasts were named in `conf/sweep/{study.name}.yaml` before the first "
-        f"test row was answered, "
-        f"and the frozen plan has them. A cell is a combination, or a method beside them, on one data set: its "
-        f"learning "
-        f"rate is chosen on validation rows with one seed, and it is finished when the test rows are answered by every "
-        f"seed{f' ({_and([str(seed) for seed in seeds])})' if seeds else ''}. **{study.done} of {study.planned} "
-        f"cells are "
-        f"finished**, and {done} of {planned} runs of the grids. The combinations are whole products of some levels, "
-        "each with an analysis of variance of its own:"
+        f"{len(study.fraction.contrasts)} contrasts were named in `conf/sweep/{study.name}.yaml` before the first test "
+        "row was answered, and the frozen plan has them. A cell is a combination, or a method beside them, on one data "
+        "set: its learning rate is chosen on validation rows with one seed, and it is finished when the test rows are "
+        f"answered by every seed ({_and([str(seed) for seed in study.seeds])}). **{study.done} of {study.planned} "
+        f"cells are finished**, and {done} of {planned} runs of the grids. The combinations are whole products of "
+        "some levels, each with an analysis of variance of its own:"
     )
     rows = [
         (str(number), *(", ".join(f"`{level}`" for level in levels) for levels in block.values()))
