@@ -148,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         for name in command.arguments.keys() - flags.keys():  # what stands by its place comes before overrides
             sub.add_argument(name, **command.arguments[name])
         if command.overrides:
-            sub.add_argument("overrides", nargs="*", help=command.overrides)
+            sub.add_argument("overrides", nargs="*", default=[], help=command.overrides)
         for name, options in flags.items():
             sub.add_argument(name, **options)
     return parser

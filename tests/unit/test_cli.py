@@ -185,6 +185,12 @@ def test_argparse_refuses_the_rest(arguments: list[str]) -> None:
     assert refusal.value.code == 2
 
 
+def test_what_is_missing_is_named_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["status"])
+    assert capsys.readouterr().err.endswith("the following arguments are required: sweep\n")
+
+
 def test_a_commands_own_words_are_taken_from_the_overrides() -> None:
     given = ["row=1", "method=sft", "row=2", "row", "+row=3", "protocol.row=4", "split="]
     assert split_options(given, ["row", "split"]) == (

@@ -91,6 +91,17 @@ def test_the_command_prints_it_and_refuses_what_is_not_there(capsys: pytest.Capt
         assert said in capsys.readouterr().err
 
 
+def test_rows_that_are_left_out_are_counted(tmp_path: Path) -> None:
+    rows = [{"question": f"What are {n} and {n}?", "answer": f"They are {2 * n}.\n#### {2 * n}"} for n in range(20)]
+    (tmp_path / "gsm8k").mkdir()
+    for name, part in (("train", rows[:12]), ("test", rows[9:])):
+        (tmp_path / "gsm8k" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    local = ["dataset=gsm8k", "protocol=released", "data.source=local", f"data.dir={tmp_path}"]
+    local += ["dataset.hub.rows.train=12", "dataset.hub.rows.test=11"]
+    assert "row 3 of 9 (the first is 0), 3 rows left out" in row_of(*local, "data.overlap=drop").title
+    assert "left out" not in row_of(*local, "data.overlap=count").title
+
+
 def test_lengths_count_what_each_protocol_does(tmp_path: Path) -> None:
     changes = ["training.max_tokens=59", *SMALL]
     configs = [compose(["dataset=gsm8k", f"protocol={name}", *changes]) for name in ("paper", "released")]

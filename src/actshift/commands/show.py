@@ -75,6 +75,8 @@ def shown(config: Config, *, split: str, row: int) -> Shown:
     ids = example.ids if drops else example.ids[:limit]
     answer, label = task.answer(fields), task.label(fields)
     facts = [config.dataset.name, f"{split} split, row {row} of {len(loaded.rows):,} (the first is 0)"]
+    if loaded.overlap and config.data.overlap == "drop":
+        facts.append(f"{loaded.overlap:,} rows left out that ask a question of a later split (data.overlap)")
     facts += [f"protocol {config.protocol.name}", f"source {config.data.source}", config.model.name]
     return Shown(
         title=", ".join(facts),
