@@ -57,8 +57,8 @@ def _short(found: Findings) -> str:
     tested = [each for each in found.effects if each.dataset != ALL]
     shown = [each for each in tested if each.shown]
     lines = [
-        f"{names.model(study.model)}, {study.done} of {study.planned} cells finished: of {len(tested)} differences "
-        f"{len(shown)} survive their test."
+        f"{names.model(study.model)}, {study.done} of {study.planned} cells finished. Differences that survive "
+        f"their test: {len(shown)} of {len(tested)}."
     ]
     quiet = []
     for contrast in study.fraction.contrasts:
@@ -127,9 +127,8 @@ def _result(found: Findings) -> Iterator[str]:
     widths = [(each.interval.high - each.interval.low) / 2 for each in found.effects if each.dataset != ALL]
     survive = sum(each.shown for each in found.effects)
     yield (
-        f"{survive} of {len(widths)} differences survive their test (Holm over the {_family(study)} that were "
-        f"planned). Half "
-        f"of the intervals reach no further than {median(widths):.1f} points to each side."
+        f"Differences that survive their test: {survive} of {len(widths)} (Holm over the {_family(study)} that were "
+        f"planned). Half of the intervals reach no further than {median(widths):.1f} points to each side."
     )
     columns = [*study.datasets, *([ALL] if any(each.dataset == ALL for each in found.effects) else [])]
     heads = ["mean" if column == ALL else names.dataset(column) for column in columns]
