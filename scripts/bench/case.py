@@ -58,8 +58,10 @@ class Case:
     def prompt_tokens(self) -> int:
         return sum(row.prompt_length for row in self.scored)
 
-    def tokens_of(self, text: str) -> int:
-        return len(self.base.tokenizer(text, add_special_tokens=False)["input_ids"])
+    def new_tokens(self, outputs: list[str]) -> list[int]:
+        """Tokens that were generated for each output, its end among them where it ended before the limit."""
+        limit = self.config.evaluation.max_new_tokens
+        return [min(limit, len(ids) + 1) for ids in self.base.tokenizer(outputs, add_special_tokens=False)["input_ids"]]
 
     def facts(self) -> dict[str, Any]:
         lengths = [len(row.ids) for row in self.rows]

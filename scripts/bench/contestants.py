@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,17 +50,17 @@ class Lap:
         return self.train_seconds + self.evaluation_seconds
 
 
-def lap(case: Case, entry: Entry) -> Lap:
-    """Time a cell from setting up to its last answer."""
+def lap(case: Case, entry: Entry, *, clock: Callable[[], float] = time.perf_counter) -> Lap:
+    """Time a cell by `clock`, from setting up to its last answer."""
     set_products(case.config.training.precision, case.device)  # the contestant before may have had another
 
     def trained() -> tuple[Contestant, float]:
         contestant = entry(case)
         return contestant, contestant.train()
 
-    train_seconds, (contestant, loss) = timed(trained, device=case.device)
+    train_seconds, (contestant, loss) = timed(trained, device=case.device, clock=clock)
     try:
-        evaluation_seconds, outputs = timed(contestant.evaluate, device=case.device)
+        evaluation_seconds, outputs = timed(contestant.evaluate, device=case.device, clock=clock)
     finally:
         contestant.close()
     return Lap(train_seconds, evaluation_seconds, loss, outputs)

@@ -70,7 +70,6 @@ def rate(options: Options, model: str, dataset: str) -> dict[str, Any]:
     """Shares of the matrix product's rate that training and evaluation reach, each beside a measurement of it."""
     case = options.case(model, dataset, "steering")
     dtype = PRECISIONS[case.config.training.precision]
-    limit = case.config.evaluation.max_new_tokens
     products, training, evaluation = [], [], []
     for _ in range(options.repeats):
         product = matmul_rate(device=case.device, dtype=dtype)
@@ -78,8 +77,7 @@ def rate(options: Options, model: str, dataset: str) -> dict[str, Any]:
         seconds, _ = timed(ours.train, device=case.device)
         training.append(training_operations(case) / seconds / product)
         seconds, outputs = timed(lambda ours=ours: ours.evaluate(stop=False), device=case.device)  # type: ignore[misc]
-        new = [min(limit, len(ids) + 1) for ids in case.base.tokenizer(outputs, add_special_tokens=False)["input_ids"]]
-        evaluation.append(evaluation_operations(case, new) / seconds / product)
+        evaluation.append(evaluation_operations(case, case.new_tokens(outputs)) / seconds / product)
         ours.close()
         products.append(product)
     return {

@@ -18,8 +18,8 @@ from actshift.estimates.costs import Cost, estimate
 from actshift.models.packing.layout import common_prefix
 from actshift.schema.data import TokensConfig
 from bench.case import Case
-from bench.contestants import Actshift, Lap
-from bench.measure import digits, timed
+from bench.contestants import Actshift, lap
+from bench.measure import digits
 from bench.parts import Options
 
 METHODS = ("post_block", "lora_r8", "sft")
@@ -51,10 +51,11 @@ def planner(options: Options, models: Sequence[str]) -> dict[str, Any]:
 
 
 def _case(case: Case, *, repeats: int) -> dict[str, Any]:
-    laps = [_measured(case) for _ in range(repeats + 1)][1:]  # libraries begin slowly
-    training = statistics.median(lap.train_seconds for lap in laps)
-    scoring = statistics.median(lap.evaluation_seconds for lap in laps)
-    answer_tokens = statistics.fmean(map(case.tokens_of, laps[0].outputs))
+    clock = time.perf_counter if case.device.type == "cuda" else time.process_time
+    laps = [lap(case, Actshift, clock=clock) for _ in range(repeats + 1)][1:]  # libraries begin slowly
+    training = statistics.median(each.train_seconds for each in laps)
+    scoring = statistics.median(each.evaluation_seconds for each in laps)
+    answer_tokens = statistics.fmean(case.new_tokens(laps[0].outputs))
     expected = _expected(case, answer_tokens=answer_tokens)
     return {
         **{name: case.facts()[name] for name in ("model", "method", "dataset", "tokens_a_row", "prompt_tokens_a_row")},
@@ -65,17 +66,6 @@ def _case(case: Case, *, repeats: int) -> dict[str, Any]:
         "scoring": digits(expected.evaluation_seconds / scoring),
         "whole": digits(expected.seconds / (training + scoring)),
     }
-
-
-def _measured(case: Case) -> Lap:
-    clock = time.perf_counter if case.device.type == "cuda" else time.process_time
-    contestant = Actshift(case)
-    try:
-        train_seconds, loss = timed(contestant.train, device=case.device, clock=clock)
-        evaluation_seconds, outputs = timed(contestant.evaluate, device=case.device, clock=clock)
-    finally:
-        contestant.close()
-    return Lap(train_seconds, evaluation_seconds, loss, outputs)
 
 
 def _expected(case: Case, *, answer_tokens: float) -> Cost:
@@ -95,5 +85,5 @@ def _expected(case: Case, *, answer_tokens: float) -> Cost:
         training=replace(config.training, epochs=1, max_steps=None),
     )
     train = estimate(sized, split="validation").train_seconds
-    lengths.answer = max(1, round(answer_tokens))
+    lengths.answer = round(answer_tokens)
     return Cost(train, estimate(sized, split="validation").evaluation_seconds)
