@@ -11,10 +11,10 @@ from adapted import RANDOM_MODELS, answers, attached, base_of, method_config, na
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actshift.evaluation import cache, one_token
-from actshift.evaluation.generation import COMPACT_BELOW_SHARE, generate, length_batches
+from actshift.evaluation import cache, generation, one_token
+from actshift.evaluation.generation import COMPACT_BELOW_SHARE, generate, length_batches, row_blocks
 from actshift.evaluation.generation import _groups as read_groups
-from actshift.evaluation.limits import PROMPT_TOKENS
+from actshift.evaluation.limits import BLOCK_ROWS, BLOCK_SHORTEST, PROMPT_TOKENS
 from actshift.models.loading import Base
 from actshift.models.packing.forward_pass import ForwardPass
 
@@ -37,6 +37,31 @@ def test_batches_hold_every_row_once_and_no_more_tokens_than_allowed(lengths: li
         assert len(batch) == 1 or lengths[batch[0]] * len(batch) <= tokens
     for batch in batches[:-1]:
         assert lengths[batch[0]] * (len(batch) + 1) > tokens, "no batch is split without need"
+
+
+@given(lengths=st.lists(st.integers(0, 60), max_size=40), tokens=st.integers(1, 200))
+def test_batches_without_padding_hold_as_many_tokens_as_are_allowed(lengths: list[int], tokens: int) -> None:
+    batches = list(length_batches(lengths, tokens=tokens, padded=False))
+    assert [lengths[row] for batch in batches for row in batch] == sorted(lengths, reverse=True)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    totals = [sum(lengths[row] for row in batch) for batch in batches]
+    assert all(total <= tokens or len(batch) == 1 for total, batch in zip(totals, batches, strict=True))
+    for total, following in zip(totals, batches[1:], strict=False):
+        assert total + lengths[following[0]] > tokens, "no batch is split without need"
+
+
+@given(lengths=st.lists(st.integers(1, 400), min_size=1, max_size=300), ordered=st.booleans())
+def test_blocks_are_neighbours_of_about_one_length(lengths: list[int], ordered: bool) -> None:
+    lengths = sorted(lengths, reverse=True) if ordered else lengths
+    blocks = row_blocks(lengths)
+    assert [row for block in blocks for row in range(len(lengths))[block]] == list(range(len(lengths)))
+    least, most = BLOCK_ROWS
+    for block in blocks:
+        rows = lengths[block]
+        assert 1 <= len(rows) <= most and (len(rows) >= least or block.stop == len(lengths))
+        assert len(rows) <= least or min(rows) >= BLOCK_SHORTEST * max(rows)
+    if ordered and len(lengths) > 100:
+        assert sum(max(lengths[block]) * len(lengths[block]) for block in blocks) < 1.25 * sum(lengths) + least * 400
 
 
 def theirs(base: Base, prompts: list[list[int]], *, new: int) -> list[list[int]]:
@@ -176,17 +201,19 @@ def test_groups_hold_every_row_once_from_short_to_long(lengths: list[int], token
         assert following is None or total + lengths[following[0]] > tokens
 
 
+@pytest.mark.parametrize("rows", [(1, 2), (8, 64)], ids=["blocks", "one_block"])
 @pytest.mark.parametrize(
     ("model", "method"), [("random-llama", "post_block"), ("random-llama", "reft"), ("random-gemma3", "post_block")]
 )
 def test_prompts_read_in_groups_are_answered_as_each_alone(
-    model: str, method: str, monkeypatch: pytest.MonkeyPatch
+    model: str, method: str, rows: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lengths on both sides of a sliding window, more new tokens than a cache has room for, rows that leave.
 
-    All begin with the same two tokens, which a group reads once.
+    All begin with the same two tokens, which a group reads once. The cache holds them in several blocks, or in one.
     """
     monkeypatch.setattr(cache, "SPARE_TOKENS", 3)
+    monkeypatch.setattr(generation, "BLOCK_ROWS", rows)
     base = base_of(model)
     window = getattr(base.model.config, "sliding_window", None) or 20
     monkeypatch.setitem(PROMPT_TOKENS, "cpu", 2 * window)
@@ -205,7 +232,9 @@ def test_prompts_read_in_groups_are_answered_as_each_alone(
         assert [ids for _, ids in sorted(pairs)] == [until_even(ids) for ids in found]
 
 
-def test_replicas_answer_as_each_of_them_alone() -> None:
+@pytest.mark.parametrize("rows", [(1, 2), (8, 64)], ids=["blocks", "one_block"])
+def test_replicas_answer_as_each_of_them_alone(rows: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation, "BLOCK_ROWS", rows)
     base = base_of("random-llama")
     prompts = some_prompts(base, [4, 7, 5, 3])
     config = method_config("post_block", model="random-llama")
@@ -239,7 +268,11 @@ def until_even(ids: list[int]) -> list[int]:
 
 @pytest.mark.parametrize("model", RANDOM_MODELS)
 def test_one_token_by_batched_products_is_that_of_the_fused_kernel(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On every architecture, with prompts of several lengths, and longer than the window of those that slide."""
+    """On every architecture, with prompts of several lengths, and longer than the window of those that slide.
+
+    Each prompt is a block of its own where layers do not slide.
+    """
+    monkeypatch.setattr(generation, "BLOCK_ROWS", (1, 2))
     base = base_of(model)
     prompts = some_prompts(base, [3, 40, 17], seed=1)
     found = {}

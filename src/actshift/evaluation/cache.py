@@ -1,6 +1,7 @@
 """The key/value cache of rows that were read end to end, with room for the tokens to come.
 
-Shapes: A replicas, N packed tokens of a replica, S of all, B rows, H key/value heads, T tokens, K head size.
+Shapes: A replicas, N packed tokens of a replica, S of all, B rows, b rows of a block, H key/value heads, T tokens, t
+tokens of a block's longest row, K head size.
 """
 
 from __future__ import annotations
@@ -19,36 +20,70 @@ from actshift.evaluation.limits import SPARE_TOKENS
 from actshift.models.packing.layout import PackedLayout
 
 
-class PreallocatedLayer(DynamicLayer):
-    """A layer of a cache into which a token is written; transformers' own copies the whole layer for every token."""
+@dataclass(frozen=True)
+class Block:
+    """Keys and values of some rows, which end at one position: the first `held` of [b, H, t, K], and room behind."""
 
-    def __init__(self, keys_BHTK: torch.Tensor, values_BHTK: torch.Tensor, *, held: int) -> None:
-        super().__init__()
-        self.lazy_initialization(keys_BHTK, values_BHTK)
-        self._held = held
-        self._store = [keys_BHTK, values_BHTK]
-        self._show()
+    keys_bHtK: torch.Tensor
+    values_bHtK: torch.Tensor
+    held: int
 
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        start = self._held
-        self._held += key_states.shape[-2]
-        missing = self._held - self._store[0].shape[-2]
+    @property
+    def rows(self) -> int:
+        return len(self.keys_bHtK)
+
+    @property
+    def filled(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.keys_bHtK[:, :, : self.held], self.values_bHtK[:, :, : self.held]
+
+    def with_tokens(self, keys_bHtK: torch.Tensor, values_bHtK: torch.Tensor) -> Block:
+        """The block with further tokens, which are written into its room where there is some."""
+        held = self.held + keys_bHtK.shape[-2]
+        missing = held - self.keys_bHtK.shape[-2]
+        keys, values = self.keys_bHtK, self.values_bHtK
         if missing > 0:
-            self._store = [_longer(each, missing + SPARE_TOKENS, held=start) for each in self._store]
-        for store, states in zip(self._store, (key_states, value_states), strict=True):
-            store[:, :, start : self._held] = states
-        return self._show()
+            keys, values = (
+                _longer(each, missing + max(SPARE_TOKENS, self.held // 4), held=self.held) for each in (keys, values)
+            )
+        keys[:, :, self.held : held], values[:, :, self.held : held] = keys_bHtK, values_bHtK
+        return Block(keys, values, held)
+
+    def of_rows(self, indices_b: torch.Tensor) -> Block:
+        return Block(self.keys_bHtK[indices_b], self.values_bHtK[indices_b], self.held)
+
+
+class PreallocatedLayer(DynamicLayer):
+    """A layer of a cache into which a token is written; transformers' own copies the whole layer for every token.
+
+    Its rows lie in blocks, one after the other. Attention gets the keys of all as one tensor where there is one block,
+    and otherwise as a sequence of the blocks', as `one_token` takes it; values alike.
+    """
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        super().__init__()
+        self.lazy_initialization(blocks[0].keys_bHtK, blocks[0].values_bHtK)
+        self._blocks = tuple(blocks)
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object) -> Any:
+        sizes = [block.rows for block in self._blocks]
+        states = zip(self._blocks, key_states.split(sizes), value_states.split(sizes), strict=True)
+        self._blocks = tuple(block.with_tokens(keys, values) for block, keys, values in states)
+        filled = [block.filled for block in self._blocks]
+        return filled[0] if len(filled) == 1 else tuple(zip(*filled, strict=True))
+
+    def get_seq_length(self) -> int:
+        return max(block.held for block in self._blocks)
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        self._store = [each[indices] for each in self._store]
-        self._show()
-
-    def _show(self) -> tuple[torch.Tensor, torch.Tensor]:
-        keys_BHTK, values_BHTK = (each[:, :, : self._held] for each in self._store)
-        self.keys, self.values = keys_BHTK, values_BHTK
-        return keys_BHTK, values_BHTK
+        """Keep these rows, in their order, some of them several times."""
+        assert bool((indices[1:] >= indices[:-1]).all()), "rows of a block stay together"
+        kept, first = [], 0
+        for block in self._blocks:
+            indices_b = indices[(indices >= first) & (indices < first + block.rows)] - first
+            first += block.rows
+            if len(indices_b):
+                kept.append(block.of_rows(indices_b))
+        self._blocks = tuple(kept)
 
 
 @dataclass(frozen=True)
@@ -104,25 +139,30 @@ class _Places:
         return heads * self.first_BT[:, None] + head_H1 * self.tokens_B[:, None, None] + self.number_BT[:, None]
 
 
-def rows_cache(parts: Sequence[Part], *, config: PreTrainedConfig, new_tokens: int) -> DynamicCache:
+def rows_cache(
+    parts: Sequence[Part], *, config: PreTrainedConfig, new_tokens: int, blocks: Sequence[slice]
+) -> DynamicCache:
     """One cache of all rows from those of packed passes, which are emptied. All rows end at the last position.
 
-    At most `new_tokens` will follow.
+    `blocks` are the rows of each block, in order. At most `new_tokens` will follow.
     """
-    found = DynamicCache(config=config)
-    places: dict[tuple[int, int], torch.Tensor] = {}  # by heads and room: most models have one of each
+    found, lengths_B = DynamicCache(config=config), _lengths(parts)
+    places: dict[tuple[int, int], list[torch.Tensor]] = {}  # by heads and room: most models have one of each
     for number, layer in enumerate(found.layers):
         assert isinstance(layer, DynamicLayer), f"no way to fill a cache of {type(layer).__name__}"
-        # A sliding layer cuts what it holds by its length, so it gets no room.
+        # A sliding layer cuts what it holds by its length, so it gets no room and is whole.
         room = 0 if layer.is_sliding else min(SPARE_TOKENS, new_tokens)
         heads = _heads(parts[0].cache.layers[number])
         if (heads, room) not in places:
-            places[heads, room] = _Places.of(parts, room=room).of_heads(heads)
-        keys_BHTK, values_BHTK = (_rows(parts, number, name, places[heads, room]) for name in ("keys", "values"))
+            places_BHT = _Places.of(parts, room=room).of_heads(heads)
+            cut = [slice(None)] if layer.is_sliding else blocks
+            places[heads, room] = [places_BHT[rows, :, -int(lengths_B[rows].max()) - room :] for rows in cut]
+        keys, values = (_rows(parts, number, name, places[heads, room]) for name in ("keys", "values"))
         if layer.is_sliding:
-            layer.update(keys_BHTK, values_BHTK)
+            layer.update(keys[0], values[0])
         else:
-            found.layers[number] = PreallocatedLayer(keys_BHTK, values_BHTK, held=keys_BHTK.shape[-2] - room)
+            filled = zip(keys, values, strict=True)
+            found.layers[number] = PreallocatedLayer([Block(*each, each[0].shape[2] - room) for each in filled])
     return found
 
 
@@ -142,13 +182,19 @@ def _heads(filled: Any) -> int:
     return int(filled.keys.shape[1])
 
 
-def _rows(parts: Sequence[Part], number: int, name: str, places_BHT: torch.Tensor) -> torch.Tensor:
-    """Keys or values of a layer by rows, [B, H, T, K]."""
+def _lengths(parts: Sequence[Part]) -> torch.Tensor:
+    """The tokens of each row, [B]."""
+    indices_B = torch.tensor([index for part in parts for index in part.indices])
+    return torch.cat([part.lengths_B for part in parts])[indices_B.argsort().to(parts[0].lengths_B.device)]
+
+
+def _rows(parts: Sequence[Part], number: int, name: str, places: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Keys or values of a layer by rows, [b, H, t, K] for each block's places [b, H, t]."""
     layers = [part.cache.layers[number] for part in parts]
     packed_SK = torch.cat([getattr(layer, name).flatten(0, 2) for layer in layers])
     for layer in layers:
         setattr(layer, name, None)
-    return packed_SK.index_select(0, places_BHT.flatten()).unflatten(0, places_BHT.shape)
+    return [packed_SK.index_select(0, each.flatten()).unflatten(0, each.shape) for each in places]
 
 
 def _longer(store_BHTK: torch.Tensor, more: int, *, held: int) -> torch.Tensor:

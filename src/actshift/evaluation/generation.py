@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from transformers import DynamicCache
 from actshift.data.examples import Example
 from actshift.evaluation import one_token
 from actshift.evaluation.cache import Part, forgetting, rows_cache
-from actshift.evaluation.limits import PROMPT_TOKENS
+from actshift.evaluation.limits import BLOCK_ROWS, BLOCK_SHORTEST, PROMPT_TOKENS
 from actshift.evaluation.sampling import Choose, greedy
 from actshift.methods.base import Adaptation
 from actshift.models.arguments import cache_argument
@@ -32,16 +33,33 @@ COMPACT_BELOW_SHARE = 0.75
 """A batch drops its ended rows once at most this share is going on: dropping copies the cache."""
 
 
-def length_batches(lengths: Sequence[int], *, tokens: int) -> Iterator[list[int]]:
-    """Row numbers, longest first, in batches of at most `tokens` positions, padding included (one row at least)."""
+def length_batches(lengths: Sequence[int], *, tokens: int, padded: bool = True) -> Iterator[list[int]]:
+    """Row numbers, longest first, in batches of at most `tokens` tokens (one row at least).
+
+    A row counts as long as the longest of its batch where rows are `padded`.
+    """
     batch: list[int] = []
+    room = 0
     for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
-        if batch and lengths[batch[0]] * (len(batch) + 1) > tokens:
+        counted = lengths[batch[0]] if batch and padded else lengths[row]
+        if batch and counted > room:
             yield batch
-            batch = []
+            batch, counted = [], lengths[row]
+        room = (room if batch else tokens) - counted
         batch.append(row)
     if batch:
         yield batch
+
+
+def row_blocks(lengths: Sequence[int]) -> list[slice]:
+    """The rows cut into blocks of neighbours of about one length (`BLOCK_ROWS`, `BLOCK_SHORTEST`)."""
+    (least, most), starts = BLOCK_ROWS, [0]
+    for row, length in enumerate(lengths):
+        block = lengths[starts[-1] : row]
+        alike = not block or BLOCK_SHORTEST * max(*block, length) <= min(*block, length)
+        if len(block) == most or (len(block) >= least and not alike):
+            starts.append(row)
+    return [slice(*pair) for pair in pairwise([*starts, len(lengths)])]
 
 
 @torch.inference_mode()
@@ -66,7 +84,8 @@ def generate(
     """
     stops = frozenset((base.tokenizer.eos_token_id,) if ends is None else ends)
     replicas = adaptation.replicas
-    for batch in length_batches([len(prompt) for prompt in prompts], tokens=batch_tokens // replicas):
+    lengths = [len(prompt) for prompt in prompts]
+    for batch in length_batches(lengths, tokens=batch_tokens // replicas, padded=not _in_blocks(base)):
         rows = [replica * len(prompts) + row for replica in range(replicas) for row in batch]
         chosen = [prompts[row] for row in batch] * replicas
         numbered = _numbered(choose, rows)
@@ -208,8 +227,17 @@ def _read(base: Base, adaptation: Adaptation, prompts: Sequence[Sequence[int]], 
         parts.append(Part(indices, packing, lengths_B[indices], cache))
     longest = int(lengths_B.max())
     attention_BT = (torch.arange(longest, device=device) >= longest - lengths_B[:, None]).long()
-    whole = rows_cache(parts, config=base.model.config, new_tokens=new_tokens)
+    blocks = row_blocks([len(prompt) for prompt in prompts]) if _in_blocks(base) else [slice(0, len(prompts))]
+    whole = rows_cache(parts, config=base.model.config, new_tokens=new_tokens, blocks=blocks)
     return _State(logits_BV, lengths_B[:, None], attention_BT, whole)
+
+
+def _in_blocks(base: Base) -> bool:
+    """Whether keys and values of a batch lie in blocks of rows, almost without padding.
+
+    Only attention of one token takes them so, and layers with a sliding window hold all rows in one tensor.
+    """
+    return one_token.suits(base) and not any(DynamicCache(config=base.model.config).is_sliding)
 
 
 def _groups(lengths: Sequence[int], *, tokens: int) -> list[list[int]]:
@@ -249,4 +277,5 @@ def _kept(rows: Sequence[int], going: Collection[int], *, blocks: int) -> list[i
     size = len(rows) // blocks
     indices = [range(block * size, (block + 1) * size) for block in range(blocks)]
     most = max(sum(rows[index] in going for index in block) for block in indices)
-    return [index for block in indices for index in sorted(block, key=lambda index: rows[index] not in going)[:most]]
+    kept = [index for block in indices for index in sorted(block, key=lambda index: rows[index] not in going)[:most]]
+    return sorted(kept)

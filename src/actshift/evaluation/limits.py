@@ -4,5 +4,13 @@ from __future__ import annotations
 
 PROMPT_TOKENS = {"cpu": 2048, "cuda": 32768}
 """Prompt tokens of one packed pass, at most: more leave a CPU's cache (measured); an estimate for CUDA."""
+BLOCK_ROWS, BLOCK_SHORTEST = (8, 64), 0.85
+"""On a CPU, how many rows have their keys and values in one tensor, and the share of its longest that each is at least.
+
+Smaller blocks have less padding, and cost more calls (measured). A block is cut for its lengths from 8 rows on.
+"""
 SPARE_TOKENS = 32
-"""Tokens that the keys and values of a row have room for beyond their own: they are copied once in so many tokens."""
+"""Tokens that the keys and values of a row have room for beyond their own.
+
+Where these are used up they are copied, with room for as many again, or for a quarter of what they hold.
+"""

@@ -1,14 +1,16 @@
 """Attention of one new token a row over its cached keys: what every step of generation computes.
 
 torch's fused kernel for a CPU is made for many queries. With one query a row its two products are faster as batched
-products. The numbers are the same within rounding.
+products. The numbers are the same within rounding. Keys and values may lie in blocks of rows, each as long as its
+longest.
 
-Shapes: B rows, H query heads, G key/value heads, R = H / G, T keys, K head size.
+Shapes: B rows, b rows of a block, H query heads, G key/value heads, R = H / G, T keys, t keys of a block, C = b G,
+K head size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,8 +48,8 @@ def hidden(attention_BT: torch.Tensor, *, dtype: torch.dtype) -> torch.Tensor:
 def _attention(
     module: torch.nn.Module,
     query_BH1K: torch.Tensor,
-    key_BGTK: torch.Tensor,
-    value_BGTK: torch.Tensor,
+    keys: torch.Tensor | Sequence[torch.Tensor],
+    values: torch.Tensor | Sequence[torch.Tensor],
     attention_mask: torch.Tensor | None,
     *,
     hidden_BT: torch.Tensor,
@@ -55,18 +57,27 @@ def _attention(
     sliding_window: int | None = None,
     **unused: Any,
 ) -> tuple[torch.Tensor, None]:
-    """softmax(s q k + hidden) v, as transformers' implementations are called: out_B1HK. s is 1 / sqrt(K) by default.
+    """softmax((s q) k + hidden) v, as transformers' implementations are called: out_B1HK. s is 1 / sqrt(K) by default.
 
-    A sliding layer holds the last keys alone, of which the window lets the token see some.
+    Keys and values are [B, G, T, K], or a sequence of blocks [b, G, t, K]. All rows end at the last key. A sliding
+    layer holds the last keys alone, of which the window lets the token see some.
     """
     rows, heads, _, size = query_BH1K.shape
-    seen = min(key_BGTK.shape[2], sliding_window or key_BGTK.shape[2])
-    key_CTK, value_CTK = (each[:, :, -seen:].flatten(0, 1) for each in (key_BGTK, value_BGTK))  # C = B G
-    query_CRK = query_BH1K.reshape(len(key_CTK), -1, size)
-    weight_CRT = torch.bmm(query_CRK, key_CTK.transpose(1, 2)).mul_(size**-0.5 if scaling is None else scaling)
-    weight_CRT.view(rows, heads, seen).add_(hidden_BT[:, None, -seen:])
-    out_CRK = torch.bmm(weight_CRT.softmax(dim=-1), value_CTK)
-    return out_CRK.view(rows, 1, heads, -1), None
+    query_BHK = query_BH1K[:, :, 0] * (size**-0.5 if scaling is None else scaling)
+    out_BHK, end = query_BHK.new_empty(rows, heads, size), 0
+    for key_bGtK, value_bGtK in zip(_blocks(keys), _blocks(values), strict=True):
+        start, end = end, end + len(key_bGtK)
+        seen = min(key_bGtK.shape[2], sliding_window or key_bGtK.shape[2])
+        key_CtK, value_CtK = (each[:, :, -seen:].flatten(0, 1) for each in (key_bGtK, value_bGtK))
+        weight_CRt = torch.bmm(query_BHK[start:end].view(len(key_CtK), -1, size), key_CtK.transpose(1, 2))
+        weight_CRt.view(-1, heads, seen).add_(hidden_BT[start:end, None, -seen:])
+        out_CRK = out_BHK[start:end].view(len(key_CtK), -1, size)
+        torch.bmm(weight_CRt.softmax(dim=-1), value_CtK, out=out_CRK)
+    return out_BHK[:, None], None
+
+
+def _blocks(states: torch.Tensor | Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    return [states] if isinstance(states, torch.Tensor) else states
 
 
 AttentionInterface.register(NAME, _attention)
