@@ -140,13 +140,18 @@ class _Places:
 
 
 def rows_cache(
-    parts: Sequence[Part], *, config: PreTrainedConfig, new_tokens: int, blocks: Sequence[slice]
+    parts: Sequence[Part],
+    *,
+    config: PreTrainedConfig,
+    lengths_B: torch.Tensor,
+    new_tokens: int,
+    blocks: Sequence[slice],
 ) -> DynamicCache:
     """One cache of all rows from those of packed passes, which are emptied. All rows end at the last position.
 
-    `blocks` are the rows of each block, in order. At most `new_tokens` will follow.
+    `lengths_B` are the tokens of each row, `blocks` the rows of each block, in order. At most `new_tokens` will follow.
     """
-    found, lengths_B = DynamicCache(config=config), _lengths(parts)
+    found = DynamicCache(config=config)
     places: dict[tuple[int, int], list[torch.Tensor]] = {}  # by heads and room: most models have one of each
     for number, layer in enumerate(found.layers):
         assert isinstance(layer, DynamicLayer), f"no way to fill a cache of {type(layer).__name__}"
@@ -180,12 +185,6 @@ def forgetting(cache: DynamicCache) -> Iterator[None]:
 def _heads(filled: Any) -> int:
     """The key/value heads of a layer of a cache that holds tokens."""
     return int(filled.keys.shape[1])
-
-
-def _lengths(parts: Sequence[Part]) -> torch.Tensor:
-    """The tokens of each row, [B]."""
-    indices_B = torch.tensor([index for part in parts for index in part.indices])
-    return torch.cat([part.lengths_B for part in parts])[indices_B.argsort().to(parts[0].lengths_B.device)]
 
 
 def _rows(parts: Sequence[Part], number: int, name: str, places: Sequence[torch.Tensor]) -> list[torch.Tensor]:

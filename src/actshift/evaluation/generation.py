@@ -228,7 +228,7 @@ def _read(base: Base, adaptation: Adaptation, prompts: Sequence[Sequence[int]], 
     longest = int(lengths_B.max())
     attention_BT = (torch.arange(longest, device=device) >= longest - lengths_B[:, None]).long()
     blocks = row_blocks([len(prompt) for prompt in prompts]) if _in_blocks(base) else [slice(0, len(prompts))]
-    whole = rows_cache(parts, config=base.model.config, new_tokens=new_tokens, blocks=blocks)
+    whole = rows_cache(parts, config=base.model.config, lengths_B=lengths_B, new_tokens=new_tokens, blocks=blocks)
     return _State(logits_BV, lengths_B[:, None], attention_BT, whole)
 
 

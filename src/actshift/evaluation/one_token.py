@@ -64,14 +64,15 @@ def _attention(
     """
     rows, heads, _, size = query_BH1K.shape
     query_BHK = query_BH1K[:, :, 0] * (size**-0.5 if scaling is None else scaling)
-    out_BHK, end = query_BHK.new_empty(rows, heads, size), 0
-    for key_bGtK, value_bGtK in zip(_blocks(keys), _blocks(values), strict=True):
+    key_blocks, value_blocks = _blocks(keys), _blocks(values)
+    out_BHK, end = query_BHK.new_empty(rows, heads, value_blocks[0].shape[-1]), 0
+    for key_bGtK, value_bGtK in zip(key_blocks, value_blocks, strict=True):
         start, end = end, end + len(key_bGtK)
         seen = min(key_bGtK.shape[2], sliding_window or key_bGtK.shape[2])
         key_CtK, value_CtK = (each[:, :, -seen:].flatten(0, 1) for each in (key_bGtK, value_bGtK))
         weight_CRt = torch.bmm(query_BHK[start:end].view(len(key_CtK), -1, size), key_CtK.transpose(1, 2))
         weight_CRt.view(-1, heads, seen).add_(hidden_BT[start:end, None, -seen:])
-        out_CRK = out_BHK[start:end].view(len(key_CtK), -1, size)
+        out_CRK = out_BHK[start:end].view(*weight_CRt.shape[:2], -1)
         torch.bmm(weight_CRt.softmax(dim=-1), value_CtK, out=out_CRK)
     return out_BHK[:, None], None
 

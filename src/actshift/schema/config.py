@@ -156,7 +156,7 @@ class HardwareConfig:
     )  # processes of a local sweep; null: one a GPU, or one for `threads` cores
     micro_batch: int = number(least=1)  # rows that go through the model at once
     gradient_checkpointing: bool = False  # keep each layer's input alone and compute the rest again: less memory
-    evaluation_tokens: int = number(least=1)  # prompt tokens of one evaluation batch, with padding
+    evaluation_tokens: int = number(least=1)  # prompt tokens of one evaluation batch, and their padding
     checkpoint_every: int = number(0, least=0)  # steps; 0 writes no mid-run checkpoint
     speed: SpeedConfig = field(default_factory=SpeedConfig)
 
