@@ -68,6 +68,16 @@ def matmul_rate(*, device: torch.device, dtype: torch.dtype, seconds: float = 0.
     return best
 
 
+def mean_matmul_rate(*, device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
+    """Operations a second of square matrix products of 512, all of that time; of this process where it is a CPU's."""
+    left, right = (torch.randn(512, 512, device=device, dtype=dtype) for _ in range(2))
+    begun, done = time.process_time(), 0
+    while (spent := time.process_time() - begun) < seconds:
+        left @ right
+        done += 1
+    return 2 * 512**3 * done / spent
+
+
 def products(work: Callable[[], object]) -> float:
     """Operations of the matrix products that some work calls, a multiply-add counted as two.
 

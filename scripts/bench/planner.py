@@ -2,7 +2,9 @@
 
 The planner is given the mean lengths of the very rows and of the answers that were generated, since a model of random
 weights, or one after a few steps, does not end its answers where a trained one does. The figure is then of arithmetic
-and of the hardware profile alone. On a CPU the clock counts what this process computes (see `bench.latency`).
+and of the hardware profile alone. On a CPU the clock counts what this process computes (see `bench.latency`), and each
+measurement stands between two of the rate of matrix products: a processor that others share is slower than the
+profile's, up to twice, so that its seconds are converted to those of the profile's rate.
 """
 
 from __future__ import annotations
@@ -12,21 +14,24 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from actshift.estimates.costs import Cost, estimate
+from actshift.models.loading import PRECISIONS
 from actshift.models.packing.layout import common_prefix
 from actshift.schema.data import TokensConfig
 from bench.case import Case
 from bench.contestants import Actshift, lap
-from bench.measure import digits
+from bench.measure import digits, mean_matmul_rate
 from bench.parts import Options
 
 METHODS = ("post_block", "lora_r8", "sft")
 DATASETS = ("winogrande", "boolq", "gsm8k", "listops")
 ROWS = {"tiny": (64, 32), "llama-100m": (8, 4), "smollm2-135m": (8, 4)}
 """Rows that are trained on, and scored."""
-SHOWN = ("model", "dataset", "method", "measured_seconds", "estimated_seconds", "whole")
+SHOWN = ("model", "dataset", "method", "machine_speed", "training", "scoring")
+"""The columns that are printed while the bench runs."""
 
 
 def planner(options: Options, models: Sequence[str]) -> dict[str, Any]:
@@ -41,31 +46,42 @@ def planner(options: Options, models: Sequence[str]) -> dict[str, Any]:
                 rows, scored = ROWS.get(model, (160, 64))
                 case = read.case(model, dataset, method, rows=rows, scored=scored)
                 cases.append(_case(case, repeats=options.repeats))
-                print(
-                    "  ",
-                    {name: cases[-1][name] for name in ("model", "dataset", "method", "training", "scoring")},
-                    flush=True,
-                )
+                print("  ", {name: cases[-1][name] for name in SHOWN}, flush=True)
     ratios = [case["whole"] for case in cases]
     return {"cases": cases, "lowest": min(ratios), "highest": max(ratios), "median": digits(statistics.median(ratios))}
 
 
 def _case(case: Case, *, repeats: int) -> dict[str, Any]:
     clock = time.perf_counter if case.device.type == "cuda" else time.process_time
-    laps = [lap(case, Actshift, clock=clock) for _ in range(repeats + 1)][1:]  # libraries begin slowly
-    training = statistics.median(each.train_seconds for each in laps)
-    scoring = statistics.median(each.evaluation_seconds for each in laps)
+    lap(case, Actshift, clock=clock)  # libraries begin slowly
+    laps, speeds = [], [_speed(case)]
+    for _ in range(repeats):
+        laps.append(lap(case, Actshift, clock=clock))
+        speeds.append(_speed(case))
+    at_profile = [statistics.fmean(pair) for pair in pairwise(speeds)]
+    training = statistics.median(each.train_seconds * speed for each, speed in zip(laps, at_profile, strict=True))
+    scoring = statistics.median(each.evaluation_seconds * speed for each, speed in zip(laps, at_profile, strict=True))
     answer_tokens = statistics.fmean(case.new_tokens(laps[0].outputs))
     expected = _expected(case, answer_tokens=answer_tokens)
     return {
         **{name: case.facts()[name] for name in ("model", "method", "dataset", "tokens_a_row", "prompt_tokens_a_row")},
         "answer_tokens": digits(answer_tokens),
+        "machine_speed": digits(statistics.fmean(speeds)),
         "measured_seconds": [digits(training), digits(scoring)],
         "estimated_seconds": [digits(expected.train_seconds), digits(expected.evaluation_seconds)],
         "training": digits(expected.train_seconds / training),
         "scoring": digits(expected.evaluation_seconds / scoring),
         "whole": digits(expected.seconds / (training + scoring)),
     }
+
+
+def _speed(case: Case) -> float:
+    """The rate of matrix products during a second, of the profile's; 1 on a GPU, which nobody shares."""
+    if case.device.type == "cuda":
+        return 1.0
+    precision = case.config.training.precision
+    rate = mean_matmul_rate(device=case.device, dtype=PRECISIONS[precision])
+    return rate / (case.config.hardware.speed.flops[precision] * case.config.hardware.speed.efficiency)
 
 
 def _expected(case: Case, *, answer_tokens: float) -> Cost:
