@@ -61,9 +61,11 @@ def test_seconds_are_those_computed_by_hand() -> None:
 
     Matrices: 3 (2 x 64 x 6 x 16 + 3 x 64 x 128) = 110,592 numbers, with the embeddings 181,056. The head takes
     2 x 64 x 1,101 = 140,928 operations a token, attention 2 x 3 x 4 x 16 = 384 a token and token of its context.
-    A device of 1e9 operations a second reaches half of them.
+    A device of 1e9 operations a second reaches half of them, and an eighth where it computes attention. Keys and values
+    of a token are 2 x 3 x 2 x 16 = 192 numbers.
     """
-    speed = "flops:{float32:1e9,bfloat16:1e9},efficiency:0.5,bytes_per_second:1e8,layer_seconds:0.01,memory_passes:2"
+    speed = "flops:{float32:1e9,bfloat16:1e9},efficiency:0.5,bytes_per_second:1e8,layer_seconds:0.01"
+    speed += ",memory_passes:2,attention_efficiency:0.25"
     request = ["model=random-llama", "dataset=boolq", "data.source=hub", "hardware=cpu", "training.precision=float32"]
     request += [
         "training.batch_size=10",
@@ -75,17 +77,21 @@ def test_seconds_are_those_computed_by_hand() -> None:
     # Twice 3 (64 + 128) numbers of 4 bytes a token and pass go through memory beside the products.
     aside = 2 * 3 * (64 + 128) * 4 / 1e8
     # 171 tokens a row, 6 of them answers; of 18 that all rows begin with, one of 8 rows computes its own.
-    tokens, layers, head = 171 - 18 * 7 / 8, 2 * 110_592 + 384 * 171, 6 * 140_928 / 5e8
-    assert (tokens, layers) == (155.25, 286_848)
-    # Steering leaves a third of the layers out; SFT moves each of its numbers seven times at each of its 10 steps.
-    steering = 100 * 2 * (tokens * (layers * 2 / 3 / 5e8 + aside) + head) + 10 * 3 * 0.01
-    sft = 100 * 3 * (tokens * (layers / 5e8 + aside) + head) + 10 * 3 * 0.01 + 10 * 7 * 181_056 * 4 / 1e8
+    tokens, products, attention, head = 171 - 18 * 7 / 8, 2 * 110_592, 384 * 171 / 0.25, 6 * 140_928 / 5e8
+    assert (tokens, products, attention) == (155.25, 221_184, 262_656)
+    # Attention costs three forward passes in a step. Steering leaves a third of the layers out; SFT moves each of its
+    # numbers seven times at each of its 10 steps.
+    steering = 100 * (tokens * ((2 * products + 3 * attention) * 2 / 3 / 5e8 + 2 * aside) + 2 * head) + 10 * 3 * 0.01
+    sft = 100 * (tokens * (3 * (products + attention) / 5e8 + 3 * aside) + 3 * head) + 10 * 3 * 0.01
+    sft += 10 * 7 * 181_056 * 4 / 1e8
     for method, expected in (("post_block", steering), ("sft", sft)):
         cost = estimate(compose([*request, f"method={method}"]), split="validation")
         assert cost.train_seconds == pytest.approx(expected)
-        # 10 prompts of 165 tokens are read; then 6 times the weights move (4 bytes each) and a third of a layer's time.
-        read = 10 * ((165 - 18 * 7 / 8) * ((2 * 110_592 + 384 * 165) / 5e8 + aside) + 140_928 / 5e8)
-        written = 6 * (181_056 * 4 / 1e8 + 3 * 0.01 / 3) + 10 * 6 * (2 * 110_592 + 140_928) / 5e8
+        # 10 prompts of 165 tokens are read; then 6 times the weights move (4 bytes each) and a third of a layer's time,
+        # and for each row what its 165 to 171 tokens have cached.
+        read = 10 * ((165 - 18 * 7 / 8) * ((products + 384 * 165 / 0.25) / 5e8 + aside) + 140_928 / 5e8)
+        written = 6 * (181_056 * 4 / 1e8 + 3 * 0.01 / 3)
+        written += 10 * 6 * ((products + 140_928) / 5e8 + aside + (165 + 3) * 192 * 4 / 1e8)
         assert cost.evaluation_seconds == pytest.approx(read + written)
 
 

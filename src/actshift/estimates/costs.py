@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from actshift.estimates.memory import BYTES, all_weights, changed_config, estimate_peak, layer_weights
+from actshift.estimates.memory import BYTES, all_weights, cached_bytes, changed_config, estimate_peak, layer_weights
 from actshift.methods import KINDS
-from actshift.schema.config import Config, ShapeConfig, SpeedConfig
+from actshift.schema.config import Config, SpeedConfig
 from actshift.schema.data import LengthsConfig
 from actshift.schema.objective import GrpoConfig
 from actshift.tasks import tested_by_ifeval
@@ -65,8 +65,8 @@ def estimate(config: Config, *, split: str, trained: bool = False) -> Cost:
 
     Training is bound by operations, 2 N a token and pass, and by what goes through memory beside them; passes are
     forward, backward to the activations, and to the weights where they train. What the rows of a micro-batch begin
-    with is computed once. Decoding is bound by moving the weights once a token of a batch. GRPO does both; its
-    completions are taken to be as long as the answers of the data set.
+    with is computed once. Decoding is bound by moving the weights once a token of a batch, and each row's keys and
+    values. GRPO does both; its completions are taken to be as long as the answers of the data set.
     """
     scored = rows_of(config, split)
     evaluation = _generation(config, scored, batches=_batches(config, scored))
@@ -79,7 +79,7 @@ def _training(config: Config) -> float:
     (steps, rows), kind = _steps(config), KINDS[config.method.kind]
     work, precision = _work(config), config.training.precision
     passes = 3 if kind.trains_base else 2
-    layers = 2 * layer_weights(shape) + _attention(shape, work.prompt + work.answer)
+    layers = passes * 2 * layer_weights(shape) + ATTENTION_PASSES * _attention(config, work.prompt + work.answer)
     if not kind.trains_base:
         # In the last layer only answers are computed, and below the lowest adapter nothing goes back.
         layers *= 1 - 1 / shape.layers
@@ -88,12 +88,12 @@ def _training(config: Config) -> float:
     # A prompt's tokens are computed once for all of its completions.
     copies, updates = (objective.completions, objective.updates) if isinstance(objective, GrpoConfig) else (1, 1)
     tokens = work.prompt - work.shared(config, rows) + copies * work.answer
-    row = tokens * (layers / work.rate + work.aside) + copies * work.answer * work.head / work.rate
+    row = tokens * (layers / work.rate + passes * work.aside) + copies * work.answer * passes * work.head / work.rate
     if not isinstance(objective, GrpoConfig):
-        return rows * row * passes + _starting(config) + updating
+        return rows * row + _starting(config) + updating
     a_step = rows / max(steps, 1)
     rollouts = _generation(config, rows, copies=copies, batches=steps * _batches(config, a_step * copies))
-    return updates * (rows * row * passes + a_step * _starting(config) + updating) + rollouts
+    return updates * (rows * row + a_step * _starting(config) + updating) + rollouts
 
 
 def _generation(config: Config, rows: float, *, copies: int = 1, batches: float) -> float:
@@ -101,20 +101,18 @@ def _generation(config: Config, rows: float, *, copies: int = 1, batches: float)
     speed, shape, work = config.hardware.speed, config.model.shape, _work(config)
     weights, everything = layer_weights(shape), all_weights(shape)
     size = BYTES[config.training.precision]
-    a_token = (2 * weights + _attention(shape, work.prompt)) / work.rate + work.aside
+    a_token = (2 * weights + _attention(config, work.prompt)) / work.rate + work.aside
     read = (work.prompt - work.shared(config, rows)) * a_token + work.head / work.rate
     moved = everything * size / speed.bytes_per_second + shape.layers * speed.layer_seconds / 3
-    return (
-        rows * read
-        + batches * work.answer * moved
-        + rows * copies * work.answer * (2 * weights + work.head) / work.rate
-    )
+    attended = (work.prompt + work.answer / 2) * cached_bytes(shape, size) / speed.bytes_per_second
+    written = (2 * weights + work.head) / work.rate + work.aside + attended
+    return rows * read + batches * work.answer * moved + rows * copies * work.answer * written
 
 
 def passes_seconds(config: Config, *, tokens: float) -> float:
     """Seconds of one plain pass over some tokens, logits at each of them: bound by operations, or by moving weights."""
     speed, shape, work = config.hardware.speed, config.model.shape, _work(config)
-    a_token = (2 * layer_weights(shape) + _attention(shape, work.prompt) + work.head) / work.rate + work.aside
+    a_token = (2 * layer_weights(shape) + _attention(config, work.prompt) + work.head) / work.rate + work.aside
     moved = all_weights(shape) * BYTES[config.training.precision] / speed.bytes_per_second
     seconds: float = max(tokens * a_token, moved) + shape.layers * speed.layer_seconds / 3
     return seconds
@@ -159,10 +157,13 @@ def _work(config: Config) -> _Work:
     )
 
 
+ATTENTION_PASSES = 3
+"""Of a training step, in times of the forward one: the gradients to queries, keys and values are two more."""
 UPDATE_PASSES = 7
 """How often AdamW's step moves a number that trains: weight, gradient and two moments read, three of them written."""
-LORA_PASSES = 2.7
-"""In times of `memory_passes`: what goes through memory where factors beside all projections add to their outputs."""
+LORA_PASSES, LORA_CALLS = 2.8, 2.3
+"""In times of `memory_passes` and of `layer_seconds`: what goes through memory, and what a layer costs in a step, where
+factors beside all projections add to their outputs."""
 
 
 def _beside_products(config: Config) -> float:
@@ -216,12 +217,16 @@ def _steps(config: Config) -> tuple[int, int]:
 def _starting(config: Config) -> float:
     """Seconds that a training's steps cost apart from their tokens."""
     seconds: float = _steps(config)[0] * config.model.shape.layers * config.hardware.speed.layer_seconds
-    return seconds
+    return seconds * (LORA_CALLS if KINDS[config.method.kind].changes_projections else 1)
 
 
-def _attention(shape: ShapeConfig, tokens: float) -> float:
-    """Operations a token of scores and weighted sums over a causal context, whose mean length is half the row's."""
-    return float(2 * shape.layers * shape.heads * shape.head_size * tokens)
+def _attention(config: Config, tokens: float) -> float:
+    """What a token's scores and weighted sums cost, in operations of matrix products.
+
+    The context is causal: its mean length is half the row's.
+    """
+    shape = config.model.shape
+    return float(2 * shape.layers * shape.heads * shape.head_size * tokens / config.hardware.speed.attention_efficiency)
 
 
 @dataclass(frozen=True)

@@ -168,12 +168,18 @@ def _site_values(config: Config) -> float:
     return 4.0 * config.model.shape.width if _kind(config).changes_sites else 0.0
 
 
+def cached_bytes(shape: ShapeConfig, size: int) -> int:
+    """Bytes that the keys and values of one token take in all layers, at `size` bytes a number."""
+    keys: int = shape.kv_heads * shape.head_size
+    return 2 * shape.layers * keys * size
+
+
 def _batch(config: Config) -> float:
     """Keys and values of an evaluation batch: beside one layer's inside of the prompts that are read at once, or put
     together a layer at a time with room for what is written."""
     shape, size = config.model.shape, BYTES[config.training.precision]
     tokens, prompt = config.hardware.evaluation_tokens, config.dataset.tokens.prompt
-    layer = 2 * tokens * shape.kv_heads * shape.head_size * size
+    layer = tokens * cached_bytes(shape, size) / shape.layers
     read = min(tokens, PROMPT_TOKENS["cpu" if config.hardware.device == "cpu" else "cuda"])
     inside = read * size * (3 * shape.mlp_width + 4 * shape.width)
     return float(max(shape.layers * layer + inside, (shape.layers * (1 + SPARE_TOKENS / prompt) + 1) * layer))

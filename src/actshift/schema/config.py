@@ -136,6 +136,7 @@ class SpeedConfig:
 
     flops: dict[str, float] = MISSING  # operations a second by precision, at best
     efficiency: float = number(least=1e-6)  # the share of them that training reaches
+    attention_efficiency: float = number(1.0, least=1e-6)  # attention's rate beside the products'
     bytes_per_second: float = number(least=1)  # of memory
     layer_seconds: float = number(least=0)  # what a decoder layer costs in a step, however small
     memory_passes: float = number(
