@@ -180,16 +180,16 @@ def test_generated_rows_have_lengths_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("overrides", "lengths", "measured"),
     [
-        (("model=tiny", "dataset=winogrande"), (41.5, 9.0, 18, 64, 32), (0.218, 0.082)),
-        (("model=tiny", "dataset=winogrande", "method=lora_r8"), (41.5, 9.0, 18, 64, 32), (0.352, 0.106)),
-        (("model=smollm2-135m", "dataset=winogrande"), (50.75, 6.0, 16, 8, 4), (1.468, 1.146)),
-        (("model=smollm2-135m", "dataset=winogrande", "method=sft"), (50.75, 6.0, 16, 8, 4), (3.581, 1.134)),
+        (("model=tiny", "dataset=winogrande"), (85.1, 9.0, 17, 64, 32), (0.488, 0.107)),
+        (("model=tiny", "dataset=winogrande", "method=lora_r8"), (85.1, 9.0, 17, 64, 32), (0.783, 0.197)),
+        (("model=smollm2-135m", "dataset=winogrande"), (50.75, 6.0, 16, 8, 4), (1.949, 1.613)),
+        (("model=smollm2-135m", "dataset=winogrande", "method=sft"), (50.75, 6.0, 16, 8, 4), (3.644, 1.466)),
     ],
 )
 def test_a_cpu_needs_what_was_measured_within_a_quarter(
     overrides: tuple[str, ...], lengths: tuple[float, ...], measured: tuple[float, float]
 ) -> None:
-    """Seconds of one thread of the profile's processor for rows of these lengths (scripts/bench/planner.py)."""
+    """Seconds of one thread of the profile's processor for rows of these lengths (results/bench/planner.json)."""
     prompt, answer, shared, rows, scored = lengths
     limits = (f"data.limit.train={rows}", f"data.limit.validation={scored}")
     whole = compose(["hardware=cpu", "protocol=paper", "data.source=hub", *limits, *overrides])
