@@ -76,14 +76,16 @@ def predictions(
 @pytest.mark.parametrize("rule", ["paper", "released"])
 @pytest.mark.parametrize("name", SCORED)
 def test_stopping_early_changes_no_score(name: str, rule: str, answering: Adaptation) -> None:
+    task = get_task(dataset_config(name).task, rule=rule)
     (stopped,) = predictions(answering, name, rule=rule)
     (full,) = predictions(answering, name, rule=rule, stop=False)
     for short, long in zip(stopped, full, strict=True):
         assert long.output.startswith(short.output)
         assert (short.extracted, short.correct, short.label) == (long.extracted, long.correct, long.label)
+        assert long.correct == task.score(long.output, long.label)
     assert sum(answer.extracted is not None for answer in full) > 30, "the model answers in the task's form"
     saved = [len(long.output) - len(short.output) for short, long in zip(stopped, full, strict=True)]
-    assert (sum(saved) > 0) is get_task(dataset_config(name).task).first_match
+    assert (sum(saved) > 0) is task.first_match
 
 
 @pytest.mark.parametrize("name", SCORED)
