@@ -178,11 +178,11 @@ MUTANTS = (
     Mutant("estimates/costs.py", '* speed.efficiency', "", "tests/unit/test_costs.py"),
     Mutant("estimates/costs.py", "return float(2 * shape", "return float(4 * shape", "tests/unit/test_costs.py"),
     Mutant("estimates/costs.py", "ATTENTION_PASSES = 3", "ATTENTION_PASSES = 2", "tests/unit/test_costs.py"),
-    Mutant("estimates/costs.py", "(work.prompt + work.answer / 2) * cached_bytes", "work.prompt * cached_bytes", "tests/unit/test_costs.py"),
+    Mutant("estimates/costs.py", "(work.prompt + work.answer / 2) * shape.layers", "work.prompt * shape.layers", "tests/unit/test_costs.py"),
     Mutant("estimates/costs.py", " / config.hardware.speed.attention_efficiency", "", "tests/unit/test_costs.py"),
     Mutant("estimates/costs.py", 'moved = everything * size', 'moved = everything * 2', "tests/unit/test_costs.py"),
     Mutant("estimates/memory.py", "(2 * size + 2 * 4)", "(size + 4)", "tests/unit/test_memory.py"),
-    Mutant("estimates/memory.py", "return 2 * shape.layers * keys", "return shape.layers * keys", "tests/unit/test_memory.py"),
+    Mutant("estimates/memory.py", "return 2 * keys * size", "return keys * size", "tests/unit/test_memory.py"),
     Mutant("estimates/memory.py", '"adamw": lambda size: 2 * size', '"adamw": lambda size: size', "tests/unit/test_memory.py"),
     # Literals of conf/.
     Mutant("conf/grid/paper.yaml", "sft: [5e-6, 1e-5, 2e-5, 5e-5, 1e-4]", "sft: [5e-6, 1e-5, 2e-5, 5e-5, 2e-4]", "tests/unit/test_grids.py"),

@@ -104,8 +104,8 @@ def _generation(config: Config, rows: float, *, copies: int = 1, batches: float)
     a_token = (2 * weights + _attention(config, work.prompt)) / work.rate + work.aside
     read = (work.prompt - work.shared(config, rows)) * a_token + work.head / work.rate
     moved = everything * size / speed.bytes_per_second + shape.layers * speed.layer_seconds / 3
-    attended = (work.prompt + work.answer / 2) * cached_bytes(shape, size) / speed.bytes_per_second
-    written = (2 * weights + work.head) / work.rate + work.aside + attended
+    cached = (work.prompt + work.answer / 2) * shape.layers * cached_bytes(shape, size)
+    written = (2 * weights + work.head) / work.rate + work.aside + cached / speed.bytes_per_second
     return rows * read + batches * work.answer * moved + rows * copies * work.answer * written
 
 

@@ -169,9 +169,9 @@ def _site_values(config: Config) -> float:
 
 
 def cached_bytes(shape: ShapeConfig, size: int) -> int:
-    """Bytes that the keys and values of one token take in all layers, at `size` bytes a number."""
+    """Bytes that the keys and values of one token take in a layer, at `size` bytes a number."""
     keys: int = shape.kv_heads * shape.head_size
-    return 2 * shape.layers * keys * size
+    return 2 * keys * size
 
 
 def _batch(config: Config) -> float:
@@ -179,7 +179,7 @@ def _batch(config: Config) -> float:
     together a layer at a time with room for what is written."""
     shape, size = config.model.shape, BYTES[config.training.precision]
     tokens, prompt = config.hardware.evaluation_tokens, config.dataset.tokens.prompt
-    layer = tokens * cached_bytes(shape, size) / shape.layers
+    layer = tokens * cached_bytes(shape, size)
     read = min(tokens, PROMPT_TOKENS["cpu" if config.hardware.device == "cpu" else "cuda"])
     inside = read * size * (3 * shape.mlp_width + 4 * shape.width)
     return float(max(shape.layers * layer + inside, (shape.layers * (1 + SPARE_TOKENS / prompt) + 1) * layer))
