@@ -182,7 +182,9 @@ MUTANTS = (
     Mutant("estimates/costs.py", " / config.hardware.speed.attention_efficiency", "", "tests/unit/test_costs.py"),
     Mutant("estimates/costs.py", 'moved = everything * size', 'moved = everything * 2', "tests/unit/test_costs.py"),
     Mutant("estimates/memory.py", "(2 * size + 2 * 4)", "(size + 4)", "tests/unit/test_memory.py"),
-    Mutant("estimates/memory.py", "return 2 * keys * size", "return keys * size", "tests/unit/test_memory.py"),
+    Mutant("evaluation/limits.py", "return 2 * keys * size", "return keys * size", "tests/unit/test_memory.py"),
+    Mutant("evaluation/limits.py", "return int(min(", "return int(max(", "tests/unit/test_memory.py"),
+    Mutant("runtime/evaluate.py", "            batch_tokens=tokens,\n", "            batch_tokens=1,\n", "tests/unit/test_scored_so.py"),
     Mutant("estimates/memory.py", '"adamw": lambda size: 2 * size', '"adamw": lambda size: size', "tests/unit/test_memory.py"),
     # Literals of conf/.
     Mutant("conf/grid/paper.yaml", "sft: [5e-6, 1e-5, 2e-5, 5e-5, 1e-4]", "sft: [5e-6, 1e-5, 2e-5, 5e-5, 2e-4]", "tests/unit/test_grids.py"),

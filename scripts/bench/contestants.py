@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from actshift.evaluation.answers import predict
+from actshift.evaluation.limits import batch_tokens
 from actshift.methods import attach
 from actshift.methods.base import Adaptation
 from actshift.models.loading import set_products
@@ -107,7 +108,7 @@ class Actshift:
             task=case.task,
             rows=case.scored,
             max_new_tokens=case.config.evaluation.max_new_tokens,
-            batch_tokens=case.config.hardware.evaluation_tokens,
+            batch_tokens=batch_tokens(case.config),
             progress=lambda *_: None,
             stop=stop,
         )

@@ -22,6 +22,7 @@ from actshift.config.composition import compose
 from actshift.data.examples import Example
 from actshift.estimates.memory import estimate_peak
 from actshift.evaluation.answers import predict
+from actshift.evaluation.limits import batch_tokens
 from actshift.methods import attach
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base, load_base
@@ -154,7 +155,7 @@ def _step(
 def _evaluate(base: Base, config: Config) -> int:
     """Bytes above the model at the peak of one full evaluation batch."""
     adaptation = attach(base, config=config.method, seeds=[0])
-    longest, batch = config.dataset.tokens.longest, config.hardware.evaluation_tokens
+    longest, batch = config.dataset.tokens.longest, batch_tokens(config)
     peak = PeakMemory(base.device)
     predict(
         base,

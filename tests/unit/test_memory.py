@@ -19,6 +19,7 @@ from actshift.config.cached import CachedComposer
 from actshift.config.composition import compose
 from actshift.estimates.memory import CARDS, STATES, all_weights, changed_config, estimate_peak, fit
 from actshift.estimates.parameters import meta_base, trainable_parameters
+from actshift.evaluation.limits import batch_tokens
 from actshift.models.loading import meta_model
 from actshift.models.packing.forward_pass import ForwardPass
 from actshift.report import memory as report
@@ -104,6 +105,27 @@ def test_bytes_of_an_evaluation_batch_are_those_counted_by_hand() -> None:
     # Prompts of 2,048 tokens at once: 3 MLP values of 128 and 4 values of 64 a token, beside the layers' 32,768 each.
     few = estimate_peak(compose([*SMALL, "training.precision=float32", "hardware.evaluation_tokens=1024"]))
     assert few.batch == 3 * 262_144 + 1_024 * 4 * (3 * 128 + 4 * 64)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "tokens"),
+    [
+        ([], 32_768),  # as the CPU's file says: 25 MB, far from its 0.75 GB
+        (["hardware.evaluation_bytes=null"], 32_768),
+        (["hardware.evaluation_bytes=1e6"], 1_302),
+        (["hardware.evaluation_bytes=1e6", "hardware.evaluation_tokens=1000"], 1_000),
+        (["hardware.evaluation_bytes=1e6", "training.precision=bfloat16"], 2_604),
+        (["hardware.evaluation_bytes=10"], 1),
+    ],
+)
+def test_a_batch_has_as_many_tokens_as_both_limits_allow(hardware: list[str], tokens: int) -> None:
+    """Keys and values of a token in 3 layers of 2 key/value heads of size 16: 2 x 3 x 2 x 16 = 192 numbers."""
+    assert batch_tokens(compose([*SMALL, "training.precision=float32", *hardware])) == tokens
+
+
+def test_the_real_model_has_batches_of_three_quarters_of_a_gigabyte_on_a_cpu() -> None:
+    """Keys and values of a token in 30 layers of 3 heads of size 64 take 2 x 30 x 3 x 64 x 4 = 46,080 bytes."""
+    assert batch_tokens(compose(["model=smollm2-135m", "dataset=boolq", "hardware=cpu"])) == 750_000_000 // 46_080
 
 
 def test_bytes_of_the_logits_are_those_counted_by_hand() -> None:

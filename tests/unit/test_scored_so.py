@@ -48,6 +48,14 @@ def test_the_rule_and_the_limit_are_those_of_evaluation(monkeypatch: pytest.Monk
         assert (given["task"].rule, given["max_new_tokens"]) == (rule, 7)
 
 
+def test_a_batch_keeps_to_the_hardwares_tokens_and_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keys and values of a token of the embedded model: 2 x 4 layers x 4 heads x 32 x 4 bytes = 4,096."""
+    for scoring in ("generation", "likelihood"):
+        for hardware, tokens in (("bytes=1e6", 244), ("tokens=100", 100)):
+            overrides = f"hardware.evaluation_{hardware}", f"evaluation.scoring={scoring}"
+            assert scored(monkeypatch, tmp_path, *overrides)[1]["batch_tokens"] == tokens
+
+
 def test_rows_are_scored_whole_and_without_an_end_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     _, given = scored(monkeypatch, tmp_path, "training.max_tokens=5", "training.end_token=true")
     end = base_of("tiny").tokenizer.eos_token_id

@@ -13,7 +13,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from actshift.estimates.costs import START_SECONDS, estimate, passes_seconds, row_lengths, rows_of
-from actshift.estimates.memory import BYTES, all_weights, kept_inside
+from actshift.estimates.memory import all_weights, kept_inside
+from actshift.evaluation.limits import BYTES
 from actshift.schema import analysis as schema
 from actshift.schema.config import Config
 

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from actshift.estimates.memory import BYTES, all_weights, cached_bytes, changed_config, estimate_peak, layer_weights
+from actshift.estimates.memory import all_weights, changed_config, estimate_peak, layer_weights
+from actshift.evaluation.limits import BYTES, batch_tokens, cached_bytes
 from actshift.methods import KINDS
 from actshift.schema.config import Config, SpeedConfig
 from actshift.schema.data import LengthsConfig
@@ -120,7 +121,7 @@ def passes_seconds(config: Config, *, tokens: float) -> float:
 
 def _batches(config: Config, rows: float) -> float:
     """Evaluation batches that some rows make."""
-    return max(1.0, rows * _work(config).prompt / config.hardware.evaluation_tokens)
+    return max(1.0, rows * _work(config).prompt / batch_tokens(config))
 
 
 @dataclass(frozen=True)

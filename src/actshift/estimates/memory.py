@@ -13,14 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from actshift.evaluation.limits import PROMPT_TOKENS, SPARE_TOKENS
+from actshift.evaluation.limits import BYTES, PROMPT_TOKENS, SPARE_TOKENS, batch_tokens, cached_bytes
 from actshift.methods import KINDS
 from actshift.methods.registry import Kind
 from actshift.models.architectures import ARCHITECTURES
 from actshift.schema.config import Config, ModelConfig, ShapeConfig
 from actshift.schema.method import MethodConfig
 
-BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2}
 STATES = {
     "adamw": lambda size: 2 * size,
     "adamw_8bit": lambda size: 2 * (1 + 4 / 256),
@@ -168,17 +167,11 @@ def _site_values(config: Config) -> float:
     return 4.0 * config.model.shape.width if _kind(config).changes_sites else 0.0
 
 
-def cached_bytes(shape: ShapeConfig, size: int) -> int:
-    """Bytes that the keys and values of one token take in a layer, at `size` bytes a number."""
-    keys: int = shape.kv_heads * shape.head_size
-    return 2 * keys * size
-
-
 def _batch(config: Config) -> float:
     """Keys and values of an evaluation batch: beside one layer's inside of the prompts that are read at once, or put
     together a layer at a time with room for what is written."""
     shape, size = config.model.shape, BYTES[config.training.precision]
-    tokens, prompt = config.hardware.evaluation_tokens, config.dataset.tokens.prompt
+    tokens, prompt = batch_tokens(config), config.dataset.tokens.prompt
     layer = tokens * cached_bytes(shape, size)
     read = min(tokens, PROMPT_TOKENS["cpu" if config.hardware.device == "cpu" else "cuda"])
     inside = read * size * (3 * shape.mlp_width + 4 * shape.width)
@@ -227,11 +220,11 @@ def _executed(config: Config, changes: dict[str, Any], room: float) -> Fit:
     changes = dict(changes)
     while True:
         changed = changed_config(config, changes)
-        peak, hardware = estimate_peak(changed), changed.hardware
+        peak, hardware, tokens = estimate_peak(changed), changed.hardware, batch_tokens(changed)
         if peak.bytes <= room:
             return Fit(changes, peak, True)
-        if peak.evaluation > room and hardware.evaluation_tokens >= 2 * SMALLEST_BATCH:
-            changes["hardware.evaluation_tokens"] = hardware.evaluation_tokens // 2
+        if peak.evaluation > room and tokens >= 2 * SMALLEST_BATCH:
+            changes["hardware.evaluation_tokens"] = tokens // 2
         elif peak.training > room and not hardware.gradient_checkpointing:
             changes["hardware.gradient_checkpointing"] = True
         elif peak.training > room and hardware.micro_batch > 1:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from actshift.estimates.costs import Calibration, Cost, calibrate, estimate
-from actshift.estimates.memory import BYTES, Fit, changed_config, estimate_peak, fit
+from actshift.estimates.memory import Fit, changed_config, estimate_peak, fit
+from actshift.evaluation.limits import BYTES
 from actshift.planning.halving import budget
 from actshift.planning.manifests import Manifest, PlannedCell
 from actshift.schema.config import Config

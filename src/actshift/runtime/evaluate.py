@@ -19,6 +19,7 @@ from actshift.data.examples import tokenize
 from actshift.data.splits import Split
 from actshift.errors import ActshiftError
 from actshift.evaluation.answers import AnswerLoss, Done, answer_loss, choose, predict
+from actshift.evaluation.limits import batch_tokens
 from actshift.evaluation.predictions import Prediction, per_token_metrics, write_predictions
 from actshift.files import write_file
 from actshift.methods.base import Adaptation
@@ -158,10 +159,10 @@ def answer(
     )
     progress.start(f"evaluate {name}")
     report = _reporting(progress, session)
-    batch_tokens, new_tokens = config.hardware.evaluation_tokens, evaluation.max_new_tokens
+    tokens, new_tokens = batch_tokens(config), evaluation.max_new_tokens
     if evaluation.scoring == "likelihood":
         options = [task.options(row) for row in split.rows]
-        predictions = choose(base, adaptation, rows=rows, options=options, batch_tokens=batch_tokens, progress=report)
+        predictions = choose(base, adaptation, rows=rows, options=options, batch_tokens=tokens, progress=report)
     else:
         predictions = predict(
             base,
@@ -169,7 +170,7 @@ def answer(
             task=task,
             rows=rows,
             max_new_tokens=new_tokens,
-            batch_tokens=batch_tokens,
+            batch_tokens=tokens,
             ends=None if chat is None else chat.ends,
             progress=report,
             stop=grpo_of(config) is None,  # a reward may look at how a completion ends
@@ -193,7 +194,7 @@ def losses(
     """The loss of each replica on the answers of a split that no rule scores. Errors: `Interrupted`."""
     rows = training_examples(split, config=config, tokenizer=base.tokenizer, cache=cache)
     progress.start(f"evaluate {name}")
-    tokens, report = config.hardware.evaluation_tokens, _reporting(progress, session)
+    tokens, report = batch_tokens(config), _reporting(progress, session)
     found = answer_loss(base, adaptation, rows=rows, batch_tokens=tokens, progress=report)
     progress.end()
     return found

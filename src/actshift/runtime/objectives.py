@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from actshift.data.chat import chat_of
+from actshift.evaluation.limits import batch_tokens
 from actshift.evaluation.predictions import Prediction
 from actshift.methods.base import Adaptation
 from actshift.models.loading import Base
@@ -44,7 +45,7 @@ def objective_of(config: Config, base: Base, adaptation: Adaptation, *, seeds: S
         seeds=seeds,
         ends=frozenset(ends),
         micro_batch=hardware.micro_batch,
-        batch_tokens=hardware.evaluation_tokens,
+        batch_tokens=batch_tokens(config),
     )
     return Grpo(base, adaptation, settings)
 

@@ -16,6 +16,7 @@ from typing import Any
 from actshift.data.chat import chat_of
 from actshift.errors import ActshiftError
 from actshift.evaluation.generation import generate
+from actshift.evaluation.limits import batch_tokens
 from actshift.evaluation.sampling import Choose, Sampled, check, greedy
 from actshift.files import append_line, write_file
 from actshift.observe.progress import Progress
@@ -148,7 +149,7 @@ def _answers(
                 adaptation,
                 prompts=[prompts[row] for row in part],
                 max_new_tokens=decoding.max_new_tokens,
-                batch_tokens=config.hardware.evaluation_tokens,
+                batch_tokens=batch_tokens(config),
                 ends=None if chat is None else chat.ends,
                 choose=decoding.choose(part),
             )

@@ -158,6 +158,7 @@ class HardwareConfig:
     micro_batch: int = number(least=1)  # rows that go through the model at once
     gradient_checkpointing: bool = False  # keep each layer's input alone and compute the rest again: less memory
     evaluation_tokens: int = number(least=1)  # prompt tokens of one evaluation batch, and their padding
+    evaluation_bytes: float | None = number(None, least=1)  # of their keys and values, at most; null: any
     checkpoint_every: int = number(0, least=0)  # steps; 0 writes no mid-run checkpoint
     speed: SpeedConfig = field(default_factory=SpeedConfig)
 
