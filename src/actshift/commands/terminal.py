@@ -35,7 +35,7 @@ def plan_table(estimates: Estimates) -> Table:
 
     The hours of the planned precision have a star.
     """
-    from actshift.evaluation.limits import BYTES
+    from actshift.schema.config import BYTES
 
     table = Table(box=None, pad_edge=False)
     for name in ("model", "method", "hardware"):
@@ -57,7 +57,7 @@ def plan_table(estimates: Estimates) -> Table:
 
 def _hours(rows: Sequence[PlanRow]) -> list[str]:
     """Device hours by precision; a star stands at the precision of the plan, where all rows have one."""
-    from actshift.evaluation.limits import BYTES
+    from actshift.schema.config import BYTES
 
     planned = {row.precision for row in rows}
     return [

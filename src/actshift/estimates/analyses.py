@@ -14,9 +14,8 @@ from typing import Any
 
 from actshift.estimates.costs import START_SECONDS, estimate, passes_seconds, row_lengths, rows_of
 from actshift.estimates.memory import all_weights, kept_inside
-from actshift.evaluation.limits import BYTES
 from actshift.schema import analysis as schema
-from actshift.schema.config import Config
+from actshift.schema.config import BYTES, Config
 
 HOST_RATE = 1e10
 """Operations a second of float64 decompositions on a host."""

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from actshift.estimates.memory import all_weights, changed_config, estimate_peak, layer_weights
-from actshift.evaluation.limits import BYTES, batch_tokens, cached_bytes
+from actshift.evaluation.limits import batch_tokens, cached_bytes
 from actshift.methods import KINDS
-from actshift.schema.config import Config, SpeedConfig
+from actshift.schema.config import BYTES, Config, SpeedConfig
 from actshift.schema.data import LengthsConfig
 from actshift.schema.objective import GrpoConfig
 from actshift.tasks import tested_by_ifeval

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from actshift.evaluation.limits import BYTES, PROMPT_TOKENS, SPARE_TOKENS, batch_tokens, cached_bytes
+from actshift.evaluation.limits import PROMPT_TOKENS, SPARE_TOKENS, batch_tokens, cached_bytes
 from actshift.methods import KINDS
 from actshift.methods.registry import Kind
 from actshift.models.architectures import ARCHITECTURES
-from actshift.schema.config import Config, ModelConfig, ShapeConfig
+from actshift.schema.config import BYTES, Config, ModelConfig, ShapeConfig
 from actshift.schema.method import MethodConfig
 
 STATES = {

@@ -8,10 +8,9 @@ from functools import partial
 
 from actshift.estimates.costs import Calibration, Cost, calibrate, estimate
 from actshift.estimates.memory import Fit, changed_config, estimate_peak, fit
-from actshift.evaluation.limits import BYTES
 from actshift.planning.halving import budget
 from actshift.planning.manifests import Manifest, PlannedCell
-from actshift.schema.config import Config
+from actshift.schema.config import BYTES, Config
 from actshift.store.records import Cell
 from actshift.store.store import Store
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from actshift.schema.config import Config, ShapeConfig
-
-BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2}
-"""Bytes of a number, by `training.precision`."""
+from actshift.schema.config import BYTES, Config, ShapeConfig
 
 PROMPT_TOKENS = {"cpu": 2048, "cuda": 32768}
 """Prompt tokens of one packed pass, at most: more leave a CPU's cache (measured); an estimate for CUDA."""

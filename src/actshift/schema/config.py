@@ -25,6 +25,8 @@ EXECUTIONS = ("separate", "replicas")
 SELECTIONS = ("grid", "halving")
 SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """What can name a sweep, and with it the sweep's files."""
+BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2}
+"""Bytes of a number, by `training.precision`."""
 OPTIMIZERS = {"adamw": None, "adamw_8bit": "torchao", "adamw_bf16_stochastic": "torchao"}
 """AdamW's variants, and the package that each needs beside torch.
 
@@ -121,7 +123,7 @@ class TrainingConfig:
     schedule: ScheduleConfig = MISSING
     weight_decay: float = number(least=0)  # AdamW's
     clip: float = number(least=0)  # largest norm of a gradient; 0 clips nothing
-    precision: str = choice("float32", "tf32", "bfloat16")  # of the base model; adapters are float32
+    precision: str = choice(*BYTES)  # of the base model; adapters are float32
     optimizer: str = choice(*OPTIMIZERS, default="adamw")  # a kind of AdamW
     max_tokens: int | None = number(None, least=1)  # prompt and answer together
     overlong: str = choice("cut", "drop")  # what happens to a row with more tokens
